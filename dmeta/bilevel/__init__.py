@@ -1,0 +1,1 @@
+"""The mathematics: inner loops, meta-gradient estimators, execution plans. Pure functions only."""

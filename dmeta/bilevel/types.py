@@ -1,0 +1,38 @@
+"""The few shapes that every room shares.
+
+Letters: T tasks, S support examples, Q query examples, W ways (classes of one task).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+Params: TypeAlias = Mapping[str, Tensor]
+"""Name -> tensor. Never changed in place."""
+
+Adapted: TypeAlias = Any
+"""What `adapt` returns and `predict` reads: a pytree of tensors whose shape is the method's own."""
+
+Kind: TypeAlias = Literal["classification", "regression"]
+
+
+class Examples(NamedTuple):
+    """Inputs and targets of one task, or of T tasks stacked in front.
+
+    Attributes:
+        x: [N, *input_shape] float32.
+        y: [N] int64 labels in 0..W-1 (classification) or [N, *output_shape] float32 (regression).
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+class Task(NamedTuple):
+    """One few-shot task: learn from the support set, be judged on the query set."""
+
+    support: Examples
+    query: Examples

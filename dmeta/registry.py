@@ -1,0 +1,87 @@
+"""Registries: the only way from a name in a config to something that is called.
+
+A room (algorithms, models, tasks) owns one registry. Other packages add to it through an entry
+point group (``dmeta.algorithms``, ``dmeta.models``, ``dmeta.tasks``) whose objects are `Entry`s.
+This module knows nothing of what is registered.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing.
+
+    Attributes:
+        make: called with the entry's own options as keywords.
+        summary: one line for `dmeta list`.
+        source: the paper or origin, e.g. ``Finn et al. 2017, arXiv:1703.03400``.
+    """
+
+    make: Callable[..., T]
+    summary: str
+    source: str
+
+
+def nearest(name: str, known: Iterator[str] | list[str]) -> str:
+    """`` (did you mean 'x'?)`` for the closest known name, or the empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class Registry(Mapping[str, Entry[T]], Generic[T]):
+    """Name -> entry, with entry points looked up on first use."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry[T]]) -> None:
+        self.kind = kind
+        self._builtin = dict(entries)
+        self._plugins: dict[str, Entry[T]] | None = None
+
+    def _all(self) -> dict[str, Entry[T]]:
+        if self._plugins is None:
+            self._plugins = {}
+            for point in metadata.entry_points(group=f"dmeta.{self.kind}s"):
+                entry: Any = point.load()
+                if not isinstance(entry, Entry):
+                    raise TypeError(
+                        f"entry point {point.value!r} in group dmeta.{self.kind}s must be a "
+                        f"dmeta.registry.Entry, got {type(entry).__name__}"
+                    )
+                if point.name in self._builtin:
+                    raise ValueError(
+                        f"entry point {point.value!r} must not take the name of the built-in "
+                        f"{self.kind} {point.name!r}; rename it"
+                    )
+                self._plugins[point.name] = entry
+        return self._builtin | self._plugins
+
+    def __getitem__(self, name: str) -> Entry[T]:
+        """The entry called `name`.
+
+        Raises:
+            ValueError: nothing of that name is registered; the message has the nearest one.
+        """
+        entries = self._all()
+        if name not in entries:
+            raise ValueError(
+                f"{self.kind} must be one of {', '.join(sorted(entries))}, "
+                f"got {name!r}{nearest(name, list(entries))}"
+            )
+        return entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()

@@ -1,0 +1,195 @@
+"""What the runtime is handed, and what it promises. Plain types only: no Ray, no algorithm.
+
+`training` builds the work (what one block computes) and the server side (the vector and its outer
+optimiser); a runtime decides which process computes which block. Whatever it decides, the bits are
+the same: a block is computed the same way everywhere and blocks are added in the order of their
+index.
+
+Letters: P length of the flat meta-parameter vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""[P] float32, C-contiguous. Treat as read-only: it may be memory that other processes see."""
+
+Phase: TypeAlias = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of task slots computed together: the unit that is scheduled, retried and counted.
+
+    The tasks in it follow from the run's seed and these numbers alone.
+
+    Attributes:
+        phase: ``train`` for a meta-gradient, ``val`` or ``test`` for an evaluation.
+        step: outer step (0 for an evaluation: its tasks are the same at every step).
+        index: position among the blocks of the step; sums are taken in this order.
+        first_slot: first task slot.
+        num_slots: number of task slots.
+    """
+
+    phase: Phase
+    step: int
+    index: int
+    first_slot: int
+    num_slots: int
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """The small part of a block's result; the large part is the gradient vector.
+
+    Attributes:
+        block: the block it is of.
+        sums: name -> sum over the block's tasks (training: loss, metric before and after).
+        per_task: name -> [num_slots, ...] float32 (evaluation only).
+        finite: whether every number of the gradient and of the losses is finite.
+        seconds: wall-clock seconds of the computation on the worker.
+    """
+
+    block: Block
+    sums: Mapping[str, float]
+    finite: bool
+    seconds: float
+    per_task: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+
+class GradientResult(NamedTuple):
+    """A training block: the summed meta-gradient [P] float32 and its report."""
+
+    gradient: Vector
+    report: BlockReport
+
+
+class Worker(Protocol):
+    """Computes blocks. One per worker process; built there by a `WorkerFactory`."""
+
+    def gradient(self, vector: Vector, block: Block) -> GradientResult:
+        """The summed meta-gradient of the block's tasks at the meta-parameters `vector`."""
+        ...
+
+    def evaluate(self, vector: Vector, block: Block) -> BlockReport:
+        """Per-task results of the block's tasks at the meta-parameters `vector`."""
+        ...
+
+
+class WorkerFactory(Protocol):
+    """Plain, picklable data that becomes a worker on a device. Its arrays are shared per node."""
+
+    def build(self, device: str) -> Worker:
+        """A worker that computes on `device` (``cpu`` or ``cuda``)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ApplyReport:
+    """What the server did with one step.
+
+    Attributes:
+        step: the step.
+        applied: False if the summed gradient was not finite and was therefore dropped.
+        gradient_norm: 2-norm of the mean meta-gradient, before clipping.
+        lr: outer learning rate used.
+    """
+
+    step: int
+    applied: bool
+    gradient_norm: float
+    lr: float
+
+
+class Server(Protocol):
+    """Owns the meta-parameters and the outer optimiser. One per run; built by a `ServerFactory`."""
+
+    def vector(self) -> Vector:
+        """A copy of the current meta-parameters."""
+        ...
+
+    def apply(self, step: int, gradients: Sequence[Vector], num_tasks: int) -> ApplyReport:
+        """Add the blocks' gradients in order, divide by num_tasks, take the outer step.
+
+        `gradients` is empty when the step was rejected: the step then counts, nothing moves.
+        Applying a step that was already applied does nothing.
+        """
+        ...
+
+    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
+        """Write a checkpoint of everything the run needs; returns its path."""
+        ...
+
+    def restore(self, checkpoint: str) -> None:
+        """Become what `save` wrote."""
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the current meta-parameters."""
+        ...
+
+
+class ServerFactory(Protocol):
+    """Plain, picklable data that becomes the server."""
+
+    def build(self) -> Server:
+        """The server in its initial state."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One outer step: its blocks' reports in order, and what the server did."""
+
+    blocks: Sequence[BlockReport]
+    applied: ApplyReport
+    num_retries: int
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """Who computes, for results.json: e.g. name='ray', num_workers=2, device='cpu'."""
+
+    name: str
+    num_workers: int
+    device: str
+    start_up: Mapping[str, float]
+
+
+class Runtime(Protocol):
+    """Computes steps and evaluations somewhere. A context manager: leaving it stops everything."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Who computes."""
+        ...
+
+    def step(self, step: int, blocks: Sequence[Block]) -> StepReport:
+        """Compute every block at the current meta-parameters and apply the outer update."""
+        ...
+
+    def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
+        """Evaluate every block at the current meta-parameters; reports in order of index."""
+        ...
+
+    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
+        """`Server.save`."""
+        ...
+
+    def restore(self, checkpoint: str) -> None:
+        """`Server.restore`."""
+        ...
+
+    def digest(self) -> str:
+        """`Server.digest`."""
+        ...
+
+    def close(self) -> None:
+        """Stop every process and actor this runtime started. Idempotent."""
+        ...

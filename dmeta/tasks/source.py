@@ -1,0 +1,87 @@
+"""What a task source is: it draws one few-shot task of a split from a random generator.
+
+Sources are plain data (a frozen dataclass of numbers, strings and numpy arrays), because they
+cross processes and their arrays are shared by every worker of a node. They know no model, no
+algorithm and no runtime, and hold no random state: the generator is always the caller's.
+
+Letters: W ways, K shots, N queries per class; S = W*K support examples, Q = W*N query examples.
+For a regression source W is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dmeta.bilevel.types import Kind
+
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class EpisodeSize:
+    """How large one task is.
+
+    Attributes:
+        ways: classes per task (1 for regression).
+        shots: support examples per class.
+        queries: query examples per class.
+    """
+
+    ways: int
+    shots: int
+    queries: int
+
+
+class DrawnTask(NamedTuple):
+    """One task as drawn, in storage form (images still uint8).
+
+    Support rows are in random order, so that consecutive slices are fair mini-batches.
+
+    Attributes:
+        support_x: [S, *stored_shape].
+        support_y: [S] int64, or [S, *output_shape] float32 for regression.
+        query_x: [Q, *stored_shape].
+        query_y: [Q] int64, or [Q, *output_shape] float32.
+    """
+
+    support_x: npt.NDArray[np.generic]
+    support_y: npt.NDArray[np.generic]
+    query_x: npt.NDArray[np.generic]
+    query_y: npt.NDArray[np.generic]
+
+
+class TaskSource(Protocol):
+    """Draws tasks. Implementations are frozen dataclasses; methods are pure."""
+
+    @property
+    def kind(self) -> Kind:
+        """``classification`` (cross-entropy, accuracy) or ``regression`` (MSE)."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example as the network sees it, e.g. (1, 28, 28)."""
+        ...
+
+    def num_outputs(self, ways: int) -> int:
+        """Width of the network's output for tasks of `ways` classes."""
+        ...
+
+    def check(self, split: Split, size: EpisodeSize) -> None:
+        """Raises ValueError, naming the class and the key to change, if no such task exists."""
+        ...
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        """One task of the split; equal generators give equal tasks, to the bit."""
+        ...
+
+    def preprocess(self, x: Tensor) -> Tensor:
+        """Stored form -> network input, on whatever device x is: [..., *stored_shape] -> float32
+        [..., *input_shape]."""
+        ...
