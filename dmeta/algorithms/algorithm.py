@@ -1,0 +1,53 @@
+"""What an algorithm is: two pure functions of one task, and what it meta-learns.
+
+How the meta-loss of ``predict(adapt(...))`` is differentiated is not the algorithm's business but
+the estimator's (`dmeta.bilevel.estimators`), which hands it a solver.
+
+Letters: S support examples, N examples to predict.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dmeta.bilevel.estimators import Loss
+from dmeta.bilevel.solvers import Solver
+from dmeta.bilevel.types import Adapted, Examples, Params
+from dmeta.models.network import Network
+
+
+class Algorithm(Protocol):
+    """A few-shot learner. Implementations are frozen dataclasses; methods are pure."""
+
+    @property
+    def network(self) -> Network:
+        """The model."""
+        ...
+
+    @property
+    def loss(self) -> Loss:
+        """(prediction, target) -> scalar mean, on support and query alike."""
+        ...
+
+    def init_meta_params(self) -> Params:
+        """What is meta-learned, at its initial values: name -> float tensor."""
+        ...
+
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, *, training: bool
+    ) -> Adapted:
+        """Learn one task from its support set.
+
+        Args:
+            meta_params: as from `init_meta_params`.
+            support: x [S, *input_shape], y [S] or [S, *output_shape].
+            solve: walks the inner problem, if the method has one.
+            training: whether the training or the evaluation settings (steps) apply.
+        """
+        ...
+
+    def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
+        """[N, *input_shape] -> logits [N, W] or values [N, *output_shape]."""
+        ...

@@ -1,0 +1,101 @@
+"""Execution plans: how the tasks of one block are computed, one after the other or all at once.
+
+Plans agree to float tolerance, not to the bit, so the plan is part of a run's settings.
+
+Letters: T tasks of the block, Q query examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from dmeta.bilevel.estimators import Differentiable, Estimator
+from dmeta.bilevel.types import Params, Task
+
+PlanName: TypeAlias = Literal["loop", "vmap"]
+Out = TypeVar("Out")
+
+
+class BlockGradient(NamedTuple):
+    """Summed over the T tasks of a block, with the tasks' own reports beside it.
+
+    Attributes:
+        gradients: name -> sum of the T meta-gradients.
+        losses: [T] query loss after adaptation.
+        predictions: [T, Q, ...] query predictions after adaptation.
+    """
+
+    gradients: dict[str, Tensor]
+    losses: Tensor
+    predictions: Tensor
+
+
+def for_each_task(plan: PlanName, function: Callable[[Task], Out], tasks: Task) -> Out:
+    """`function` of every task, its outputs (a pytree of tensors) stacked in front.
+
+    Args:
+        plan: ``loop`` or ``vmap``.
+        function: pure; must not look at the values of its tensors under ``vmap``.
+        tasks: T tasks, stacked.
+    """
+    if plan == "vmap":
+        mapped: Out = torch.func.vmap(function, randomness="different")(tasks)
+        return mapped
+    outputs = [function(task) for task in _unstack(tasks)]
+    stacked: Out = pytree.tree_map(lambda *leaves: torch.stack(leaves), *outputs)
+    return stacked
+
+
+def block_gradient(
+    plan: PlanName, estimator: Estimator, algorithm: Differentiable, meta_params: Params, tasks: Task
+) -> BlockGradient:
+    """Sum of the block's meta-gradients.
+
+    Under ``vmap`` the sum of all surrogates is differentiated once, so that work on the shared
+    meta-parameters (the first inner step above all) is not repeated per task; under ``loop`` each
+    task's graph is freed before the next is built.
+
+    Args:
+        plan: ``loop`` or ``vmap``.
+        estimator: what is differentiated.
+        algorithm: adapt, predict and loss.
+        meta_params: name -> float tensor; gradients get the same names and shapes.
+        tasks: T tasks, stacked.
+    """
+    leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
+
+    def surrogate(task: Task) -> tuple[Tensor, Tensor, Tensor]:
+        value = estimator(algorithm, leaves, task)
+        return value.scalar, value.loss, value.prediction
+
+    if plan == "vmap":
+        scalars, losses, predictions = for_each_task("vmap", surrogate, tasks)
+        return BlockGradient(_grad(scalars.sum(), leaves), losses, predictions)
+    total: dict[str, Tensor] | None = None
+    reports: list[tuple[Tensor, Tensor]] = []
+    for task in _unstack(tasks):
+        scalar, loss, prediction = surrogate(task)
+        gradients = _grad(scalar, leaves)
+        total = gradients if total is None else {n: total[n] + g for n, g in gradients.items()}
+        reports.append((loss, prediction))
+    assert total is not None, "a block has at least one task"
+    return BlockGradient(
+        total, torch.stack([r[0] for r in reports]), torch.stack([r[1] for r in reports])
+    )
+
+
+def _grad(scalar: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    # A meta-parameter that a task does not use (a dead branch, zero inner steps) has gradient 0.
+    grads = torch.autograd.grad(scalar, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def _unstack(tasks: Task) -> list[Task]:
+    leaves, spec = pytree.tree_flatten(tasks)
+    rows: list[Any] = [[leaf[i] for leaf in leaves] for i in range(leaves[0].shape[0])]
+    return [pytree.tree_unflatten(row, spec) for row in rows]

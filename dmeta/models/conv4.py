@@ -1,0 +1,76 @@
+"""The four-block convolutional networks of few-shot learning.
+
+Vinyals et al. 2016 (arXiv:1606.04080), section 4.1; strided variant: Finn et al. 2017
+(arXiv:1703.03400), section 5.2. Xavier-uniform weights, zero biases, as in the reference code.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+
+def conv4(
+    input_shape: tuple[int, ...], num_outputs: int, filters: int = 64, blocks: int = 4
+) -> nn.Module:
+    """[3x3 conv, batch-norm, 2x2 max-pool, ReLU] x blocks, then a linear layer.
+
+    ReLU stands after the pool: max and ReLU commute, and it has a quarter of the work there.
+
+    Args:
+        input_shape: (channels, height, width).
+        num_outputs: width of the last layer.
+        filters: channels of every block.
+        blocks: number of blocks.
+
+    Raises:
+        ValueError: the input is not an image, or too small for so many blocks.
+    """
+    return _network(input_shape, num_outputs, filters, blocks, strided=False)
+
+
+def conv4_strided(
+    input_shape: tuple[int, ...], num_outputs: int, filters: int = 64, blocks: int = 4
+) -> nn.Module:
+    """[3x3 conv of stride 2, batch-norm, ReLU] x blocks, then a linear layer.
+
+    Args and errors: as `conv4`.
+    """
+    return _network(input_shape, num_outputs, filters, blocks, strided=True)
+
+
+def _network(
+    input_shape: tuple[int, ...], num_outputs: int, filters: int, blocks: int, *, strided: bool
+) -> nn.Module:
+    name = "conv4_strided" if strided else "conv4"
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"model={name} must have images (channels, height, width), got inputs of shape "
+            f"{input_shape}; choose model=mlp"
+        )
+    if not strided and min(input_shape[1:]) < 2**blocks:
+        raise ValueError(
+            f"model={name} must have images of at least {2**blocks} pixels a side for "
+            f"model.blocks={blocks}, got {input_shape[1]}x{input_shape[2]}; lower model.blocks"
+        )
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = input_shape[0]
+    for i in range(1, blocks + 1):
+        conv = nn.Conv2d(channels, filters, 3, stride=2 if strided else 1, padding=1)
+        after: list[nn.Module] = [] if strided else [nn.MaxPool2d(2)]
+        norm = nn.BatchNorm2d(filters)
+        layers[f"block{i}"] = nn.Sequential(conv, norm, *after, nn.ReLU())
+        channels = filters
+    layers["flatten"] = nn.Flatten()
+    with torch.no_grad():
+        width = nn.Sequential(layers)(torch.zeros(2, *input_shape)).shape[1]
+    layers["head"] = nn.Linear(width, num_outputs)
+    network = nn.Sequential(layers)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    return network

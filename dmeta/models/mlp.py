@@ -1,0 +1,26 @@
+"""Multi-layer perceptron."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+
+def mlp(
+    input_shape: tuple[int, ...], num_outputs: int, hidden: int = 40, num_layers: int = 2
+) -> nn.Module:
+    """ReLU layers of equal width; 1-40-40-1 is the sinusoid network of Finn et al. 2017, sec. 5.1.
+
+    Args:
+        input_shape: of one example; flattened.
+        num_outputs: width of the last layer.
+        hidden: width of each hidden layer.
+        num_layers: number of hidden layers.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for _ in range(num_layers):
+        layers += [nn.Linear(width, hidden), nn.ReLU()]
+        width = hidden
+    return nn.Sequential(*layers, nn.Linear(width, num_outputs))

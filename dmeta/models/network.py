@@ -1,0 +1,103 @@
+"""Any `nn.Module` as a pure function of its parameters.
+
+Batch-norm layers use batch statistics only: running statistics would leak from task to task. Which
+rows the statistics are taken of is the caller's choice, so that a query can be predicted with
+(transductive) or without (non-transductive) seeing the other queries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Params = dict[str, Tensor]
+
+
+class BatchStatisticsNorm(nn.Module):
+    """Batch-norm on the statistics of the batch, or of its first `statistics_rows` rows.
+
+    Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 1, without running averages. With
+    `statistics_rows` = S and a batch of S support rows followed by queries, every query is
+    normalised by the support set alone (Bronskill et al. 2020, arXiv:2003.03284, section 3).
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.statistics_rows: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] -> [N, C, ...]."""
+        if self.statistics_rows is None:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        rows = x[: self.statistics_rows]
+        dims = [d for d in range(x.dim()) if d != 1]
+        variance, mean = torch.var_mean(rows, dim=dims, correction=0)
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+
+
+def _with_batch_statistics(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return BatchStatisticsNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, _with_batch_statistics(child))
+    return module
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module used functionally; its own tensors are only the initial values.
+
+    Attributes:
+        module: a private copy, its batch-norms replaced by `BatchStatisticsNorm`.
+    """
+
+    module: nn.Module
+
+    @staticmethod
+    def of(module: nn.Module) -> Network:
+        """Wrap a copy of `module`; the original is left as it was."""
+        return Network(_with_batch_statistics(copy.deepcopy(module)))
+
+    @property
+    def _norms(self) -> list[BatchStatisticsNorm]:
+        return [m for m in self.module.modules() if isinstance(m, BatchStatisticsNorm)]
+
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether a prediction depends on the other rows of its batch (batch statistics)."""
+        return bool(self._norms)
+
+    def init_params(self) -> Params:
+        """Name -> float tensor, the module's initial values, trainable parameters only."""
+        return {
+            name: p.detach().clone()
+            for name, p in self.module.named_parameters()
+            if p.requires_grad
+        }
+
+    def apply(self, params: Params, x: Tensor) -> Tensor:
+        """Run the module with `params` in place of its own: [N, *input_shape] -> [N, ...]."""
+        out: Tensor = torch.func.functional_call(self.module, params, (x,))
+        return out
+
+    def to(self, device: str, *, training: bool) -> Network:
+        """A copy on `device`, in training or evaluation mode (which only dropout tells apart)."""
+        return Network(copy.deepcopy(self.module).to(device).train(training))
+
+    @contextlib.contextmanager
+    def statistics_of_first(self, rows: int) -> Iterator[None]:
+        """Within the context, batch statistics are those of the first `rows` rows."""
+        try:
+            for norm in self._norms:
+                norm.statistics_rows = rows
+            yield
+        finally:
+            for norm in self._norms:
+                norm.statistics_rows = None

@@ -1,0 +1,348 @@
+"""The settings of one run as frozen dataclasses, checked key by key. Knows no Hydra.
+
+Each room owns its own settings; this module owns those of training and puts all of them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from dmeta.registry import nearest
+from dmeta.runtime.options import RuntimeOptions
+from dmeta.tasks.source import EpisodeSize
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A name from a registry and the options for what it names.
+
+    Attributes:
+        name: registered name.
+        options: keywords of the registered factory.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which tasks, and how large.
+
+    Attributes:
+        source: the task source and its own options (data root, split, ...).
+        evaluation: size of a task at evaluation.
+        training: size of a task in training.
+    """
+
+    source: Choice
+    evaluation: EpisodeSize
+    training: EpisodeSize
+
+
+@dataclass(frozen=True)
+class OuterOptions:
+    """The outer optimiser.
+
+    Attributes:
+        name: ``adam`` (Kingma & Ba 2015) or ``sgd``.
+        lr: outer learning rate at step 0.
+        final_lr: outer learning rate at the last step; read unless the schedule is constant.
+        schedule: how lr goes to final_lr over the steps: ``constant``, ``linear`` or ``cosine``.
+        momentum: SGD's momentum (0: none).
+        beta1: Adam's decay of the first moment.
+        beta2: Adam's decay of the second moment.
+        eps: Adam's epsilon.
+        clip_value: bound on each element of the mean meta-gradient; None: no bound.
+        clip_norm: bound on its 2-norm, applied after clip_value; None: no bound.
+    """
+
+    name: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    final_lr: float = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_value: float | None = None
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Evaluation.
+
+    Attributes:
+        every: outer steps between evaluations on validation tasks; 0: never.
+        val_tasks: validation tasks of each of those.
+        num_tasks: test tasks of the final evaluation.
+        seed: seed of validation and test tasks; independent of the run's seed, so that runs are
+            compared on the same tasks.
+        checkpoint: which checkpoint the final evaluation is of: ``last``, or ``best`` on
+            validation tasks.
+    """
+
+    every: int = 1000
+    val_tasks: int = 200
+    num_tasks: int = 600
+    seed: int = 1
+    checkpoint: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Checkpoints.
+
+    Attributes:
+        every: outer steps between checkpoints; 0: only at the end.
+        keep: how many of the last ones are kept; the best is kept besides.
+    """
+
+    every: int = 1000
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run.
+
+    Attributes:
+        seed: of the initial weights and the training tasks.
+        steps: outer steps.
+        meta_batch_size: tasks per outer step.
+        run_dir: where everything the run writes goes; None: a new folder under ./runs.
+        resume: go on from the last checkpoint in run_dir.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda where a worker has one.
+        max_rejected: rejected (not finite) steps in a row that end the run.
+        log_every: outer steps between lines of metrics.jsonl.
+        joint_baseline: also train a jointly pre-trained network on the same number of tasks and
+            compare with it.
+        algorithm: the method.
+        gradient: the meta-gradient estimator.
+        task: the tasks.
+        model: the network.
+        outer: the outer optimiser.
+        runtime: who computes.
+        eval: evaluation.
+        checkpoint: checkpoints.
+    """
+
+    seed: int
+    steps: int
+    meta_batch_size: int
+    run_dir: str | None
+    resume: bool
+    device: Literal["auto", "cpu", "cuda"]
+    max_rejected: int
+    log_every: int
+    joint_baseline: bool
+    algorithm: Choice
+    gradient: Choice
+    task: TaskOptions
+    model: Choice
+    outer: OuterOptions
+    runtime: RuntimeOptions
+    eval: EvalOptions
+    checkpoint: CheckpointOptions
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers."""
+        _at_least(self, "", steps=1, meta_batch_size=1, max_rejected=1, log_every=1, seed=0)
+        _at_least(self.eval, "eval.", every=0, val_tasks=2, num_tasks=2, seed=0)
+        _at_least(self.checkpoint, "checkpoint.", every=0, keep=1)
+        _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
+        _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)
+        if not self.outer.lr > 0:
+            raise ValueError(f"outer.lr must be > 0, got {self.outer.lr}; raise it")
+        if self.outer.final_lr < 0:
+            raise ValueError(f"outer.final_lr must be >= 0, got {self.outer.final_lr}; raise it")
+        for key in ("clip_value", "clip_norm"):
+            bound = getattr(self.outer, key)
+            if bound is not None and not bound > 0:
+                raise ValueError(f"outer.{key} must be > 0 or null, got {bound}; raise it")
+        for key in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self.outer, key) < 1:
+                raise ValueError(
+                    f"outer.{key} must be in [0, 1), got {getattr(self.outer, key)}; change it"
+                )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the settings that decide the final parameters.
+
+        Not of where it runs, what it reports, or, if the outer rate does not depend on it, for how
+        many steps: those may change when a run is resumed.
+        """
+        plain = dataclasses.asdict(self)
+        deciding = {
+            key: plain[key]
+            for key in ("seed", "meta_batch_size", "algorithm", "gradient", "model", "outer")
+        }
+        task = plain["task"]
+        task["source"]["options"] = {
+            k: v for k, v in task["source"]["options"].items() if k not in DATA_LOCATION
+        }
+        deciding["task"] = {"source": task["source"], "training": task["training"]}
+        deciding["runtime"] = {
+            key: plain["runtime"][key] for key in ("block_size", "threads_per_worker", "plan")
+        }
+        if self.outer.schedule != "constant":
+            deciding["steps"] = self.steps
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+DATA_LOCATION = frozenset({"root", "download", "cache"})
+"""Options of a task source that say where its data is, not what it is."""
+
+EPISODE_KEYS = ("ways", "shots", "queries")
+
+
+def run_config(mapping: Mapping[str, Any]) -> RunConfig:
+    """A composed configuration as checked dataclasses.
+
+    Args:
+        mapping: nested plain data, as in ``configs/train.yaml`` once composed.
+
+    Raises:
+        ValueError: an unknown, missing or ill-typed key, with its full name and the nearest known
+            one; an impossible number.
+    """
+    values = dict(mapping)
+    for key in ("algorithm", "gradient", "model"):
+        values[key] = _choice(values.get(key), key)
+    values["task"] = _task_options(values.get("task"))
+    for key, cls in (
+        ("outer", OuterOptions),
+        ("runtime", RuntimeOptions),
+        ("eval", EvalOptions),
+        ("checkpoint", CheckpointOptions),
+    ):
+        values[key] = checked(cls, values.get(key, {}), key)
+    return checked(RunConfig, values, "")
+
+
+def checked(cls: type[T], values: Any, prefix: str) -> T:
+    """`values` as the dataclass `cls`, every key known and of its declared type.
+
+    Raises:
+        ValueError: with the key's full name.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{prefix} must be a group of settings, got {values!r}")
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    _refuse_unknown(values, known, prefix)
+    hints = typing.get_type_hints(cls)
+    typed = {key: _typed(value, hints[key], _join(prefix, key)) for key, value in values.items()}
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.name not in typed
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{_join(prefix, missing[0])} must be given, got nothing; set it")
+    return cls(**typed)
+
+
+def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> dict[str, Any]:
+    """The options of `choice`, checked against the keywords of the factory they go to.
+
+    Args:
+        make: the factory; keywords that a run itself provides (network, loss, shapes) are skipped.
+        choice: name and options.
+        prefix: the group, for messages.
+
+    Raises:
+        ValueError: an unknown or ill-typed option.
+    """
+    target = make.__init__ if inspect.isclass(make) else make  # type: ignore[misc]
+    hints = typing.get_type_hints(target)
+    keywords = [name for name in inspect.signature(make).parameters if name not in PROVIDED]
+    _refuse_unknown(choice.options, keywords, prefix)
+    return {
+        key: _typed(value, hints.get(key, Any), f"{prefix}.{key}")
+        for key, value in choice.options.items()
+    }
+
+
+PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs"})
+"""Keywords of a factory that come from the run, not from a config."""
+
+
+def _choice(group: Any, prefix: str) -> Choice:
+    if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
+        raise ValueError(f"{prefix}.name must be a registered name, got {group!r}; set {prefix}=...")
+    return Choice(group["name"], {k: v for k, v in group.items() if k != "name"})
+
+
+def _task_options(group: Any) -> TaskOptions:
+    choice = _choice(group, "task")
+    options = dict(choice.options)
+    sizes: dict[str, Any] = {key: options.pop(key, 1) for key in EPISODE_KEYS}
+    training = {}
+    for key in EPISODE_KEYS:
+        own = options.pop(f"train_{key}", None)
+        training[key] = sizes[key] if own is None else own
+    return TaskOptions(
+        source=Choice(choice.name, options),
+        evaluation=checked(EpisodeSize, sizes, "task"),
+        training=checked(EpisodeSize, training, "task"),
+    )
+
+
+def _typed(value: Any, hint: Any, key: str) -> Any:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
+        return value
+    if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)) and hint is not Any:
+        raise ValueError(f"{key} must be {_words(hint)}, got {value}; change it")
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError:
+        raise ValueError(f"{key} must be {_words(hint)}, got {value!r}; change it") from None
+
+
+def _words(hint: Any) -> str:
+    """A type as a user would say it."""
+    if hint is type(None):
+        return "null"
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(str(arg) for arg in typing.get_args(hint))
+    args = typing.get_args(hint)
+    if args and typing.get_origin(hint) not in (list, tuple, dict):
+        return " or ".join(_words(arg) for arg in args)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(hint))
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str) -> None:
+    for key in values:
+        if key not in known:
+            options = ", ".join(known) or "nothing"
+            raise ValueError(
+                f"unknown key '{_join(prefix, key)}'{nearest(key, known)}; "
+                f"{prefix or 'the configuration'} has {options}"
+            )
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
+
+
+def _at_least(group: Any, prefix: str, **bounds: int) -> None:
+    for key, bound in bounds.items():
+        if getattr(group, key) < bound:
+            raise ValueError(
+                f"{prefix}{key} must be >= {bound}, got {getattr(group, key)}; raise it"
+            )
