@@ -82,6 +82,12 @@ class TaskSource(Protocol):
         ...
 
     def preprocess(self, x: Tensor) -> Tensor:
-        """Stored form -> network input, on whatever device x is: [..., *stored_shape] -> float32
-        [..., *input_shape]."""
+        """Stored form -> network input, on whatever device x is.
+
+        Args:
+            x: [..., *stored_shape], not changed.
+
+        Returns:
+            [..., *input_shape] float32.
+        """
         ...

@@ -1,0 +1,182 @@
+"""Reads the files of a zip or of a folder alike, and decodes many images at once.
+
+Nothing is ever extracted to disk. Names are POSIX paths relative to the zip or folder, and sorted:
+the order in which a disk or an archive lists its files never shows. What the files mean is unknown
+here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+ByteArray = npt.NDArray[np.uint8]
+Read = Callable[[str], bytes]
+
+MAX_FILE_BYTES = 64 << 20
+"""Larger members of a zip are refused unread: no file of these data sets comes near it."""
+
+_CHUNK = 256  # images per unit of work: large enough to hide the pool's own cost
+_MAX_THREADS = 16
+
+
+def list_files(path: Path) -> tuple[str, ...]:
+    """Sorted names of the files in a zip or under a folder; hidden and system files are left out.
+
+    Raises:
+        ValueError: `path` is no readable zip, or the zip has an unsafe or a repeated name.
+    """
+    if path.is_dir():
+        names = [
+            Path(parent, name).relative_to(path).as_posix()
+            for parent, _, files in os.walk(path)
+            for name in files
+        ]
+    else:
+        with _open_zip(path) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        for name in names:
+            _check_name(path, name)
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"names in a zip must be unique, got {twice!r} twice in {path}; "
+                "download or make the archive again"
+            )
+    return tuple(sorted(name for name in names if not _is_hidden(name)))
+
+
+@contextmanager
+def open_files(path: Path) -> Iterator[Read]:
+    """A function that reads one named file of a zip or folder; threads may share it."""
+    if path.is_dir():
+        yield lambda name: (path / name).read_bytes()
+        return
+    with _open_zip(path) as archive:
+
+        def read(name: str) -> bytes:
+            size_bytes = archive.getinfo(name).file_size
+            if size_bytes > MAX_FILE_BYTES:
+                raise ValueError(f"unpacks to {size_bytes} bytes, more than {MAX_FILE_BYTES}")
+            return archive.read(name)
+
+        yield read
+
+
+def read_text(path: Path, name: str) -> str:
+    """One UTF-8 text file of a zip or folder.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    with open_files(path) as read:
+        try:
+            return read(name).decode("utf-8-sig")
+        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise _unreadable(path, name, error) from error
+
+
+def fingerprint(path: Path) -> str:
+    """Changes when the zip or any file of the folder changes in name, size or time of change."""
+    digest = hashlib.sha256(str(path.resolve()).encode())
+    entries = sorted(_walk(path)) if path.is_dir() else [("", path.stat())]
+    for name, stat in entries:
+        digest.update(f"\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def decode_images(
+    path: Path, names: Sequence[str], decode: Callable[[Image.Image], ByteArray], out: ByteArray
+) -> None:
+    """Writes ``decode(image of names[i])`` to out[i], on as many threads as there are cores.
+
+    Args:
+        path: a zip or a folder.
+        names: files of it, PNG or JPEG.
+        decode: image -> array of out[i]'s shape; Pillow works outside the interpreter lock.
+        out: [len(names), ...] uint8, overwritten.
+
+    Raises:
+        ValueError: an image cannot be decoded; the message names the file.
+    """
+    chunks = [range(i, min(i + _CHUNK, len(names))) for i in range(0, len(names), _CHUNK)]
+    with open_files(path) as read:
+
+        def work(chunk: range) -> None:
+            for i in chunk:
+                try:
+                    with Image.open(io.BytesIO(read(names[i])), formats=("PNG", "JPEG")) as image:
+                        out[i] = decode(image)
+                except _DECODE_ERRORS as error:
+                    raise _unreadable(path, names[i], error) from error
+
+        threads = min(_MAX_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            try:
+                for _ in pool.map(work, chunks):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+_DECODE_ERRORS = (
+    OSError,  # Pillow's own, among them UnidentifiedImageError, and the disk's
+    SyntaxError,  # Pillow on a broken PNG chunk
+    ValueError,
+    RuntimeError,  # an encrypted zip member
+    KeyError,  # a member that the zip does not have
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def _unreadable(path: Path, name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"every file must be readable, got {name!r} in {path} ({error}); "
+        "copy, extract or download it again"
+    )
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(
+            f"an archive must be a readable zip file, got {path} ({error}); "
+            "delete it and download it again"
+        ) from error
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            file = Path(parent, name)
+            yield file.relative_to(folder).as_posix(), file.stat()
+
+
+def _check_name(path: Path, name: str) -> None:
+    """Refuses names that lead out of the archive (nothing is extracted, but it is a bad sign)."""
+    windows = PureWindowsPath(name)
+    if PurePosixPath(name).is_absolute() or windows.drive or ".." in windows.parts:
+        raise ValueError(
+            f"names in a zip must stay inside it, got {name!r} in {path}; "
+            "use the data set's original archive"
+        )
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

@@ -1,0 +1,144 @@
+"""Decoded image sets, and the file that spares decoding them twice.
+
+The cache is never required: without a folder that can be written, or with a damaged file, the
+images are decoded again. A cache file is complete or absent (written aside, then renamed), holds
+plain arrays only, and its check sum is verified whenever it is read (zip members carry a CRC-32).
+What the images show is unknown here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from dmeta.tasks.archives import fingerprint
+from dmeta.tasks.images import ByteArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """Images sorted by class.
+
+    Attributes:
+        images: [N, H, W] or [N, H, W, 3] uint8.
+        class_names: C names, sorted.
+        starts: [C + 1] int64 offsets into images.
+    """
+
+    images: ByteArray
+    class_names: tuple[str, ...]
+    starts: IntArray
+
+
+def load_decoded(
+    name: str,
+    recipe: str,
+    paths: list[Path],
+    root: Path,
+    decode: Callable[[], DecodedImages],
+    *,
+    use_cache: bool,
+) -> DecodedImages:
+    """``decode()``, or what an earlier call of it left in the cache.
+
+    Args:
+        name: the data set's name, part of the cache file's.
+        recipe: what decode does, in words with a version; another recipe makes the cache stale,
+            and so does another version of Pillow (two JPEG decoders may differ by a bit).
+        paths: the zips or folders that decode reads; a change of any file makes the cache stale.
+        root: the data root; the cache lies in ``<root>/.dmeta-cache`` or, where that cannot be
+            written, in ``$XDG_CACHE_HOME/dmeta`` (``~/.cache/dmeta``).
+        decode: reads the images.
+        use_cache: if false, no cache is read or written.
+    """
+    if not use_cache:
+        return decode()
+    sources = "\n".join(str(path.resolve()) for path in paths)
+    filename = f"{name}-{hashlib.sha256(sources.encode()).hexdigest()[:16]}.npz"
+    stamp = json.dumps(
+        {"recipe": recipe, "pillow": PIL.__version__, "sources": [fingerprint(p) for p in paths]}
+    )
+    folders = list(_cache_folders(root))
+    for folder in folders:
+        cached = _read(folder / filename, stamp)
+        if cached is not None:
+            return cached
+    decoded = decode()
+    problems = []
+    for folder in folders:
+        try:
+            _write(folder / filename, stamp, decoded)
+        except OSError as error:
+            problems.append(f"{folder}: {error.strerror or error}")
+        else:
+            return decoded
+    warnings.warn(
+        f"the decoded {name} images could not be cached ({'; '.join(problems)}), so the next run "
+        "decodes them again; task.cache=false silences this",
+        stacklevel=2,
+    )
+    return decoded
+
+
+def _cache_folders(root: Path) -> Iterator[Path]:
+    """Where to read and write the cache, best first.
+
+    A root without write bits is somebody's read-only data. The bits are looked at, rather than a
+    write tried, because the superuser (many containers) can write there all the same.
+    """
+    beside = root / ".dmeta-cache"
+    if (beside if beside.is_dir() else root).stat().st_mode & 0o222:
+        yield beside
+    home = os.environ.get("XDG_CACHE_HOME")
+    yield (Path(home) if home else Path("~/.cache").expanduser()) / "dmeta"
+
+
+def _read(path: Path, stamp: str) -> DecodedImages | None:
+    """The cached images, or None if there are none, they are stale or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["stamp"]) != stamp:
+                return None
+            return DecodedImages(
+                arrays["images"], tuple(arrays["class_names"].tolist()), arrays["starts"]
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        warnings.warn(
+            f"the cache file {path} is damaged ({error}); its images are decoded again",
+            stacklevel=3,
+        )
+        return None
+
+
+def _write(path: Path, stamp: str, decoded: DecodedImages) -> None:
+    """Writes beside `path` and renames, so that no reader ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                stamp=np.array(stamp),
+                class_names=np.array(decoded.class_names),
+                starts=decoded.starts,
+                images=decoded.images,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

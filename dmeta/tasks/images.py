@@ -1,0 +1,160 @@
+"""Few-shot classification tasks from labelled images held in memory.
+
+Every image set ends up as one `ImageClasses`; how its files are found and decoded is the business
+of the set's own module, and unknown here.
+
+Letters: N images, C stored classes, V classes of a split (a stored class, turned), W ways,
+K shots, Q queries per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dmeta.bilevel.types import Kind
+from dmeta.tasks.sizes import check_positive, key
+from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
+
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageClasses:
+    """Images sorted by class, and which classes each split has.
+
+    A class of a split is a pair (stored class, quarter turns): turned classes cost no memory, the
+    images are turned when drawn.
+
+    Attributes:
+        images: [N, H, W] (grey) or [N, H, W, 3] (colour) uint8; class c is rows
+            starts[c]:starts[c + 1].
+        class_names: the C names, sorted.
+        starts: [C + 1] int64 offsets into images.
+        splits: split -> [V, 2] int64, rows (stored class, quarter turns counterclockwise).
+    """
+
+    images: ByteArray
+    class_names: tuple[str, ...]
+    starts: IntArray
+    splits: Mapping[Split, IntArray]
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == np.uint8
+        assert self.images.ndim in (3, 4)
+        assert list(self.class_names) == sorted(set(self.class_names))
+        assert self.starts.shape == (len(self.class_names) + 1,)
+        assert self.starts[0] == 0
+        assert self.starts[-1] == len(self.images)
+        assert np.all(np.diff(self.starts) > 0)
+        assert set(self.splits) == set(SPLITS)
+        height, width = self.images.shape[1:3]
+        for classes in self.splits.values():
+            assert classes.ndim == 2
+            assert classes.shape[1] == 2
+            assert height == width or not np.any(classes[:, 1] % 2)
+
+    @property
+    def kind(self) -> Kind:
+        """Classification."""
+        return "classification"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(channels, height, width)."""
+        height, width, *channels = self.images.shape[1:]
+        return (channels[0] if channels else 1, height, width)
+
+    def num_outputs(self, ways: int) -> int:
+        """One logit per class."""
+        return ways
+
+    def split_class_names(self, split: Split) -> tuple[str, ...]:
+        """Names of the V classes of a split, as ``Greek/character01/rot090``."""
+        return tuple(f"{self.class_names[c]}/rot{90 * t:03d}" for c, t in self.splits[split])
+
+    def check(self, split: Split, size: EpisodeSize) -> None:
+        """Raises ValueError if the split has too few classes, or one of them too few images."""
+        check_positive(split, size)
+        classes = self.splits[split][:, 0]
+        if size.ways > len(classes):
+            raise ValueError(
+                f"ways must be <= {len(classes)} (classes of split {split!r}), got {size.ways}; "
+                f"lower {key(split, 'ways')}"
+            )
+        counts = self.starts[classes + 1] - self.starts[classes]
+        least = int(np.argmin(counts))
+        needed = size.shots + size.queries
+        if needed > counts[least]:
+            raise ValueError(
+                f"shots + queries must be <= {counts[least]} "
+                f"(class {self.class_names[classes[least]]!r}), got {needed}; "
+                f"lower {key(split, 'queries')}"
+            )
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        """W classes without replacement; of each, K + Q images without replacement.
+
+        Labels 0..W-1 follow the order in which the classes were drawn. Query rows are sorted by
+        label.
+        """
+        self.check(split, size)
+        classes = self.splits[split]
+        chosen = classes[rng.choice(len(classes), size.ways, replace=False)]
+        first = self.starts[chosen[:, 0]]
+        counts = self.starts[chosen[:, 0] + 1] - first
+        rows = first[:, None] + _draw_distinct(counts, size.shots + size.queries, rng)
+        labels = np.arange(size.ways)
+        order = rng.permutation(size.ways * size.shots)
+        support_y = np.repeat(labels, size.shots)[order]
+        query_y = np.repeat(labels, size.queries)
+        return DrawnTask(
+            self._take(rows[:, : size.shots].ravel()[order], chosen[support_y, 1]),
+            support_y,
+            self._take(rows[:, size.shots :].ravel(), chosen[query_y, 1]),
+            query_y,
+        )
+
+    def _take(self, rows: IntArray, turns: IntArray) -> ByteArray:
+        """Copies of the images at `rows`, each turned by its own number of quarter turns."""
+        images = self.images[rows]
+        for turn in (1, 2, 3):
+            which = np.flatnonzero(turns == turn)
+            if len(which):
+                images[which] = np.rot90(images[which], turn, axes=(1, 2))
+        return images
+
+    def preprocess(self, x: Tensor) -> Tensor:
+        """uint8 [..., H, W] or [..., H, W, 3] -> float32 [..., C, H, W] in [0, 1]."""
+        scaled = x.to(torch.float32) / 255.0
+        if self.images.ndim == 3:
+            return scaled.unsqueeze(-3)
+        return scaled.movedim(-1, -3).contiguous()
+
+
+def _draw_distinct(counts: IntArray, k: int, rng: np.random.Generator) -> IntArray:
+    """[W, k]: row w holds k distinct numbers of 0..counts[w]-1, each ordered choice as likely.
+
+    The first k steps of a Fisher-Yates shuffle. Only the places that a step has swapped are
+    remembered, so the cost does not grow with the class, and one call of the generator serves
+    all rows (`Generator.choice` would be called once per class).
+    """
+    places = rng.integers(np.arange(k), counts[:, None])
+    picked = np.empty_like(places)
+    for w, row in enumerate(places.tolist()):
+        moved: dict[int, int] = {}
+        for i, place in enumerate(row):
+            picked[w, i] = moved.get(place, place)
+            moved[place] = moved.get(i, i)
+    return picked
+
+
+def make_starts(counts: list[int]) -> IntArray:
+    """Class sizes -> [C + 1] offsets."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,0 +1,250 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015).
+
+Reads the original distribution, zipped or extracted, 105x105 one-bit PNGs named
+``images_background/<Alphabet>/characterNN/XXXX_YY.png`` (30 alphabets) and
+``images_evaluation/...`` (20 alphabets). In memory: 28x28 uint8, strokes 255 on 0.
+
+Differs from the common MAML code: there, 1-bit images are shrunk with Pillow's LANCZOS filter, for
+which Pillow silently takes NEAREST (it does so for every 1-bit image), and strokes break; here they
+become grey first, so that the filter is the one that is named.
+
+Known: Braille/character01 has one drawing twice (drawers 3 and 19); kept, as everywhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from dmeta.tasks.archives import decode_images, list_files
+from dmeta.tasks.decoded import DecodedImages, load_decoded
+from dmeta.tasks.images import ByteArray, ImageClasses, IntArray, make_starts
+from dmeta.tasks.source import Split
+from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
+
+SIDE = 28
+DRAWINGS = 20
+PARTS: Mapping[str, int] = {"images_background": 964, "images_evaluation": 659}
+"""Folder or zip -> characters in it."""
+
+HOW_TO_GET = (
+    "set task.download=true to download it, or place images_background.zip and "
+    "images_evaluation.zip of github.com/brendenlake/omniglot (folder python) in omniglot/ under "
+    "the data root (DMETA_DATA or task.root)"
+)
+
+SplitRule: TypeAlias = Literal["vinyals", "lake"]
+
+VINYALS_VAL = frozenset(
+    {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
+)  # fmt: skip
+VINYALS_TEST = frozenset(
+    {
+        "Kannada", "Keble", "Malayalam", "Manipuri", "Mongolian",
+        "Old_Church_Slavonic_(Cyrillic)", "Oriya", "Sylheti", "Syriac_(Serto)", "Tengwar",
+        "Tibetan", "ULOG",
+    }
+)  # fmt: skip
+LAKE_VAL_ALPHABETS = 5
+
+_DRAWING = re.compile(r"(?:^|/)([^/]+)/(character(\d\d))/\d{4}_\d\d\.png$")
+
+
+def omniglot(
+    *,
+    root: str | None = None,
+    split: SplitRule = "vinyals",
+    rotations: bool = True,
+    download: bool = False,
+    cache: bool = True,
+) -> ImageClasses:
+    """Omniglot tasks.
+
+    Args:
+        root: the data root; None means DMETA_DATA, else ./data.
+        split: ``vinyals``: 1028/172/423 characters, as in most few-shot papers; ``lake``: the
+            background alphabets for train (the last 5 by name for val), the evaluation
+            alphabets for test.
+        rotations: each character turned by 0, 90, 180 and 270 degrees makes four classes, in
+            every split.
+        download: fetch it with torchvision if it is not there.
+        cache: keep the decoded images in a file for the next run.
+
+    Raises:
+        MissingDataError: Omniglot, or a part of it, is not there.
+        ValueError: a file is damaged.
+    """
+    folder = resolve_root(root)
+    if download and not all(find_part(folder, part) for part in PARTS):
+        _download(folder)
+    return _load(folder, split, rotations=rotations, cache=cache, expected=PARTS)
+
+
+def _load(
+    root: Path, rule: SplitRule, *, rotations: bool, cache: bool, expected: Mapping[str, int]
+) -> ImageClasses:
+    """`omniglot` with the number of characters to `expected` in each part (tests use fewer)."""
+    if rule not in ("vinyals", "lake"):
+        raise ValueError(f"split must be 'vinyals' or 'lake', got {rule!r}; change task.split")
+    paths: dict[str, Path] = {}
+    for part in expected:
+        path = find_part(root, part)
+        if path is None:
+            raise MissingDataError(
+                "Omniglot", f"no {part}[.zip]", part_places(root, part), HOW_TO_GET
+            )
+        paths[part] = path
+    drawings = {part: _list_drawings(path) for part, path in paths.items()}
+    for part, characters in drawings.items():
+        if missing := _describe_missing(part, characters, expected[part]):
+            raise MissingDataError("Omniglot", missing, [paths[part]], HOW_TO_GET)
+    decoded = load_decoded(
+        "omniglot",
+        f"{SIDE}x{SIDE} grey lanczos inverted v1",
+        list(paths.values()),
+        root,
+        lambda: _decode(paths, drawings),
+        use_cache=cache,
+    )
+    background = sorted({name.split("/")[0] for name in drawings["images_background"]})
+    return ImageClasses(
+        decoded.images,
+        decoded.class_names,
+        decoded.starts,
+        _make_splits(
+            [
+                _vinyals_split(name) if rule == "vinyals" else _lake_split(name, background)
+                for name in decoded.class_names
+            ],
+            rotations,
+        ),
+    )
+
+
+def part_places(root: Path, part: str) -> list[Path]:
+    """Where a part may lie: own folder, the root itself, where torchvision puts it; zips first."""
+    folders = (root / "omniglot", root, root / "omniglot-py")
+    return [folder / name for folder in folders for name in (f"{part}.zip", part)]
+
+
+def find_part(root: Path, part: str) -> Path | None:
+    """The zip or folder that holds a part, or None."""
+    return next((path for path in part_places(root, part) if path.exists()), None)
+
+
+def _list_drawings(path: Path) -> dict[str, list[str]]:
+    """Character (``Greek/character01``) -> its files, both sorted."""
+    characters: dict[str, list[str]] = {}
+    for name in list_files(path):
+        if match := _DRAWING.search(f"/{name}"):
+            characters.setdefault(f"{match[1]}/{match[2]}", []).append(name)
+    return dict(sorted(characters.items()))
+
+
+def _describe_missing(part: str, characters: dict[str, list[str]], expected: int) -> str:
+    """What a part lacks, or an empty string."""
+    if len(characters) != expected:
+        return f"{len(characters)} of {expected} characters in {part}"
+    for name, files in characters.items():
+        if len(files) != DRAWINGS:
+            return f"{len(files)} of {DRAWINGS} drawings of {name} in {part}"
+    return ""
+
+
+def _decode(paths: dict[str, Path], drawings: dict[str, dict[str, list[str]]]) -> DecodedImages:
+    """All parts, merged and sorted by character."""
+    owner = {name: part for part, characters in drawings.items() for name in characters}
+    class_names = tuple(sorted(owner))
+    starts = make_starts([len(drawings[owner[name]][name]) for name in class_names])
+    images = np.empty((int(starts[-1]), SIDE, SIDE), dtype=np.uint8)
+    for part, characters in drawings.items():
+        files = [file for paths_of_one in characters.values() for file in paths_of_one]
+        rows = [
+            row
+            for c, name in enumerate(class_names)
+            if owner[name] == part
+            for row in range(int(starts[c]), int(starts[c + 1]))
+        ]
+        part_images = np.empty((len(files), SIDE, SIDE), dtype=np.uint8)
+        decode_images(paths[part], files, _shrink, part_images)
+        images[rows] = part_images
+    return DecodedImages(images, class_names, starts)
+
+
+def _shrink(image: Image.Image) -> ByteArray:
+    """Black strokes on white, any size -> [28, 28], strokes 255 on 0."""
+    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return 255 - np.asarray(grey, dtype=np.uint8)
+
+
+def _vinyals_split(character: str) -> Split:
+    """The split of Vinyals et al. 2016 as published with later code: by alphabet, except one."""
+    alphabet, _, number = character.partition("/character")
+    if alphabet == "Gurmukhi":
+        return "train" if int(number) <= 41 else "test"
+    if alphabet in VINYALS_VAL:
+        return "val"
+    return "test" if alphabet in VINYALS_TEST else "train"
+
+
+def _lake_split(character: str, background: Sequence[str]) -> Split:
+    """Background alphabets train, but for the last 5 by name (val); evaluation alphabets test.
+
+    Lake et al. 2015 have no validation split; those 5 are this project's choice.
+    """
+    alphabet = character.split("/")[0]
+    if alphabet not in background:
+        return "test"
+    return "val" if alphabet in background[-LAKE_VAL_ALPHABETS:] else "train"
+
+
+def _make_splits(split_of_class: list[Split], rotations: bool) -> dict[Split, IntArray]:
+    turns = range(4) if rotations else range(1)
+    splits: dict[Split, list[tuple[int, int]]] = {"train": [], "val": [], "test": []}
+    for c, split in enumerate(split_of_class):
+        splits[split] += [(c, turn) for turn in turns]
+    return {s: np.array(rows, dtype=np.int64).reshape(-1, 2) for s, rows in splits.items()}
+
+
+def _download(root: Path) -> None:
+    from dmeta.tasks.torchvision_compat import import_datasets
+
+    datasets = import_datasets()
+    for background in (True, False):
+        datasets.Omniglot(str(root), background=background, download=True)
+
+
+def status(root: Path) -> DataSetStatus:
+    """What of Omniglot lies under `root`; lists files, decodes none."""
+    where: list[str] = []
+    found: list[str] = []
+    missing: list[str] = []
+    for part, expected in PARTS.items():
+        path = find_part(root, part)
+        if path is None:
+            missing.append(f"{part}[.zip]")
+            continue
+        where.append(str(path))
+        try:
+            characters = _list_drawings(path)
+        except ValueError as error:
+            missing.append(str(error))
+            continue
+        images = sum(map(len, characters.values()))
+        found.append(f"{part}: {len(characters)} characters, {images} drawings")
+        if lacking := _describe_missing(part, characters, expected):
+            missing.append(lacking)
+    return DataSetStatus(
+        name="omniglot",
+        needs_data=True,
+        complete=not missing,
+        where=tuple(where or map(str, part_places(root, "images_background"))),
+        found="; ".join(found) or "nothing",
+        missing=tuple(missing),
+        how_to_get="" if not missing else HOW_TO_GET,
+    )
