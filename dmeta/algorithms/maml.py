@@ -60,7 +60,9 @@ class Maml:
             raise ValueError(f"algorithm.inner_lr must be > 0, got {self.inner_lr}; raise it")
         for key in ("inner_steps", "eval_inner_steps"):
             if getattr(self, key) < 0:
-                raise ValueError(f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it")
+                raise ValueError(
+                    f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it"
+                )
         for key in ("inner_batch_size", "eval_inner_batch_size"):
             size = getattr(self, key)
             if size is not None and size < 1:
@@ -95,7 +97,9 @@ class Maml:
         return self.network.apply(adapted, x)
 
     def _optimizer(self) -> InnerOptimizer:
-        return InnerAdam(self.inner_lr) if self.inner_optimizer == "adam" else InnerSGD(self.inner_lr)
+        return (
+            InnerAdam(self.inner_lr) if self.inner_optimizer == "adam" else InnerSGD(self.inner_lr)
+        )
 
 
 def _mini_batch(support: Examples, size: int | None, step: int) -> Examples:

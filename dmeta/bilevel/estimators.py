@@ -85,7 +85,7 @@ def first_order(algorithm: Differentiable, meta_params: Params, task: Task) -> S
 
 
 def displacement(algorithm: Differentiable, meta_params: Params, task: Task) -> Surrogate:
-    """theta - theta': Reptile (Nichol et al. 2018, algorithm 1).
+    """Theta - theta': Reptile (Nichol et al. 2018, algorithm 1).
 
     The query set is only looked at for the report.
 

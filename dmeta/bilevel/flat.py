@@ -52,7 +52,9 @@ class Layout:
             ValueError: the vector's length is not P.
         """
         if vector.shape != (self.size,):
-            raise ValueError(f"the vector must have shape ({self.size},), got {tuple(vector.shape)}")
+            raise ValueError(
+                f"the vector must have shape ({self.size},), got {tuple(vector.shape)}"
+            )
         sizes = [math.prod(shape) for shape in self.shapes]
         parts = vector.split(sizes)
         return {
@@ -68,5 +70,3 @@ def sha256_of(layout: Layout, vector: npt.NDArray[np.float32]) -> str:
         digest.update(f"{name}{list(shape)};".encode())
     digest.update(np.ascontiguousarray(vector, dtype="<f4").tobytes())
     return digest.hexdigest()
-
-

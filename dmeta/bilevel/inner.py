@@ -102,7 +102,9 @@ class InnerAdam:
         """One step of Adam with bias correction."""
         first, second = state
         first = {n: self.beta1 * first[n] + (1 - self.beta1) * g for n, g in gradients.items()}
-        second = {n: self.beta2 * second[n] + (1 - self.beta2) * g * g for n, g in gradients.items()}
+        second = {
+            n: self.beta2 * second[n] + (1 - self.beta2) * g * g for n, g in gradients.items()
+        }
         correct1, correct2 = 1 - self.beta1 ** (step + 1), 1 - self.beta2 ** (step + 1)
         # The root of 0 has an infinite derivative: eps^2 inside keeps the exact meta-gradient finite
         # where a weight has no gradient, and changes the update by less than eps elsewhere.

@@ -52,7 +52,11 @@ def for_each_task(plan: PlanName, function: Callable[[Task], Out], tasks: Task) 
 
 
 def block_gradient(
-    plan: PlanName, estimator: Estimator, algorithm: Differentiable, meta_params: Params, tasks: Task
+    plan: PlanName,
+    estimator: Estimator,
+    algorithm: Differentiable,
+    meta_params: Params,
+    tasks: Task,
 ) -> BlockGradient:
     """Sum of the block's meta-gradients.
 

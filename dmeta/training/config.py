@@ -178,25 +178,34 @@ class RunConfig:
                     f"outer.{key} must be in [0, 1), got {getattr(self.outer, key)}; change it"
                 )
 
+    def as_mapping(self) -> dict[str, Any]:
+        """The settings under the keys that a user writes; `run_config` takes it back."""
+        plain = dataclasses.asdict(self)
+        for key in ("algorithm", "gradient", "model"):
+            plain[key] = {"name": plain[key]["name"], **plain[key]["options"]}
+        task = plain["task"]
+        plain["task"] = {
+            "name": task["source"]["name"],
+            **task["evaluation"],
+            **{f"train_{key}": value for key, value in task["training"].items()},
+            **task["source"]["options"],
+        }
+        return plain
+
     def fingerprint(self) -> str:
         """SHA-256 of the settings that decide the final parameters.
 
         Not of where it runs, what it reports, or, if the outer rate does not depend on it, for how
         many steps: those may change when a run is resumed.
         """
-        plain = dataclasses.asdict(self)
-        deciding = {
-            key: plain[key]
-            for key in ("seed", "meta_batch_size", "algorithm", "gradient", "model", "outer")
-        }
-        task = plain["task"]
-        task["source"]["options"] = {
-            k: v for k, v in task["source"]["options"].items() if k not in DATA_LOCATION
-        }
-        deciding["task"] = {"source": task["source"], "training": task["training"]}
-        deciding["runtime"] = {
-            key: plain["runtime"][key] for key in ("block_size", "threads_per_worker", "plan")
-        }
+        plain = self.as_mapping()
+        groups = ("seed", "meta_batch_size", "algorithm", "gradient", "model", "outer")
+        deciding = {key: plain[key] for key in groups}
+        # Sizes of evaluation tasks and where the data lies do not touch the parameters.
+        beside = DATA_LOCATION.union(EPISODE_KEYS)
+        deciding["task"] = {k: v for k, v in plain["task"].items() if k not in beside}
+        computed = ("block_size", "threads_per_worker", "plan")
+        deciding["runtime"] = {key: plain["runtime"][key] for key in computed}
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -283,7 +292,9 @@ PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs"})
 
 def _choice(group: Any, prefix: str) -> Choice:
     if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
-        raise ValueError(f"{prefix}.name must be a registered name, got {group!r}; set {prefix}=...")
+        raise ValueError(
+            f"{prefix}.name must be a registered name, got {group!r}; set {prefix}=..."
+        )
     return Choice(group["name"], {k: v for k, v in group.items() if k != "name"})
 
 

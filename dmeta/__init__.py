@@ -1,0 +1,27 @@
+"""dmeta: distributed meta-training of few-shot learners.
+
+result = dmeta.train({"task": "sinusoid", "steps": 1000})
+learner = dmeta.load(result.run_dir)
+prediction = learner.adapt(support_x, support_y).predict(query_x)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "load", "train"]
+
+if TYPE_CHECKING:
+    from dmeta.commands.evaluate import evaluate, load
+    from dmeta.commands.train import train
+
+_HOMES = {"train": "train", "evaluate": "evaluate", "load": "evaluate"}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that a worker that imports one room does not import them all.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dmeta' has no attribute {name!r}")
+    return getattr(import_module(f"dmeta.commands.{_HOMES[name]}"), name)

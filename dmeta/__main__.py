@@ -1,0 +1,5 @@
+"""`python -m dmeta` is `dmeta`."""
+
+from dmeta.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""The command line: `dmeta VERB ...`. Finds the verb; everything else is the verb's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from dmeta.registry import nearest
+
+VERBS = {
+    "train": "meta-train a few-shot learner",
+    "evaluate": "evaluate a trained run on tasks of unseen classes",
+    "list": "algorithms, tasks, models and presets",
+    "data": "which data is there, and how to get what is missing",
+}
+
+USAGE = """usage: dmeta VERB [key=value ...]
+
+{verbs}
+
+`dmeta train` alone trains MAML on the sinusoid; `dmeta VERB --help` shows what can be changed.
+--traceback shows where an error came from. Completion: eval "$(dmeta train -sc install=bash)"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a verb; exits with 0, 1 (the run failed), 2 (wrong input) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+    if _completes(arguments):
+        return
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(USAGE.format(verbs=_verbs()))
+        sys.exit(0 if arguments else 2)
+    verb, rest = arguments[0], arguments[1:]
+    if verb in ("-V", "--version"):
+        from dmeta import __version__
+
+        sys.stdout.write(f"dmeta {__version__}\n")
+        return
+    if verb not in VERBS:
+        _fail(f"unknown verb '{verb}'{nearest(verb, list(VERBS))}\n\n{_verbs()}", 2)
+    try:
+        _run(verb, rest)
+    except KeyboardInterrupt:
+        if traceback:
+            raise
+        _fail("interrupted; go on with the same command and resume=true run_dir=...", 130)
+    except Exception as error:
+        if traceback:
+            raise
+        _fail(*_told(error, verb, rest))
+
+
+def _run(verb: str, rest: list[str]) -> None:
+    if verb in ("train", "evaluate"):
+        from dmeta.commands.hydra_app import run_as_application
+
+        if verb == "train":
+            from dmeta.commands.train import train_command as command
+        else:
+            from dmeta.commands.evaluate import evaluate_command as command
+        # Hydra then raises what it would print: the message is ours to write.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        sys.argv = [sys.argv[0], *rest]
+        run_as_application(verb, command)
+        return
+    from dmeta.commands.catalogue import data_command, list_command
+
+    keys = dict(argument.partition("=")[::2] for argument in rest)
+    unknown = set(keys) - ({"root"} if verb == "data" else set())
+    if unknown:
+        known = "root=FOLDER" if verb == "data" else "nothing"
+        raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(rest)}")
+    if verb == "data":
+        data_command(keys.get("root"))
+    else:
+        list_command()
+
+
+def _told(error: Exception, verb: str, rest: list[str]) -> tuple[str, int]:
+    """Message and exit code of an error."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        from dmeta.commands.errors import explain
+
+        return explain(error, verb, rest), 2
+    if isinstance(error, ValueError):
+        return str(error), 2
+    return f"{type(error).__name__}: {error}", 1
+
+
+def _completes(arguments: list[str]) -> bool:
+    """Answer a shell that asks for completions of a verb's command line (Hydra's protocol)."""
+    if not arguments or arguments[0] not in ("-sc", "--shell-completion"):
+        return False
+    from dmeta.commands.hydra_app import completion_verb, run_as_application, without_verb
+
+    line = os.environ.get("COMP_LINE", "")
+    verb = completion_verb(os.environ, VERBS)
+    if verb in ("train", "evaluate"):
+        shorter = without_verb(line, verb)
+        os.environ["COMP_LINE"] = shorter
+        point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))
+        os.environ["COMP_POINT"] = str(point)
+        sys.argv = [sys.argv[0], *arguments]
+        run_as_application(verb, lambda _: None)
+    elif len(line.split()) <= 2:
+        typed = (line.split()[1:] or [""])[0]
+        sys.stdout.write("\n".join(v for v in VERBS if v.startswith(typed)) + "\n")
+    return True
+
+
+def _verbs() -> str:
+    return "\n".join(f"  {verb:10} {what}" for verb, what in VERBS.items())
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"dmeta: {message}\n")
+    sys.exit(code)

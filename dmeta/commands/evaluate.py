@@ -1,0 +1,184 @@
+"""`dmeta evaluate`, `dmeta.evaluate` and `dmeta.load`: what a trained run can do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from dmeta.commands.display import print_results
+from dmeta.commands.train import open_runtime
+from dmeta.runtime.options import RuntimeOptions
+from dmeta.tasks.source import Split, TaskSource
+from dmeta.training.checkpoint import Checkpoint, CheckpointError, list_checkpoints, read_checkpoint
+from dmeta.training.config import Choice, RunConfig, checked, run_config
+from dmeta.training.evaluation import Evaluation
+from dmeta.training.learner import Learner
+from dmeta.training.loop import evaluate as evaluate_run
+from dmeta.training.loop import progress_of
+from dmeta.training.results import write_json
+from dmeta.training.session import read_settings
+from dmeta.training.setup import make_algorithm, make_network, prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Settings of an evaluation, as in configs/evaluate.yaml."""
+
+    run_dir: str
+    checkpoint: int | Literal["last", "best"]
+    split: Split
+    num_tasks: int
+    seed: int | None
+    inner_steps: int | None
+    root: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    runtime: RuntimeOptions
+
+
+def evaluate(
+    run_dir: str | Path,
+    *,
+    checkpoint: int | Literal["last", "best"] = "last",
+    split: Split = "test",
+    num_tasks: int = 600,
+    seed: int | None = None,
+    inner_steps: int | None = None,
+    root: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    runtime: RuntimeOptions | None = None,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+) -> Evaluation:
+    """Evaluate a trained run on tasks of unseen classes.
+
+    Args:
+        run_dir: what `dmeta.train` wrote.
+        checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
+        split: ``val`` or ``test``.
+        num_tasks: number of tasks.
+        seed: of the tasks; None: the run's own, so that they are those of its results.
+        inner_steps: None: the run's own.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        runtime: who computes; None: this process.
+        model: the own object that the run was trained with, if it was; likewise the next two.
+        source: see `model`.
+        algorithm: see `model`.
+
+    Raises:
+        ValueError: the run, its checkpoint or a setting is not what it must be.
+    """
+    wanted = EvaluateConfig(
+        str(run_dir),
+        checkpoint,
+        split,
+        num_tasks,
+        seed,
+        inner_steps,
+        root,
+        device,
+        runtime or RuntimeOptions(name="local"),
+    )
+    return _evaluate(wanted, model=model, source=source, algorithm=algorithm)[1]
+
+
+def evaluate_command(settings: dict[str, Any]) -> None:
+    """The verb: evaluate, print the table, write ``run_dir/evaluation.json``."""
+    values = {**settings, "runtime": checked(RuntimeOptions, settings["runtime"], "runtime")}
+    config = checked(EvaluateConfig, values, "")
+    run, result = _evaluate(config)
+    path = Path(config.run_dir) / "evaluation.json"
+    content = {
+        "algorithm": run.algorithm.name,
+        "metric": result.metric,
+        "test": dataclasses.asdict(result),
+        "settings": dataclasses.asdict(config),
+    }
+    write_json(path, content)
+    print_results(content, paths=[path], next_command="dmeta list   # what else can be trained")
+
+
+def load(
+    run_dir: str | Path,
+    checkpoint: int | Literal["last", "best"] = "last",
+    *,
+    model: nn.Module | None = None,
+    algorithm: Any = None,
+) -> Learner:
+    """The learner that a run trained; needs neither Ray nor the run's data.
+
+    Args:
+        run_dir: what `dmeta.train` wrote.
+        checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
+        model: the own module that the run was trained with, if it was.
+        algorithm: the own algorithm (a class) that the run was trained with, if it was.
+
+    Raises:
+        ValueError: there is no such run or checkpoint, or it is damaged.
+    """
+    saved = read_settings(Path(run_dir))
+    config, shapes = run_config(saved["settings"]), saved["shapes"]
+    found = _checkpoint(Path(run_dir), checkpoint)
+    shape = tuple(shapes["input_shape"])
+    network = make_network(config, shape, shapes["num_outputs"], model)
+    network = network.to("cpu", training=False)
+    if algorithm is None:
+        algorithm = make_algorithm(config, network, shapes["kind"])
+    elif not hasattr(algorithm, "network"):
+        from dmeta.training.work import loss_of
+
+        algorithm = algorithm(network=network, loss=loss_of(shapes["kind"]))
+    return Learner(algorithm, found.meta_params(), shapes["kind"], shape, found.step)
+
+
+def _evaluate(wanted: EvaluateConfig, **own: Any) -> tuple[RunConfig, Evaluation]:
+    run_dir = Path(wanted.run_dir)
+    config = run_config(read_settings(run_dir)["settings"])
+    checkpoint = _checkpoint(run_dir, wanted.checkpoint)
+    if wanted.num_tasks < 2:
+        raise ValueError(f"num_tasks must be >= 2, got {wanted.num_tasks}; raise it")
+    config = _with_changes(config, wanted)
+    run = prepare(config, **own)
+    with open_runtime(run) as runtime:
+        runtime.restore(str(checkpoint.path))
+        return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+
+
+def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
+    task, algorithm, evaluation = config.task, config.algorithm, config.eval
+    if wanted.root is not None and "root" in task.source.options:
+        options = {**task.source.options, "root": wanted.root}
+        task = dataclasses.replace(task, source=Choice(task.source.name, options))
+    if wanted.inner_steps is not None:
+        options = {**algorithm.options, "eval_inner_steps": wanted.inner_steps}
+        algorithm = Choice(algorithm.name, options)
+    if wanted.seed is not None:
+        evaluation = dataclasses.replace(evaluation, seed=wanted.seed)
+    kept = {k: getattr(config.runtime, k) for k in ("block_size", "threads_per_worker", "plan")}
+    return dataclasses.replace(
+        config,
+        task=task,
+        algorithm=algorithm,
+        eval=evaluation,
+        device=wanted.device,
+        runtime=dataclasses.replace(wanted.runtime, **kept),
+    )
+
+
+def _checkpoint(run_dir: Path, which: int | str) -> Checkpoint:
+    found = list_checkpoints(run_dir / "checkpoints")
+    if not found:
+        raise CheckpointError(f"run_dir must hold a checkpoint, got none in {run_dir}; train first")
+    last = read_checkpoint(found[-1])
+    step = progress_of(last).best_step if which == "best" else which
+    if step in ("last", None):
+        return last
+    path = run_dir / "checkpoints" / f"step-{int(step):08d}"
+    if path not in found:
+        steps = ", ".join(str(int(p.name.removeprefix("step-"))) for p in found)
+        raise CheckpointError(f"checkpoint must be last, best or one of {steps}, got {which}")
+    return read_checkpoint(path)

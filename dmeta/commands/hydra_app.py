@@ -1,0 +1,95 @@
+"""Hydra: composing settings for a verb, and running a verb as a Hydra application.
+
+The only module that imports Hydra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dmeta
+
+
+def config_dir() -> Path:
+    """The folder of YAML files: inside the installed package, or beside it in a checkout."""
+    package = Path(dmeta.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A Hydra config as nested dicts, every reference resolved.
+
+    Raises:
+        omegaconf.MissingMandatoryValue: a key that must be given was not.
+    """
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def compose(verb: str, overrides: Iterable[str]) -> dict[str, Any]:
+    """The settings of a verb with overrides, as the command line would compose them.
+
+    Raises:
+        hydra.errors.HydraException: an override that does not fit (see `errors.explain`).
+    """
+    import hydra
+
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return plain(hydra.compose(verb, overrides=list(overrides)))
+
+
+def run_as_application(verb: str, function: Callable[[dict[str, Any]], None]) -> None:
+    """Hand sys.argv to `@hydra.main`: overrides, --cfg, --help, -m and completion are Hydra's."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    def task(config: Any) -> None:
+        settings = plain(config)
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN and settings.get("run_dir", "") is None:
+            settings["run_dir"] = hydra_config.runtime.output_dir
+        function(settings)
+
+    hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
+
+
+def as_override(key: str, value: Any) -> str:
+    """``key=value`` in Hydra's grammar, for a Python value."""
+    return f"{key}={_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_literal(v) for v in value) + "]"
+    if isinstance(value, int | float):
+        return repr(value)
+    text = str(value)
+    if text and all(c.isalnum() or c in "_-./" for c in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def completion_verb(environ: Mapping[str, str], verbs: Iterable[str]) -> str | None:
+    """The verb of the command line that the shell asks completions for, if it has one yet."""
+    words = environ.get("COMP_LINE", "").split()
+    return next((word for word in words[1:2] if word in verbs), None)
+
+
+def without_verb(line: str, verb: str) -> str:
+    """``dmeta train algo`` as Hydra's completion wants to see it: ``dmeta algo``."""
+    program, _, rest = line.partition(verb)
+    return program + rest.lstrip()

@@ -1,0 +1,197 @@
+"""The training loop: steps, evaluations, checkpoints, in an order that resuming can not change.
+
+It knows what a step is and nothing of where it is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmeta.runtime.blocks import blocks_of
+from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.tasks.source import Split
+from dmeta.training.checkpoint import Checkpoint, list_checkpoints, prune_checkpoints
+from dmeta.training.evaluation import Evaluation, summarize
+from dmeta.training.metrics import Observer, Row
+from dmeta.training.setup import Run
+
+
+class TrainingStopped(RuntimeError):
+    """Training ended before its last step; the message says why and what is kept."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; goes into every checkpoint.
+
+    Attributes:
+        step: outer steps done.
+        best_step: the step whose validation score is the best so far; None before the first.
+        best_value: that score.
+        rejected: steps dropped because a gradient was not finite.
+        rejected_in_a_row: of those, how many just now.
+        retried_blocks: blocks computed again because a worker was lost.
+        seconds: wall-clock seconds of training, evaluations included, over all resumes.
+        fingerprint: of the settings that decide the result.
+    """
+
+    step: int
+    best_step: int | None
+    best_value: float | None
+    rejected: int
+    rejected_in_a_row: int
+    retried_blocks: int
+    seconds: float
+    fingerprint: str
+
+
+def fresh(fingerprint: str) -> Progress:
+    """The progress of a run that has not begun."""
+    return Progress(0, None, None, 0, 0, 0, 0.0, fingerprint)
+
+
+def progress_of(checkpoint: Checkpoint) -> Progress:
+    """The progress that a checkpoint holds."""
+    return Progress(**checkpoint.progress)
+
+
+def train(
+    run: Run, runtime: Runtime, run_dir: Path, start: Progress, observers: Sequence[Observer]
+) -> Progress:
+    """Take the outer steps from `start` to the end of the run.
+
+    Raises:
+        TrainingStopped: too many steps in a row had no finite gradient.
+    """
+    return _Loop(run, runtime, run_dir, start, observers).run()
+
+
+def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int) -> Evaluation:
+    """Evaluate the runtime's current meta-parameters on `num_tasks` tasks of `split`."""
+    blocks = blocks_of(split, 0, num_tasks, run.config.runtime.block_size)
+    return summarize(runtime.evaluate(blocks), split, step, run.source.kind)
+
+
+class _Loop:
+    def __init__(
+        self,
+        run: Run,
+        runtime: Runtime,
+        run_dir: Path,
+        start: Progress,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._run, self._runtime, self._observers = run, runtime, observers
+        self._directory = run_dir / "checkpoints"
+        self._progress = start
+        self._seconds_before = start.seconds
+        self._began = self._row_began = time.perf_counter()
+        self._since_row: list[StepReport] = []
+
+    def run(self) -> Progress:
+        config = self._run.config
+        while self._progress.step < config.steps:
+            self._step()
+            step, last = self._progress.step, self._progress.step == config.steps
+            if step % config.log_every == 0 or last:
+                self._log()
+            improved = _due(step, config.eval.every) and self._validate()
+            if _due(step, config.checkpoint.every) or improved or last:
+                self._save()
+        return self._progress
+
+    def _step(self) -> None:
+        config, step = self._run.config, self._progress.step
+        blocks = blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
+        report = self._runtime.step(step, blocks)
+        self._since_row.append(report)
+        dropped = not report.applied.applied
+        self._advance(
+            step=step + 1,
+            rejected=self._progress.rejected + dropped,
+            rejected_in_a_row=self._progress.rejected_in_a_row + 1 if dropped else 0,
+            retried_blocks=self._progress.retried_blocks + report.num_retries,
+        )
+        if self._progress.rejected_in_a_row >= config.max_rejected:
+            self._log()
+            kept = list_checkpoints(self._directory)
+            raise TrainingStopped(
+                f"{config.max_rejected} steps in a row had a meta-gradient that is not finite (the "
+                f"last is step {step}); none was applied. "
+                + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint yet. ")
+                + "Lower algorithm.inner_lr or outer.lr, or set outer.clip_norm; "
+                "max_rejected sets how many are too many"
+            )
+        for observer in self._observers:
+            observer.on_step(step + 1, config.meta_batch_size)
+
+    def _log(self) -> None:
+        if not self._since_row:
+            return
+        now = time.perf_counter()
+        good = [r for r in self._since_row if r.applied.applied]
+        num_tasks = sum(b.block.num_slots for r in good for b in r.blocks)
+        names = good[0].blocks[0].sums if good else {}
+        last = self._since_row[-1].applied
+        row = {
+            "event": "train",
+            "step": self._progress.step,
+            **{n: sum(b.sums[n] for r in good for b in r.blocks) / num_tasks for n in names},
+            "gradient_norm": last.gradient_norm if last.applied else None,
+            "lr": last.lr,
+            "rejected": self._progress.rejected,
+            "retried_blocks": self._progress.retried_blocks,
+            "tasks_per_second": self._run.config.meta_batch_size
+            * len(self._since_row)
+            / (now - self._row_began),
+            "seconds": self._elapsed(),
+        }
+        self._since_row, self._row_began = [], now
+        self._tell(row)
+
+    def _validate(self) -> bool:
+        """Evaluate on validation tasks; whether it is the best score so far."""
+        step = self._progress.step
+        result = evaluate(self._run, self._runtime, "val", self._run.config.eval.val_tasks, step)
+        better = result.is_better_than(self._progress.best_value)
+        if better:
+            self._advance(best_step=step, best_value=result.value)
+        self._tell(
+            {
+                "event": "val",
+                "step": step,
+                "num_tasks": result.num_tasks,
+                result.metric: result.value,
+                "ci95": result.ci95,
+                f"{result.metric}_before": result.transductive.mean[0],
+                f"{result.metric}_non_transductive": result.non_transductive.mean[-1],
+                "best_step": self._progress.best_step,
+                "seconds": self._elapsed(),
+            }
+        )
+        self._row_began = time.perf_counter()
+        return better
+
+    def _save(self) -> None:
+        self._advance(seconds=self._elapsed())
+        self._runtime.save(str(self._directory), dataclasses.asdict(self._progress))
+        keep = self._run.config.checkpoint.keep
+        prune_checkpoints(self._directory, keep, self._progress.best_step)
+
+    def _elapsed(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def _advance(self, **changes: object) -> None:
+        self._progress = dataclasses.replace(self._progress, **changes)  # type: ignore[arg-type]
+
+    def _tell(self, row: Row) -> None:
+        for observer in self._observers:
+            observer.on_row(row)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,145 @@
+"""The server side of a run: the flat meta-parameter vector and its outer optimiser.
+
+It knows a vector and an optimiser, not what either is for. On the wire and on disk everything is
+float32; the arithmetic is that of `torch.optim` on one flat parameter.
+
+Letters: P length of the vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dmeta.bilevel.flat import Layout, sha256_of
+from dmeta.runtime.protocol import ApplyReport, Vector
+from dmeta.training.checkpoint import read_checkpoint, write_checkpoint
+from dmeta.training.config import OuterOptions
+
+
+def learning_rate(options: OuterOptions, step: int, num_steps: int) -> float:
+    """Outer learning rate of `step` (from 0) in a run of `num_steps`.
+
+    ``linear``: lr + (final_lr - lr) * step / num_steps, as in Reptile's code; ``cosine``:
+    Loshchilov & Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts.
+    """
+    if options.schedule == "constant":
+        return options.lr
+    done = min(step / num_steps, 1.0)
+    if options.schedule == "cosine":
+        done = (1 - math.cos(math.pi * done)) / 2
+    return options.lr + (options.final_lr - options.lr) * done
+
+
+def _optimizer(options: OuterOptions, vector: torch.Tensor) -> torch.optim.Optimizer:
+    if options.name == "adam":
+        return torch.optim.Adam(
+            [vector], lr=options.lr, betas=(options.beta1, options.beta2), eps=options.eps
+        )
+    return torch.optim.SGD([vector], lr=options.lr, momentum=options.momentum)
+
+
+class OuterLoop:
+    """The meta-parameters, their optimiser and the number of steps taken (a `Server`)."""
+
+    def __init__(self, factory: OuterLoopFactory) -> None:
+        self._factory = factory
+        self._vector = torch.from_numpy(factory.initial.copy())
+        self._optimizer = _optimizer(factory.options, self._vector)
+        self._version = 0
+        self._last: ApplyReport | None = None
+
+    def vector(self) -> Vector:
+        """A copy of the current meta-parameters [P]."""
+        return self._vector.numpy().copy()
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of names, shapes and values of the meta-parameters."""
+        return sha256_of(self._factory.layout, self._vector.numpy())
+
+    def apply(self, step: int, gradients: Sequence[Vector], num_tasks: int) -> ApplyReport:
+        """See `dmeta.runtime.protocol.Server.apply`."""
+        if step == self._version - 1 and self._last is not None:
+            return self._last
+        assert step == self._version, f"step {step} at version {self._version}"
+        lr = learning_rate(self._factory.options, step, self._factory.num_steps)
+        report = ApplyReport(step, applied=False, gradient_norm=math.nan, lr=lr)
+        if gradients:
+            report = self._take_step(report, gradients, num_tasks)
+        self._version, self._last = step + 1, report
+        return report
+
+    def _take_step(
+        self, report: ApplyReport, gradients: Sequence[Vector], num_tasks: int
+    ) -> ApplyReport:
+        total = torch.from_numpy(gradients[0].copy())
+        for gradient in gradients[1:]:
+            total += torch.from_numpy(np.array(gradient))  # a copy: ours may be shared memory
+        total /= num_tasks
+        norm = float(torch.linalg.vector_norm(total))
+        if not math.isfinite(norm):
+            return report
+        options = self._factory.options
+        if options.clip_value is not None:
+            total.clamp_(-options.clip_value, options.clip_value)
+        if options.clip_norm is not None:
+            clipped = float(torch.linalg.vector_norm(total))
+            total *= min(1.0, options.clip_norm / max(clipped, 1e-12))
+        self._vector.grad = total
+        for group in self._optimizer.param_groups:
+            group["lr"] = report.lr
+        self._optimizer.step()
+        return ApplyReport(report.step, applied=True, gradient_norm=norm, lr=report.lr)
+
+    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
+        """Write a checkpoint of vector, optimiser and `progress`; returns its path."""
+        tensors = {
+            f"meta_params/{name}": tensor
+            for name, tensor in self._factory.layout.unflatten(self._vector).items()
+        }
+        for key, value in self._optimizer.state.get(self._vector, {}).items():
+            if value is not None:
+                tensors[f"optimizer/{key}"] = torch.as_tensor(value)
+        return write_checkpoint(directory, self._version, tensors, progress)
+
+    def restore(self, checkpoint: str) -> None:
+        """Become what `save` wrote.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or of another model.
+        """
+        loaded = read_checkpoint(checkpoint)
+        params = loaded.meta_params()
+        self._vector = self._factory.layout.flatten(params).clone()
+        self._optimizer = _optimizer(self._factory.options, self._vector)
+        prefix = "optimizer/"
+        state = {k.removeprefix(prefix): t for k, t in loaded.tensors.items() if prefix in k}
+        if state:
+            self._optimizer.state[self._vector] = state
+        self._version, self._last = loaded.step, None
+
+
+@dataclass(frozen=True)
+class OuterLoopFactory:
+    """Plain data that becomes the server.
+
+    Attributes:
+        initial: [P] float32, the meta-parameters at step 0.
+        layout: names and shapes of the vector's parts.
+        options: the outer optimiser.
+        num_steps: length of the run, for the schedule.
+    """
+
+    initial: Vector
+    layout: Layout
+    options: OuterOptions
+    num_steps: int
+
+    def build(self) -> OuterLoop:
+        """The server at step 0."""
+        return OuterLoop(self)

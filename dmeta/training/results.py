@@ -1,0 +1,132 @@
+"""`results.json`: the numbers of a finished run, each with what it is of.
+
+Keys: ``format``; ``algorithm``, ``gradient``, ``task``, ``model`` (names); ``kind``, ``metric``;
+``num_parameters``; ``meta_params_sha256`` (of the last step's meta-parameters); ``test`` (an
+`Evaluation`: split, num_tasks, step, curves over inner steps, transductive and not, with 95%
+confidence intervals); ``joint_baseline`` (the same of the jointly pre-trained network, or null);
+``training`` (steps, tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, best
+validation step); ``runtime`` (who computed); ``settings`` (all of them); ``versions``;
+``hardware``; ``finished`` (UTC).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmeta.runtime.protocol import RuntimeInfo
+from dmeta.training.evaluation import Curve, Evaluation
+from dmeta.training.loop import Progress
+from dmeta.training.setup import Run
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `dmeta.train` returns.
+
+    Attributes:
+        run_dir: the run's folder.
+        test: evaluation on test tasks.
+        joint_baseline: the same of the jointly pre-trained network, if asked for.
+        meta_params_sha256: of the last step's meta-parameters.
+        summary: the content of results.json.
+    """
+
+    run_dir: Path
+    test: Evaluation
+    joint_baseline: Evaluation | None
+    meta_params_sha256: str
+    summary: dict[str, Any]
+
+
+def summary_of(
+    run: Run,
+    info: RuntimeInfo,
+    progress: Progress,
+    test: Evaluation,
+    digest: str,
+    joint: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of results.json as plain data."""
+    config = run.config
+    num_tasks = progress.step * config.meta_batch_size
+    return {
+        "format": FORMAT,
+        "algorithm": config.algorithm.name,
+        "gradient": config.gradient.name,
+        "task": config.task.source.name,
+        "model": config.model.name,
+        "kind": run.source.kind,
+        "metric": test.metric,
+        "num_parameters": run.work.layout.size,
+        "meta_params_sha256": digest,
+        "test": dataclasses.asdict(test),
+        "joint_baseline": joint,
+        "training": {
+            "steps": progress.step,
+            "tasks": num_tasks,
+            "seconds": progress.seconds,
+            "tasks_per_second": num_tasks / max(progress.seconds, 1e-9),
+            "rejected_steps": progress.rejected,
+            "retried_blocks": progress.retried_blocks,
+            "best_step": progress.best_step,
+            "best_val": progress.best_value,
+        },
+        "runtime": dataclasses.asdict(info),
+        "settings": config.as_mapping(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    names = ("dmeta", "torch", "ray", "numpy", "hydra-core")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that the driver runs on."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next(
+            (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), model
+        )
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"cpu": model, "cpu_count": os.cpu_count(), "gpus": gpus, "system": platform.platform()}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON aside, then rename: the file is whole or absent."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2) + "\n")
+    aside.replace(path)
+
+
+def evaluation_of(plain: dict[str, Any]) -> Evaluation:
+    """An `Evaluation` out of results.json."""
+    curves = {
+        mode: Curve(tuple(plain[mode]["mean"]), tuple(plain[mode]["ci95"]))
+        for mode in ("transductive", "non_transductive")
+    }
+    return Evaluation(**{**plain, **curves})

@@ -1,0 +1,262 @@
+"""A whole run in its directory: begin or resume, train, evaluate, write what was found.
+
+Knows the runtime only as something it is given a way to open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from dmeta.runtime.protocol import Runtime
+from dmeta.training import figures
+from dmeta.training.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
+from dmeta.training.config import Choice, RunConfig
+from dmeta.training.evaluation import Evaluation
+from dmeta.training.learner import Learner
+from dmeta.training.loop import Progress, evaluate, fresh, progress_of, train
+from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
+from dmeta.training.results import Result, summary_of, write_json
+from dmeta.training.setup import Run
+
+OpenRuntime: TypeAlias = Callable[[Run], Runtime]
+"""Starts a runtime for a run; a context manager."""
+
+CONFIG, RESULTS = "config.json", "results.json"
+_SHAPES = "shapes"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that was trained and evaluated, as `train_in` leaves it.
+
+    Attributes:
+        progress: of the last step.
+        test: evaluation on test tasks.
+        digest: SHA-256 of the last step's meta-parameters.
+        info: who computed.
+    """
+
+    progress: Progress
+    test: Evaluation
+    digest: str
+    info: Any
+
+
+def starting_point(config: RunConfig, run_dir: Path) -> tuple[Progress, Path | None]:
+    """Where the run begins: step 0, or its last checkpoint if it is to be resumed.
+
+    Raises:
+        ValueError: the directory holds a run and ``resume`` is not set, or one of other settings,
+            or its last checkpoint is damaged.
+    """
+    found = list_checkpoints(run_dir / "checkpoints")
+    fingerprint = config.fingerprint()
+    if not (run_dir / CONFIG).exists():
+        if config.resume:
+            raise ValueError(
+                f"resume=true must have a run in run_dir, got none in {run_dir}; "
+                "correct run_dir, or leave resume out"
+            )
+        return fresh(fingerprint), None
+    if not config.resume:
+        raise ValueError(
+            f"run_dir must be new, got {run_dir} with a run in it; add resume=true to go on with "
+            "it, or choose another run_dir"
+        )
+    saved = read_settings(run_dir)
+    if saved["fingerprint"] != fingerprint:
+        changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
+        raise ValueError(
+            f"run_dir must belong to this configuration, got {run_dir} of another (different: "
+            f"{changed}); give the same settings, or choose another run_dir"
+        )
+    if not found:
+        return fresh(fingerprint), None
+    checkpoint = read_checkpoint(found[-1])
+    if checkpoint.step > config.steps:
+        raise ValueError(
+            f"steps must be >= {checkpoint.step}, the steps that {run_dir} has done, got "
+            f"{config.steps}; raise it"
+        )
+    return progress_of(checkpoint), checkpoint.path
+
+
+def read_settings(run_dir: Path) -> dict[str, Any]:
+    """The content of a run's config.json.
+
+    Raises:
+        CheckpointError: it is not there, or not readable.
+    """
+    path = run_dir / CONFIG
+    try:
+        content = json.loads(path.read_text())
+        content["settings"], content["fingerprint"], content[_SHAPES]  # all must be there
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"run_dir must hold a run, got {run_dir} without {CONFIG}; correct run_dir"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(
+            f"{path} must be a run's settings, got {error!r}; it was altered or truncated: "
+            "restore it, or choose another run_dir"
+        ) from None
+    return dict(content)
+
+
+def run_session(
+    run: Run,
+    run_dir: Path,
+    open_runtime: OpenRuntime,
+    observers: Sequence[Observer],
+    joint: Run | None = None,
+) -> Result:
+    """Train, evaluate on test tasks, and write results and figures.
+
+    Args:
+        run: what to train.
+        run_dir: where to write.
+        open_runtime: starts the runtime.
+        observers: told of the progress, besides the run's own metrics files.
+        joint: the jointly pre-trained network to compare with.
+    """
+    finished = train_in(run, run_dir, open_runtime, observers)
+    baseline = None
+    if joint is not None:
+        joint_dir = run_dir / "joint_baseline"
+        resumable = dataclasses.replace(joint.config, resume=(joint_dir / CONFIG).exists())
+        joint = dataclasses.replace(joint, config=resumable)
+        other = train_in(joint, joint_dir, open_runtime, [])
+        baseline = {"test": dataclasses.asdict(other.test), "meta_params_sha256": other.digest}
+    summary = summary_of(
+        run, finished.info, finished.progress, finished.test, finished.digest, baseline
+    )
+    write_json(run_dir / RESULTS, summary)
+    draw_figures(run, run_dir, finished.test, (joint, other.test) if joint is not None else None)
+    return Result(
+        run_dir=run_dir,
+        test=finished.test,
+        joint_baseline=other.test if joint is not None else None,
+        meta_params_sha256=finished.digest,
+        summary=summary,
+    )
+
+
+def train_in(
+    run: Run, run_dir: Path, open_runtime: OpenRuntime, observers: Sequence[Observer]
+) -> Finished:
+    """Train a run to its end in its directory, and evaluate it on test tasks."""
+    start, checkpoint = starting_point(run.config, run_dir)
+    with open_runtime(run) as runtime:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_settings(run, run_dir)
+        if checkpoint is not None:
+            runtime.restore(str(checkpoint))
+        writer = MetricsWriter(run_dir, start.step)
+        try:
+            progress = train(run, runtime, run_dir, start, [writer, *observers])
+        finally:
+            writer.close()
+        digest = runtime.digest()
+        test = final_evaluation(run, run_dir, runtime, progress)
+        return Finished(progress, test, digest, runtime.info)
+
+
+def final_evaluation(run: Run, run_dir: Path, runtime: Runtime, progress: Progress) -> Evaluation:
+    """Evaluate the last step's meta-parameters, or the best ones', on test tasks."""
+    step = progress.step
+    if run.config.eval.checkpoint == "best" and progress.best_step is not None:
+        step = progress.best_step
+        runtime.restore(str(run_dir / "checkpoints" / f"step-{step:08d}"))
+    return evaluate(run, runtime, "test", run.config.eval.num_tasks, step)
+
+
+def joint_config(config: RunConfig) -> RunConfig:
+    """The settings of the jointly pre-trained network that `config` is compared with.
+
+    The same network, tasks, outer optimiser, inner rate and number of tasks; no inner steps in
+    training.
+    """
+    kept = ("inner_lr", "eval_inner_steps")
+    options = {k: v for k, v in config.algorithm.options.items() if k in kept}
+    return dataclasses.replace(
+        config,
+        joint_baseline=False,
+        algorithm=Choice("joint", {**options, "inner_steps": 0}),
+        gradient=Choice("exact", {}),
+    )
+
+
+def learner_of(run: Run, checkpoint_path: Path) -> Learner:
+    """The learner that a checkpoint of this run holds."""
+    checkpoint = read_checkpoint(checkpoint_path)
+    params = run.work.layout.unflatten(run.work.layout.flatten(checkpoint.meta_params()))
+    network = run.algorithm.network.to("cpu", training=False)
+    algorithm = dataclasses.replace(run.algorithm, network=network)  # type: ignore[type-var]
+    return Learner(algorithm, params, run.source.kind, run.source.input_shape, checkpoint.step)
+
+
+def draw_figures(
+    run: Run, run_dir: Path, test: Evaluation, joint: tuple[Run, Evaluation] | None
+) -> list[Path]:
+    """The run's plots, under ``figures/``."""
+    folder = run_dir / "figures"
+    folder.mkdir(exist_ok=True)
+    name = run.config.algorithm.name
+    evaluations = {name: test}
+    if joint is not None:
+        evaluations["joint pre-training"] = joint[1]
+    drawn = [
+        figures.learning_curve(
+            read_metrics(run_dir), folder / "learning_curve.png", test.metric, run.source.kind
+        ),
+        figures.inner_step_curve(evaluations, folder / "inner_steps.png"),
+    ]
+    if run.source.kind == "regression" and run.source.input_shape == (1,):
+        learners = {name: (run, run_dir)}
+        if joint is not None:
+            learners["joint pre-training"] = (joint[0], run_dir / "joint_baseline")
+        panels = {}
+        for title, (each, where) in learners.items():
+            last = list_checkpoints(where / "checkpoints")[-1]
+            learner = learner_of(each, last)
+            panels[title] = figures.function_panels(
+                learner.algorithm,
+                learner.meta_params,
+                each.source,
+                each.config.task.evaluation,
+                each.config.eval.seed,
+            )
+        drawn.append(figures.adapted_functions(panels, folder / "adapted_functions.png"))
+    return drawn
+
+
+def _write_settings(run: Run, run_dir: Path) -> None:
+    write_json(
+        run_dir / CONFIG,
+        {
+            "fingerprint": run.config.fingerprint(),
+            "settings": run.config.as_mapping(),
+            _SHAPES: {
+                "kind": run.source.kind,
+                "input_shape": list(run.source.input_shape),
+                "num_outputs": run.source.num_outputs(run.config.task.evaluation.ways),
+            },
+        },
+    )
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            path
+            for key in keys
+            if key not in ("run_dir", "resume", "joint_baseline")
+            for path in _differences(old.get(key), new.get(key), f"{prefix}{key}.")
+        ]
+    return [] if old == new else [prefix.rstrip(".")]

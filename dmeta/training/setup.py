@@ -1,0 +1,178 @@
+"""From settings to everything a run needs, checked before any process is started.
+
+The one place where algorithms, models, tasks and the runtime's factories are joined.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dmeta.algorithms import ALGORITHMS, Algorithm
+from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel.flat import Layout
+from dmeta.bilevel.types import Kind
+from dmeta.models import MODELS
+from dmeta.models.network import Network
+from dmeta.tasks import TASKS
+from dmeta.tasks.source import SPLITS, TaskSource
+from dmeta.training.config import RunConfig, checked_options
+from dmeta.training.outer import OuterLoopFactory
+from dmeta.training.work import TaskWorkFactory, loss_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, ready to be handed to a runtime.
+
+    Attributes:
+        config: its settings.
+        algorithm: the method, its network holding the initial weights.
+        work: becomes each worker.
+        outer: becomes the server.
+    """
+
+    config: RunConfig
+    algorithm: Algorithm
+    work: TaskWorkFactory
+    outer: OuterLoopFactory
+
+    @property
+    def source(self) -> TaskSource:
+        """Where the tasks come from."""
+        return self.work.source
+
+
+def make_source(config: RunConfig) -> TaskSource:
+    """The task source that the settings name; reads its data.
+
+    Raises:
+        ValueError: unknown options, or data that is not there.
+    """
+    choice = config.task.source
+    entry = TASKS[choice.name]
+    return entry.make(**checked_options(entry.make, choice, "task"))
+
+
+def check_sizes(config: RunConfig, source: TaskSource) -> None:
+    """Raises ValueError if tasks of the wanted sizes can not be drawn from some split."""
+    for split in SPLITS:
+        size = config.task.training if split == "train" else config.task.evaluation
+        source.check(split, size)
+
+
+def make_network(
+    config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, module: nn.Module | None
+) -> Network:
+    """The network with its initial weights, which follow from the seed.
+
+    Args:
+        config: settings.
+        input_shape: of one example.
+        num_outputs: width of the output.
+        module: the user's own, or None for the one that the settings name.
+
+    Raises:
+        ValueError: the model does not fit the task.
+    """
+    if module is None:
+        entry = MODELS[config.model.name]
+        options = checked_options(entry.make, config.model, "model")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            module = entry.make(input_shape=input_shape, num_outputs=num_outputs, **options)
+    network = Network.of(module)
+    _check_fit(network, input_shape, num_outputs)
+    return network
+
+
+def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int) -> None:
+    # Two rows of noise: batch statistics need two, and all-equal inputs have no variance.
+    x = torch.linspace(-1, 1, 2 * int(np.prod(input_shape))).reshape(2, *input_shape)
+    wanted = (2, num_outputs)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            got = tuple(network.apply(network.init_params(), x).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"the model must take inputs of shape {input_shape}, got: {error}; "
+            "choose another model or task"
+        ) from error
+    if got != wanted:
+        raise ValueError(
+            f"the model must give {num_outputs} outputs for this task (shape {wanted} for 2 "
+            f"inputs), got shape {got}; change its last layer, or task.ways"
+        )
+
+
+def make_algorithm(config: RunConfig, network: Network, kind: Kind) -> Algorithm:
+    """The method that the settings name.
+
+    Raises:
+        ValueError: unknown or impossible options.
+    """
+    entry = ALGORITHMS[config.algorithm.name]
+    options = checked_options(entry.make, config.algorithm, "algorithm")
+    return entry.make(network=network, loss=loss_of(kind), **options)
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+) -> Run:
+    """Build and check everything; starts nothing, writes nothing.
+
+    Args:
+        config: settings.
+        model: an own network instead of the named one.
+        source: an own task source.
+        algorithm: an own method: called with ``network=, loss=`` (a class or a partial), or an
+            `Algorithm` that is ready.
+
+    Raises:
+        ValueError: whatever is wrong, with the key to change.
+    """
+    estimator = ESTIMATORS[config.gradient.name]
+    checked_options(estimator.make, config.gradient, "gradient")
+    for registry, name in ((ALGORITHMS, config.algorithm.name), (MODELS, config.model.name)):
+        registry[name]  # an unknown name is told before a data set is read
+    source = make_source(config) if source is None else source
+    check_sizes(config, source)
+    if config.task.training.ways != config.task.evaluation.ways:
+        raise ValueError(
+            f"task.train_ways must equal task.ways ({config.task.evaluation.ways}) for an "
+            f"algorithm whose output layer has one unit per way, got {config.task.training.ways}; "
+            "remove task.train_ways"
+        )
+    if algorithm is None or inspect.isclass(algorithm) or not hasattr(algorithm, "adapt"):
+        outputs = source.num_outputs(config.task.evaluation.ways)
+        network = make_network(config, source.input_shape, outputs, model)
+        if algorithm is None:
+            algorithm = make_algorithm(config, network, source.kind)
+        else:
+            algorithm = algorithm(network=network, loss=loss_of(source.kind))
+    initial = algorithm.init_meta_params()
+    layout = Layout.of(initial)
+    work = TaskWorkFactory(
+        algorithm=algorithm,
+        estimator=estimator.make(),
+        plan=config.runtime.plan,
+        source=source,
+        training=config.task.training,
+        evaluation=config.task.evaluation,
+        layout=layout,
+        seed=config.seed,
+        eval_seed=config.eval.seed,
+    )
+    vector = layout.flatten(initial).float().numpy()
+    return Run(
+        config, algorithm, work, OuterLoopFactory(vector, layout, config.outer, config.steps)
+    )

@@ -1,0 +1,192 @@
+"""What one block computes: draw its tasks, run the algorithm on them, sum. Knows no runtime.
+
+Letters: T tasks of the block, S support examples, Q query examples, K inner steps at evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmeta.algorithms.algorithm import Algorithm
+from dmeta.bilevel.estimators import Estimator, Loss
+from dmeta.bilevel.flat import Layout
+from dmeta.bilevel.plans import PlanName, block_gradient, for_each_task
+from dmeta.bilevel.solvers import recording
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Task
+from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
+from dmeta.tasks.source import EpisodeSize, TaskSource
+
+_PHASES = {"train": 0, "val": 1, "test": 2}
+
+
+def loss_of(kind: Kind) -> Loss:
+    """Cross-entropy in nats for classification, mean squared error for regression."""
+    return F.cross_entropy if kind == "classification" else F.mse_loss
+
+
+def metric_name(kind: Kind) -> str:
+    """``accuracy`` (a fraction, higher is better) or ``mse`` (lower is better)."""
+    return "accuracy" if kind == "classification" else "mse"
+
+
+def metric_of(kind: Kind, prediction: Tensor, target: Tensor) -> Tensor:
+    """[..., Q, W] logits and [..., Q] labels, or [..., Q, D] values twice, to [...]."""
+    if kind == "classification":
+        return (prediction.argmax(-1) == target).float().mean(-1)
+    return (prediction - target).square().flatten(-2).mean(-1)
+
+
+def task_rng(seed: int, block: Block, slot: int) -> np.random.Generator:
+    """The generator of one task slot: a function of the four numbers, not of who asks."""
+    return np.random.default_rng([seed, _PHASES[block.phase], block.step, slot])
+
+
+@dataclass(frozen=True)
+class TaskWorkFactory:
+    """Plain data that becomes a `TaskWork` on a device.
+
+    Attributes:
+        algorithm: adapt and predict, its network on the CPU.
+        estimator: what is differentiated.
+        plan: how the tasks of a block are computed.
+        source: where tasks come from.
+        training: size of a training task.
+        evaluation: size of an evaluation task.
+        layout: names and shapes of the meta-parameter vector.
+        seed: of the training tasks.
+        eval_seed: of the validation and test tasks.
+    """
+
+    algorithm: Algorithm
+    estimator: Estimator
+    plan: PlanName
+    source: TaskSource
+    training: EpisodeSize
+    evaluation: EpisodeSize
+    layout: Layout
+    seed: int
+    eval_seed: int
+
+    def build(self, device: str) -> TaskWork:
+        """The worker's side."""
+        return TaskWork(self, device)
+
+
+class TaskWork:
+    """Computes blocks on one device (a `dmeta.runtime.protocol.Worker`)."""
+
+    def __init__(self, factory: TaskWorkFactory, device: str) -> None:
+        self._factory = factory
+        self._device = device
+        network = factory.algorithm.network
+        self._training = _with_network(factory.algorithm, network.to(device, training=True))
+        self._evaluation = _with_network(factory.algorithm, network.to(device, training=False))
+
+    def gradient(self, vector: Vector, block: Block) -> GradientResult:
+        """Sum of the block's meta-gradients at `vector`, and its report."""
+        started = time.perf_counter()
+        factory = self._factory
+        tasks = self._draw(block, factory.seed, factory.training)
+        with _seeded(factory.seed, block):
+            result = block_gradient(
+                factory.plan, factory.estimator, self._training, self._params(vector), tasks
+            )
+        gradient = factory.layout.flatten(result.gradients).cpu().numpy()
+        metric = metric_of(factory.source.kind, result.predictions, tasks.query.y)
+        sums = {
+            "loss": float(result.losses.double().sum()),
+            metric_name(factory.source.kind): float(metric.double().sum()),
+        }
+        finite = bool(np.isfinite(gradient).all() and np.isfinite(list(sums.values())).all())
+        return GradientResult(
+            gradient, BlockReport(block, sums, finite, time.perf_counter() - started)
+        )
+
+    def evaluate(self, vector: Vector, block: Block) -> BlockReport:
+        """Per task and inner step: the metric, transductive and not ([T, K+1] each)."""
+        started = time.perf_counter()
+        factory = self._factory
+        tasks = self._draw(block, factory.eval_seed, factory.evaluation)
+        params = self._params(vector)
+
+        def scores(task: Task) -> dict[str, Tensor]:
+            return evaluate_task(self._evaluation, factory.source.kind, params, task)
+
+        with torch.no_grad(), _seeded(factory.eval_seed, block):
+            out = for_each_task(factory.plan, scores, tasks)
+        per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
+        finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
+        return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)
+
+    def _params(self, vector: Vector) -> dict[str, Tensor]:
+        # A copy: the vector may be shared memory, and nothing may ever write to it.
+        return self._factory.layout.unflatten(torch.tensor(vector, device=self._device))
+
+    def _draw(self, block: Block, seed: int, size: EpisodeSize) -> Task:
+        source = self._factory.source
+        drawn = [
+            source.draw(block.phase, size, task_rng(seed, block, slot))
+            for slot in range(block.first_slot, block.first_slot + block.num_slots)
+        ]
+
+        def stacked(field: Callable[[Any], npt.NDArray[Any]]) -> Tensor:
+            return torch.from_numpy(np.stack([field(task) for task in drawn])).to(self._device)
+
+        return Task(
+            Examples(
+                source.preprocess(stacked(lambda t: t.support_x)), stacked(lambda t: t.support_y)
+            ),
+            Examples(source.preprocess(stacked(lambda t: t.query_x)), stacked(lambda t: t.query_y)),
+        )
+
+
+def evaluate_task(
+    algorithm: Algorithm, kind: Kind, meta_params: Params, task: Task
+) -> dict[str, Tensor]:
+    """The metric of one task after 0, 1, ..., K inner steps.
+
+    Returns:
+        ``transductive`` [K+1]: the query set is predicted as one batch, so batch statistics see
+        all of it; ``non_transductive`` [K+1]: batch statistics are those of the support set alone.
+        The same where the network has no batch statistics.
+    """
+    path: list[Adapted] = []
+    final = algorithm.adapt(meta_params, task.support, recording(path.append), training=False)
+    states = path or [final]
+    together = torch.stack([algorithm.predict(state, task.query.x) for state in states])
+    apart = together
+    if algorithm.network.mixes_examples:
+        rows = task.support.x.shape[0]
+        both = torch.cat([task.support.x, task.query.x])
+        with algorithm.network.statistics_of_first(rows):
+            apart = torch.stack([algorithm.predict(state, both)[rows:] for state in states])
+    target = task.query.y.expand(len(states), *task.query.y.shape)
+    return {
+        "transductive": metric_of(kind, together, target),
+        "non_transductive": metric_of(kind, apart, target),
+    }
+
+
+def _with_network(algorithm: Any, network: Any) -> Algorithm:
+    replaced: Algorithm = dataclasses.replace(algorithm, network=network)
+    return replaced
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, block: Block) -> Iterator[None]:
+    """Torch's global generator as a function of the block (for dropout); restored afterwards."""
+    numbers = [seed, _PHASES[block.phase], block.step, block.first_slot, 1]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        yield
