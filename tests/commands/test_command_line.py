@@ -1,0 +1,163 @@
+"""The command line as a user meets it: verbs, Hydra's own flags, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmeta import cli
+
+QUICK = [
+    "runtime=local",
+    "steps=2",
+    "eval.num_tasks=4",
+    "eval.every=0",
+    "joint_baseline=false",
+]
+
+
+def dmeta(*arguments: str) -> int:
+    """Exit code of `dmeta ARGUMENTS`, run in this process."""
+    try:
+        cli.main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMETA_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["dmeta"])
+
+
+BAD = [
+    (["trian"], "did you mean 'train'?"),
+    (["train", "algorithm.iner_lr=0.1"], "did you mean 'algorithm.inner_lr'?"),
+    (["train", "stepz=3"], "did you mean 'steps'?"),
+    (["train", "algoritm=maml"], "did you mean 'algorithm'?"),
+    (["train", "algorithm=mamll"], "did you mean 'maml'?"),
+    (["train", "task=omniglott"], "did you mean 'omniglot'?"),
+    (["train", "model=conv5"], "did you mean 'conv4'?"),
+    (["train", "experiment=omniglot_5w1s_mml"], "did you mean 'omniglot_5w1s_maml'?"),
+    (["train", "algorithm.name=mamll"], "did you mean 'maml'?"),
+    (["train", "gradient.name=exakt"], "did you mean 'exact'?"),
+    (["train", "steps=many"], "steps must be a whole number, got 'many'"),
+    (["train", "steps=0"], "steps must be >= 1, got 0"),
+    (["train", "steps=1.5"], "steps must be a whole number, got 1.5"),
+    (["train", "seed=-1"], "seed must be >= 0"),
+    (["train", "meta_batch_size=0"], "meta_batch_size must be >= 1"),
+    (["train", "algorithm.inner_steps=-1"], "algorithm.inner_steps must be >= 0"),
+    (["train", "algorithm.inner_steps=one"], "algorithm.inner_steps must be a whole number"),
+    (["train", "algorithm.inner_lr=0"], "algorithm.inner_lr must be > 0"),
+    (["train", "algorithm.inner_optimizer=rmsprop"], "must be sgd or adam"),
+    (["train", "outer.lr=-1"], "outer.lr must be > 0"),
+    (["train", "outer.schedule=step"], "must be constant or linear or cosine"),
+    (["train", "outer.clip_norm=0"], "outer.clip_norm must be > 0"),
+    (["train", "eval.num_tasks=1"], "eval.num_tasks must be >= 2"),
+    (["train", "checkpoint.keep=0"], "checkpoint.keep must be >= 1"),
+    (["train", "device=gpu"], "device must be auto or cpu or cuda"),
+    (["train", "runtime.num_workers=0"], "runtime.num_workers"),
+    (["train", "runtime.num_workers=99"], "lower runtime.num_workers"),
+    (["train", "runtime.block_size=0"], "runtime.block_size"),
+    (["train", "runtime.plan=fast"], "runtime.plan must be loop or vmap"),
+    (["train", "task=glyphs", "task.ways=5000"], "task.ways must be <="),
+    (["train", "task=glyphs", "task.shots=100"], "shots + queries must be <="),
+    (["train", "task=omniglot"], "images_background"),
+    (["train", "task=miniimagenet"], "mini-imagenet"),
+    (["train", "task=glyphs", "task.train_ways=7"], "task.train_ways must equal task.ways"),
+    (["train", "model=conv4"], "model=conv4 must have images"),
+    (["train", "resume=true", "run_dir=nowhere"], "resume=true must have a run"),
+    (["train", "=3"], ""),
+    (["evaluate"], "run_dir must be given"),
+    (["evaluate", "run_dir=nowhere"], "run_dir must hold a run"),
+    (["list", "everything"], "takes nothing"),
+    (["data", "place=here"], "takes root=FOLDER"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=lambda v: " ".join(v)[:50])
+def test_wrong_input_is_refused_in_one_message(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert dmeta(*arguments) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
+    assert list(tmp_path.iterdir()) == [], "refused before anything is written"
+
+
+def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("train", *QUICK, "run_dir=run") == 0
+    out = capsys.readouterr().out
+    assert "run/results.json" in out
+    assert "dmeta evaluate run_dir=run" in out
+    assert dmeta("train", *QUICK, "run_dir=run") == 2
+    assert "resume=true" in capsys.readouterr().err
+    assert dmeta("train", *QUICK, "run_dir=run", "resume=true", "steps=3") == 0
+    assert json.loads(Path("run/results.json").read_text())["training"]["steps"] == 3
+    assert dmeta("evaluate", "run_dir=run", "runtime=local", "num_tasks=4") == 0
+    told = json.loads(Path("run/evaluation.json").read_text())
+    results = json.loads(Path("run/results.json").read_text())
+    assert told["test"]["transductive"] == results["test"]["transductive"]
+    state = next(Path("run/checkpoints").glob("step-00000003/state.safetensors"))
+    state.write_bytes(state.read_bytes()[:-1])
+    assert dmeta("evaluate", "run_dir=run", "runtime=local") == 2
+    assert "altered or truncated" in capsys.readouterr().err
+
+
+def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
+    assert dmeta("train", *QUICK, "-m", "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    hashes = {
+        json.loads((tmp_path / "sweep" / job / "results.json").read_text())["meta_params_sha256"]
+        for job in ("0", "1")
+    }
+    assert len(hashes) == 2
+
+
+def test_hydras_own_flags_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("train", "--cfg", "job", "algorithm=fomaml") == 0
+    assert "name: first_order" in capsys.readouterr().out
+    assert dmeta("train", "--help") == 0
+    assert "miniimagenet" in capsys.readouterr().out
+
+
+def test_list_names_everything_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("list") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for name in ("maml", "fomaml", "reptile", "omniglot", "glyphs", "conv4_strided", "1703.03400"):
+        assert name in out
+    assert "omniglot_5w1s_maml" in out
+
+
+def test_data_tells_what_is_missing_and_how_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("data") == 0
+    out = capsys.readouterr().out
+    assert "missing" in out
+    assert "images_background" in out
+    assert "task.download=true" in out.replace("\n", " ")
+
+
+def test_no_verb_tells_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta() == 2
+    assert "evaluate" in capsys.readouterr().out
+    assert dmeta("--version") == 0
+    assert capsys.readouterr().out.startswith("dmeta ")
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [("dmeta tr", "train"), ("dmeta train algorithm=rep", "algorithm=reptile")],
+)
+def test_the_shell_completes_verbs_and_overrides(line: str, wanted: str) -> None:
+    environ = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    command = [sys.executable, "-m", "dmeta", "-sc", "query=bash"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert wanted in done.stdout.split()

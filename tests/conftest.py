@@ -1,0 +1,47 @@
+"""What every room's tests share: one thread, small runs, and the data root if there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+import torch
+
+from dmeta.commands.hydra_app import as_override, compose
+from dmeta.training.config import RunConfig, run_config
+
+mpl.use("Agg")
+torch.set_num_threads(1)
+
+TINY = {
+    "steps": 6,
+    "meta_batch_size": 5,
+    "log_every": 2,
+    "joint_baseline": False,
+    "eval.every": 3,
+    "eval.val_tasks": 4,
+    "eval.num_tasks": 6,
+    "checkpoint.every": 2,
+    "runtime": "local",
+    "runtime.block_size": 2,
+}
+
+
+def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
+    """Settings of a run of a second; keys with dots are given as ``a__b``."""
+    settings = TINY | {"run_dir": str(run_dir)}
+    settings |= {key.replace("__", "."): value for key, value in changes.items()}
+    return run_config(compose("train", [as_override(k, v) for k, v in settings.items()]))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data sets; the test is skipped where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("DMETA_DATA", beside))
+    if not (root / "omniglot").is_dir():
+        pytest.skip(f"no data sets under {root} (set DMETA_DATA)")
+    return root

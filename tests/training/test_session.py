@@ -1,0 +1,178 @@
+"""A whole run in its directory: what it writes, and that resuming changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmeta.runtime.local import LocalRuntime
+from dmeta.runtime.protocol import Block, GradientResult, Runtime, Vector
+from dmeta.training.checkpoint import list_checkpoints
+from dmeta.training.loop import TrainingStopped
+from dmeta.training.metrics import read_metrics
+from dmeta.training.results import Result
+from dmeta.training.session import run_session
+from dmeta.training.setup import Run, prepare
+from dmeta.training.work import TaskWork
+from tests.conftest import tiny_config
+
+
+def local(run: Run) -> Runtime:
+    return LocalRuntime(run.work, run.outer, "cpu", 1)
+
+
+def finish(run_dir: Path, **changes: object) -> Result:
+    return run_session(prepare(tiny_config(run_dir, **changes)), run_dir, local, [])
+
+
+class Interrupt:
+    """Stops the run after a step, as Ctrl-C would."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_row(self, row: object) -> None:
+        pass
+
+    def on_step(self, step: int, num_tasks: int) -> None:
+        if step == self.after:
+            raise KeyboardInterrupt
+
+
+def test_a_run_writes_results_metrics_events_and_figures(tmp_path: Path) -> None:
+    result = finish(tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["meta_params_sha256"] == result.meta_params_sha256
+    assert written["test"]["num_tasks"] == 6
+    assert written["test"]["split"] == "test"
+    assert len(written["test"]["transductive"]["mean"]) == 11
+    assert written["settings"]["algorithm"]["inner_lr"] == 0.01
+    rows = read_metrics(tmp_path)
+    assert [r["step"] for r in rows if r["event"] == "train"] == [2, 4, 6]
+    assert [r["step"] for r in rows if r["event"] == "val"] == [3, 6]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "learning_curve.png",
+        "inner_steps.png",
+        "adapted_functions.png",
+    }
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_after: int) -> None:
+    whole = finish(tmp_path / "whole")
+    broken = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        run_session(prepare(tiny_config(broken)), broken, local, [Interrupt(stop_after)])
+    resumed = finish(broken, resume=True)
+    assert resumed.meta_params_sha256 == whole.meta_params_sha256
+    assert resumed.test == whole.test
+
+    def without_clock(run_dir: Path) -> list[dict[str, object]]:
+        clock = ("seconds", "tasks_per_second")
+        return [{k: v for k, v in r.items() if k not in clock} for r in read_metrics(run_dir)]
+
+    assert [r for r in without_clock(broken) if r["event"] == "val"] == [
+        r for r in without_clock(tmp_path / "whole") if r["event"] == "val"
+    ]
+
+
+def test_another_seed_gives_other_bits_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    first = finish(tmp_path / "a", steps=2)
+    assert finish(tmp_path / "b", steps=2).meta_params_sha256 == first.meta_params_sha256
+    assert finish(tmp_path / "c", steps=2, seed=1).meta_params_sha256 != first.meta_params_sha256
+
+
+def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
+    whole = finish(tmp_path / "whole")
+    finish(tmp_path / "short", steps=4)
+    longer = finish(tmp_path / "short", steps=6, resume=True)
+    assert longer.meta_params_sha256 == whole.meta_params_sha256
+
+
+def test_only_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
+    finish(tmp_path, steps=8, checkpoint__keep=1, eval__every=4, checkpoint__every=1)
+    best = read_metrics(tmp_path)[-1]["best_step"]
+    kept = {int(p.name.removeprefix("step-")) for p in list_checkpoints(tmp_path / "checkpoints")}
+    assert kept == {8, best}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "add resume=true"),
+        ({"resume": True, "algorithm__inner_lr": 0.5}, r"different: algorithm.inner_lr"),
+        ({"resume": True, "steps": 4}, "steps must be >= 6"),
+    ],
+)
+def test_a_run_dir_of_another_run_is_refused(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    finish(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        finish(tmp_path, **changes)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="resume=true must have a run"):
+        finish(tmp_path / "none", resume=True)
+
+
+def test_the_joint_baseline_is_trained_beside(tmp_path: Path) -> None:
+    from dmeta.training.session import joint_config
+
+    config = tiny_config(tmp_path, joint_baseline=True)
+    run = prepare(config)
+    result = run_session(run, tmp_path, local, [], prepare(joint_config(config)))
+    assert result.joint_baseline is not None
+    assert result.joint_baseline != result.test
+    assert (tmp_path / "joint_baseline" / "checkpoints").is_dir()
+
+
+class _Poisoned:
+    """A worker factory whose gradients of some steps are NaN."""
+
+    def __init__(self, run: Run, steps: set[int]) -> None:
+        self.run, self.steps = run, steps
+
+    def build(self, device: str) -> TaskWork:
+        work, steps = self.run.work.build(device), self.steps
+        plain = work.gradient
+
+        def gradient(vector: Vector, block: Block) -> GradientResult:
+            result = plain(vector, block)
+            if block.step not in steps:
+                return result
+            bad = np.full_like(result.gradient, np.nan)
+            return GradientResult(bad, dataclasses.replace(result.report, finite=False))
+
+        work.gradient = gradient  # type: ignore[method-assign]
+        return work
+
+
+def test_a_gradient_that_is_not_finite_is_never_applied(tmp_path: Path) -> None:
+    run = prepare(tiny_config(tmp_path))
+    poisoned = _Poisoned(run, {1, 4})
+
+    def open_poisoned(run: Run) -> Runtime:
+        return LocalRuntime(poisoned, run.outer, "cpu", 1)
+
+    result = run_session(run, tmp_path, open_poisoned, [])
+    assert result.summary["training"]["rejected_steps"] == 2
+    assert np.isfinite(result.test.value)
+
+
+def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:
+    run = prepare(tiny_config(tmp_path, max_rejected=2, eval__every=0))
+    poisoned = _Poisoned(run, {2, 3, 4, 5})
+
+    def open_poisoned(run: Run) -> Runtime:
+        return LocalRuntime(poisoned, run.outer, "cpu", 1)
+
+    with pytest.raises(TrainingStopped, match=r"step-00000002.*inner_lr"):
+        run_session(run, tmp_path, open_poisoned, [])
+    assert [p.name for p in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000002"]
