@@ -163,12 +163,12 @@ def adapted_functions(learners: Mapping[str, Sequence[FunctionPanel]], path: Pat
             f"every learner must have the same tasks, at least one, got {sorted(counts)} panels; "
             "call function_panels with the same seed and num_tasks for all"
         )
-    figure = _figure(1.4 + 2.3 * len(learners))
+    figure = _figure(1.5 + 2.4 * len(learners))
     grid = figure.subplots(len(learners), counts.pop(), sharex=True, sharey="col", squeeze=False)
     for row, (name, panels) in zip(grid, learners.items(), strict=True):
         for axes, panel in zip(row, panels, strict=True):
             _draw_panel(axes, panel)
-        row[0].set_ylabel(f"{name}\n\ny")
+        row[0].set_ylabel(f"{name}\ny")
     for axes in grid[-1]:
         axes.set_xlabel("x")
     shots = len(next(iter(learners.values()))[0].support_x)
@@ -278,7 +278,7 @@ def _draw_panel(axes: Axes, panel: FunctionPanel) -> None:
         markerfacecolor=BLACK, markeredgecolor="white", label="support points", zorder=5,
     )  # fmt: skip
     errors = [float(np.mean((y - panel.truth) ** 2)) for y in panel.predictions.values()]
-    axes.set_title(f"{panel.title}: MSE {errors[0]:.3g} → {errors[-1]:.3g}", fontsize=10)
+    axes.set_title(f"{panel.title}\nMSE {errors[0]:.3g} → {errors[-1]:.3g}", fontsize=9.5)
     axes.grid(color="#E4E4E4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -290,11 +290,11 @@ def _draw_scores(
     if train:
         x = [row[key] / divisor for row in train]
         y = [factor * row[metric] for row in train]
-        axes.plot(x, y, color=ORANGE, linewidth=0.8, label="training tasks, after adaptation")
+        axes.plot(x, y, color=ORANGE, linewidth=0.8, label="training tasks, adapted as in training")
     if val:
         x = [row[key] / divisor for row in val]
         curve = Curve(tuple(row[metric] for row in val), tuple(row["ci95"] for row in val))
-        _draw_curve(axes, curve, metric, "validation tasks, after adaptation", BLUE, "-", x)
+        _draw_curve(axes, curve, metric, "validation tasks, adapted as at evaluation", BLUE, "-", x)
     _frame(axes)
 
 
@@ -341,7 +341,8 @@ def _scale(axes: Axes, metric: str, kind: Kind, values: Sequence[float]) -> None
 
 def _plain_ticks(axis: Axis, decades: float) -> None:
     """0.01, 0.02, 0.05, 0.1 rather than powers of ten, as long as they fit."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    subs = (1.0, 2.0, 3.0, 5.0) if decades < 1.3 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -390,7 +391,12 @@ def _figure(height_inches: float) -> Figure:
 def _legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(columns, len(labels)),
+        frameon=False,
+        columnspacing=1.4,
     )
 
 

@@ -118,9 +118,10 @@ def test_messages_keep_their_brackets_and_their_place() -> None:
 def test_what_waits_is_shown_when_a_run_breaks() -> None:
     console, file = _console()
     display = Display(console)
+    display.start([], 10, 0, "accuracy")
+    display.on_row(_train(5))
+    assert file.getvalue() == ""
     with pytest.raises(RuntimeError, match="stopped"), display:
-        display.start([], 10, 0, "accuracy")
-        display.on_row(_train(5))
         raise RuntimeError("stopped")
     assert "step 5/10" in file.getvalue()
     display.close()

@@ -1,0 +1,331 @@
+"""What a user sees of a run: a live bar on a terminal, plain lines in a log, a table at the end.
+
+It formats what it is told; it computes nothing and must not change a run.
+
+Letters: K inner steps at evaluation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from dmeta.training.metrics import Row
+
+_LINE_EVERY_S = 10.0
+_MAX_SHOWN_STEPS = 6
+
+
+class Display:
+    """Shows a run while it goes on (a `dmeta.training.metrics.Observer`).
+
+    On a terminal: a bar that is redrawn. Elsewhere: a line for the first, the last and, at most
+    every few seconds, other rows of training metrics, and for every validation; and whenever
+    another step was rejected or another block retried.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        line_every_s: float = _LINE_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Shows nothing yet.
+
+        Args:
+            console: where to; standard output if None.
+            line_every_s: least seconds between plain lines of training metrics.
+            clock: rising seconds.
+        """
+        self._console = Console() if console is None else console
+        self._line_every_s, self._clock = line_every_s, clock
+        self._total = self._step = 0
+        self._metric = "loss"
+        self._train: Row | None = None
+        self._val: Row | None = None
+        self._pending: list[Row] = []
+        self._line_at: float | None = None
+        self._troubles = (0, 0)
+        self._first: tuple[float, int] | None = None
+        self._live: Live | None = None
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            expand=True,
+        )
+        self._task: TaskID | None = None
+
+    def start(self, title: Sequence[str], total_steps: int, done_steps: int, metric: str) -> None:
+        """Show the title and begin.
+
+        Args:
+            title: lines that say what is run.
+            total_steps: outer steps of the whole run.
+            done_steps: of those, how many an earlier run has done.
+            metric: ``accuracy`` or ``mse``.
+        """
+        self._total, self._step, self._metric = total_steps, done_steps, metric
+        for line in title:
+            self._print(line)
+        if done_steps:
+            self._print(f"going on after step {done_steps}/{total_steps}")
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._task = self._progress.add_task(
+                "", total=total_steps, completed=done_steps, left=""
+            )
+            self._live = Live(
+                get_renderable=self._picture, console=self._console, refresh_per_second=4
+            )
+            self._live.start()
+
+    def on_step(self, step: int, num_tasks: int) -> None:  # noqa: ARG002 - the protocol's signature
+        """Move on; `step` counts from 1."""
+        self._flush()
+        self._step = step
+        if self._first is None:
+            # The clock starts after the first step, which also pays for starting the workers.
+            self._first = (self._clock(), step)
+
+    def on_row(self, row: Row) -> None:
+        """Show a line of metrics; training metrics wait for a validation of the same step."""
+        if row["event"] == "train":
+            self._flush()
+            self._train = row
+            if self._live is None and self._is_due(row):
+                self._pending.append(row)
+        elif row["event"] == "val":
+            self._val = row
+            if self._live is None:
+                if not self._pending and self._train and self._train["step"] == row["step"]:
+                    self._pending.append(self._train)  # a line is due anyway: let it say all
+                self._pending.append(row)
+                self._flush()
+
+    def message(self, text: str) -> None:
+        """Show a line of text, above the bar if there is one."""
+        self._flush()
+        self._print(text)
+
+    def close(self) -> None:
+        """Show what is left to show, and leave the last picture standing. Twice does nothing."""
+        self._flush()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _is_due(self, row: Row) -> bool:
+        now, troubles = self._clock(), (row.get("rejected", 0), row.get("retried_blocks", 0))
+        quiet = self._line_at is not None and now - self._line_at < self._line_every_s
+        if quiet and troubles == self._troubles and row["step"] < self._total:
+            return False
+        self._line_at, self._troubles = now, troubles
+        return True
+
+    def _flush(self) -> None:
+        if self._pending:
+            train = next((row for row in self._pending if row["event"] == "train"), None)
+            val = next((row for row in self._pending if row["event"] == "val"), None)
+            self._pending = []
+            self._print(self._line(train, val))
+
+    def _line(self, train: Row | None, val: Row | None) -> str:
+        step = (train or val or {"step": self._step})["step"]
+        left = self._left(step)
+        parts = [
+            f"step {step}/{self._total}",
+            *([] if train is None else _train_parts(train, self._metric)),
+            *([f"{left} left"] if left else []),
+            *([] if val is None else [_val_part(val, self._metric)]),
+        ]
+        return "  ".join(parts)
+
+    def _left(self, step: int) -> str:
+        """Time left at the pace so far; nothing while that is unknown."""
+        if self._first is None or step <= self._first[1] or step >= self._total:
+            return ""
+        pace = (self._clock() - self._first[0]) / (step - self._first[1])
+        return duration(pace * (self._total - step))
+
+    def _picture(self) -> RenderableType:
+        if self._task is not None:
+            left = self._left(self._step)
+            self._progress.update(
+                self._task, completed=self._step, left=f"{left} left" if left else ""
+            )
+        parts = [] if self._train is None else _train_parts(self._train, self._metric)
+        if self._val is not None:
+            parts.append(f"{_val_part(self._val, self._metric)} at step {self._val['step']}")
+        return Group(self._progress, Text(self._encodable("  ".join(parts))))
+
+    def _print(self, text: str) -> None:
+        self._console.print(
+            Text(self._encodable(text)), soft_wrap=True, highlight=False, markup=False
+        )
+
+    def _encodable(self, text: str) -> str:
+        return encodable(text, self._console)
+
+
+def duration(seconds: float) -> str:
+    """``3:07`` (minutes and seconds) or ``1:03:07`` (with hours)."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def encodable(text: str, console: Console) -> str:
+    """`text`, with +- for the sign that not every terminal's encoding has."""
+    try:
+        text.encode(console.encoding)
+    except UnicodeEncodeError:
+        return text.replace("±", "+-")
+    return text
+
+
+def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1) -> str:
+    """A score as a user reads it: ``94.2±1.1%``, or ``0.123±0.011`` for a squared error.
+
+    Args:
+        metric: ``accuracy`` (a fraction, shown in percent) or anything else (3 significant digits).
+        mean: of the tasks.
+        ci95: half-width of its 95% confidence interval.
+        decimals: of a percentage.
+    """
+    if metric == "accuracy":
+        interval = "" if ci95 is None else f"±{100 * ci95:.{decimals}f}"
+        return f"{100 * mean:.{decimals}f}{interval}%"
+    interval = "" if ci95 is None else f"±{_digits(ci95, 2)}"
+    return _digits(mean, 3) + interval
+
+
+def shown_steps(last: int) -> list[int]:
+    """The inner steps that a table has room for: 0, 1, 2, 3, 5 ... and the last."""
+    before = [k for k in (0, 1, 2, 3, 5, 10) if k < last]
+    return [*before[: _MAX_SHOWN_STEPS - 1], last]
+
+
+def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
+    """The metric after 0..K inner steps, of the model and of the joint baseline if there is one.
+
+    Args:
+        results: ``metric``, ``algorithm``, ``test`` (an `Evaluation` as a dict) and
+            ``joint_baseline`` (None, or a dict with its own ``test``).
+        plus_minus: the sign before an interval.
+    """
+    metric, test = results["metric"], results["test"]
+    models = [(str(results["algorithm"]), test)]
+    if results.get("joint_baseline"):
+        models.append(("joint baseline", results["joint_baseline"]["test"]))
+    steps = shown_steps(max(len(e["transductive"]["mean"]) for _, e in models) - 1)
+    table = Table()
+    table.add_column("inner\nsteps", justify="right")
+    cells: list[list[str]] = []
+    for name, evaluation in models:
+        tasks = f"{evaluation['num_tasks']} {evaluation['split']} tasks"
+        for mode, curve in _modes(evaluation):
+            table.add_column(f"{name}\n{tasks}\n{mode}", justify="right")
+            scores = zip(curve["mean"], curve["ci95"], strict=True)
+            cells.append([score(metric, m, c, 2).replace("±", f" {plus_minus}") for m, c in scores])
+    for step in steps:
+        # Learners may differ in their inner steps: a cell that no learner has is empty.
+        table.add_row(str(step), *(column[step] if step < len(column) else "" for column in cells))
+    return table
+
+
+def print_results(
+    results: Mapping[str, Any],
+    paths: Sequence[Path],
+    next_command: str,
+    console: Console | None = None,
+) -> None:
+    """Print the table, how long it took, what was written and what to do next.
+
+    Args:
+        results: as for `results_table`, with ``training`` (steps, seconds, tasks_per_second,
+            rejected_steps, retried_blocks) and ``meta_params_sha256`` where known.
+        paths: what was written.
+        next_command: the command to try next.
+        console: where to; standard output if None.
+    """
+    console = Console() if console is None else console
+    test, sign = results["test"], encodable("±", console)
+    heading = (
+        f"{results['metric']} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
+        f"{test['model']} model, {test['step']} outer steps"
+    )
+    console.print(Text(heading), soft_wrap=True)
+    console.print(results_table(results, sign))
+    lines = []
+    if training := results.get("training"):
+        parts = [
+            f"{training['steps']} outer steps in {duration(training['seconds'])}",
+            f"{_digits(training['tasks_per_second'], 3)} tasks/s",
+            *_trouble_parts(training.get("rejected_steps", 0), training.get("retried_blocks", 0)),
+        ]
+        lines.append(f"training  {', '.join(parts)}")
+    if sha256 := results.get("meta_params_sha256"):
+        lines.append(f"sha256    {sha256} (meta-parameters of the last step)")
+    lines += [f"{'wrote' if i == 0 else '':<10}{path}" for i, path in enumerate(paths)]
+    lines.append(f"next      {next_command}")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Transductive and non-transductive, or one column if they are the same numbers."""
+    together, apart = evaluation["transductive"], evaluation["non_transductive"]
+    if list(together["mean"]) == list(apart["mean"]):
+        return [("transductive\nor not: same", together)]
+    return [("transductive", together), ("non-\ntransductive", apart)]
+
+
+def _train_parts(row: Row, metric: str) -> list[str]:
+    parts = []
+    loss, value = row.get("loss"), row.get(metric)
+    # For a regression the loss is the metric, and once is enough.
+    if loss is not None and (metric == "accuracy" or value is None or loss != value):
+        parts.append(f"loss {_digits(loss, 3)}")
+    if value is not None and metric != "loss":
+        parts.append(f"{metric} {score(metric, value)}")
+    if (speed := row.get("tasks_per_second")) is not None:
+        parts.append(f"{_digits(speed, 3)} tasks/s")
+    return [*parts, *_trouble_parts(row.get("rejected", 0), row.get("retried_blocks", 0))]
+
+
+def _trouble_parts(rejected: int, retried: int) -> list[str]:
+    counts = {"rejected steps": rejected, "retried blocks": retried}
+    return [f"{what} {count}" for what, count in counts.items() if count]
+
+
+def _val_part(row: Row, metric: str) -> str:
+    return f"val {metric} {score(metric, row[metric], row['ci95'])} ({row['num_tasks']} tasks)"
+
+
+def _digits(value: float, digits: int) -> str:
+    """`value` with so many significant digits, never fewer than its whole part has."""
+    if abs(value) >= 10**digits:
+        return f"{value:.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")
