@@ -56,7 +56,7 @@ class Layout:
                 f"the vector must have shape ({self.size},), got {tuple(vector.shape)}"
             )
         sizes = [math.prod(shape) for shape in self.shapes]
-        parts = vector.split(sizes)
+        parts = torch.split(vector, sizes)
         return {
             name: part.view(shape)
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)

@@ -10,8 +10,10 @@ Letters: P length of the flat meta-parameter vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -71,7 +73,12 @@ class GradientResult(NamedTuple):
 
 
 class Worker(Protocol):
-    """Computes blocks. One per worker process; built there by a `WorkerFactory`."""
+    """Computes blocks. One per worker process; built there by a `WorkerFactory`.
+
+    The same block gives the same bits whatever was computed before it, on any worker, any number
+    of times. `vector` is read-only (it may be memory that other processes see): copy it into own
+    tensors; `torch.from_numpy` on it warns, and a write through it would change what others read.
+    """
 
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """The summed meta-gradient of the block's tasks at the meta-parameters `vector`."""
@@ -83,7 +90,11 @@ class Worker(Protocol):
 
 
 class WorkerFactory(Protocol):
-    """Plain, picklable data that becomes a worker on a device. Its arrays are shared per node."""
+    """Plain, picklable data that becomes a worker on a device.
+
+    Its numpy arrays are shared by the workers of a node, hence read-only there: large data belongs
+    in arrays of the factory.
+    """
 
     def build(self, device: str) -> Worker:
         """A worker that computes on `device` (``cpu`` or ``cuda``)."""
@@ -154,7 +165,17 @@ class StepReport:
 
 @dataclass(frozen=True)
 class RuntimeInfo:
-    """Who computes, for results.json: e.g. name='ray', num_workers=2, device='cpu'."""
+    """Who computes, for results.json.
+
+    Attributes:
+        name: ``ray`` or ``local``.
+        num_workers: processes that compute blocks.
+        device: ``cpu`` or ``cuda``, the same for all workers.
+        start_up: what starting cost: ``workers_s`` seconds until every worker was built; with Ray
+            also ``cluster_s`` seconds to start or join the cluster, ``shared_bytes`` size of the
+            worker factory in the object store, ``worker_resident_bytes`` largest resident memory
+            of a worker (shared pages included).
+    """
 
     name: str
     num_workers: int
@@ -193,3 +214,27 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Stop every process and actor this runtime started. Idempotent."""
         ...
+
+    def __enter__(self) -> Runtime: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def num_tasks_of(blocks: Sequence[Block]) -> int:
+    """Task slots of the blocks together: what a summed gradient is divided by."""
+    return sum(block.num_slots for block in blocks)
+
+
+@contextmanager
+def named_block(block: Block) -> Iterator[None]:
+    """Let an exception that the work raises say (as a note) which block it was computing."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"raised while computing {block}")
+        raise

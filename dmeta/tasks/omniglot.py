@@ -55,7 +55,7 @@ LAKE_VAL_ALPHABETS = 5
 _DRAWING = re.compile(r"(?:^|/)([^/]+)/(character(\d\d))/\d{4}_\d\d\.png$")
 
 
-def omniglot(
+def load_omniglot(
     *,
     root: str | None = None,
     split: SplitRule = "vinyals",
@@ -88,7 +88,7 @@ def omniglot(
 def _load(
     root: Path, rule: SplitRule, *, rotations: bool, cache: bool, expected: Mapping[str, int]
 ) -> ImageClasses:
-    """`omniglot` with the number of characters to `expected` in each part (tests use fewer)."""
+    """`load_omniglot` with the number of characters to `expected` in each part (tests use fewer)."""
     if rule not in ("vinyals", "lake"):
         raise ValueError(f"split must be 'vinyals' or 'lake', got {rule!r}; change task.split")
     paths: dict[str, Path] = {}
@@ -171,7 +171,7 @@ def _decode(paths: dict[str, Path], drawings: dict[str, dict[str, list[str]]]) -
             for row in range(int(starts[c]), int(starts[c + 1]))
         ]
         part_images = np.empty((len(files), SIDE, SIDE), dtype=np.uint8)
-        decode_images(paths[part], files, _shrink, part_images)
+        decode_images(paths[part], files, _shrink, part_images, threads=1)
         images[rows] = part_images
     return DecodedImages(images, class_names, starts)
 

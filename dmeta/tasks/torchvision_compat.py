@@ -40,7 +40,7 @@ def import_datasets() -> ModuleType:
     if not _declared:
         from torch.library import Library
 
-        library = Library("torchvision", "DEF")
+        library: Any = Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
             library.define(schema)
         _declared.append(library)

@@ -1,0 +1,1 @@
+"""One run: outer optimiser, loop, evaluation, checkpoints, results. Knows no Ray and no Hydra."""

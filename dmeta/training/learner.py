@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmeta.algorithms import Algorithm
+from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params
 
@@ -106,10 +106,7 @@ class Learner:
         y = torch.as_tensor(
             np.asarray(support_y) if not isinstance(support_y, Tensor) else support_y
         )
-        if self.kind == "classification":
-            y = y.long()
-        else:
-            y = y.float()
+        y = y.long() if self.kind == "classification" else y.float()
         if len(y) != len(x):
             raise ValueError(
                 f"support_y must have {len(x)} rows, got {len(y)}; give one per example"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dmeta.algorithms import ALGORITHMS, Algorithm
+from dmeta.algorithms import ALGORITHMS
+from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.types import Kind

@@ -1,0 +1,145 @@
+"""Computes every block in this process, one after the other. Knows no Ray.
+
+The same bits as the Ray runtime: arrays are handed over read-only as they would be out of Ray's
+object store, results are copied as they would be by a message, torch uses the same number of
+threads, and the blocks are added in the same order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from dmeta.runtime.options import Device
+from dmeta.runtime.protocol import (
+    Block,
+    BlockReport,
+    RuntimeInfo,
+    Server,
+    ServerFactory,
+    StepReport,
+    Vector,
+    Worker,
+    WorkerFactory,
+    named_block,
+    num_tasks_of,
+)
+
+
+class LocalRuntime:
+    """One worker and the server in the calling process (see `dmeta.runtime.protocol.Runtime`)."""
+
+    def __init__(
+        self,
+        worker_factory: WorkerFactory,
+        server_factory: ServerFactory,
+        device: Device,
+        threads: int,
+    ) -> None:
+        """Build the worker and the server.
+
+        Raises: ValueError: `device` is ``cuda`` and torch finds no GPU.
+        """
+        self._threads = threads
+        self._device = _local_device(device)
+        start = time.perf_counter()
+        with _torch_threads(threads):
+            self._server: Server | None = server_factory.build()
+            self._worker: Worker | None = worker_factory.build(self._device)
+        self._start_up = {"workers_s": time.perf_counter() - start}
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Who computes."""
+        return RuntimeInfo("local", 1, self._device, self._start_up)
+
+    def step(self, step: int, blocks: Sequence[Block]) -> StepReport:
+        """Compute the blocks in order and apply the outer update."""
+        worker, server = self._parts()
+        gradients: list[Vector] = []
+        reports: list[BlockReport] = []
+        with _torch_threads(self._threads):
+            vector = _read_only(server.vector())
+            for block in blocks:
+                with named_block(block):
+                    gradient, report = worker.gradient(vector, block)
+                gradients.append(_read_only(gradient))
+                reports.append(report)
+            accepted = gradients if all(report.finite for report in reports) else []
+            applied = server.apply(step, accepted, num_tasks_of(blocks))
+        return StepReport(reports, applied, num_retries=0)
+
+    def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
+        """Evaluate the blocks in order."""
+        worker, server = self._parts()
+        reports: list[BlockReport] = []
+        with _torch_threads(self._threads):
+            vector = _read_only(server.vector())
+            for block in blocks:
+                with named_block(block):
+                    reports.append(worker.evaluate(vector, block))
+        return reports
+
+    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
+        """`Server.save`."""
+        return self._parts()[1].save(directory, progress)
+
+    def restore(self, checkpoint: str) -> None:
+        """`Server.restore`."""
+        self._parts()[1].restore(checkpoint)
+
+    def digest(self) -> str:
+        """`Server.digest`."""
+        return self._parts()[1].digest()
+
+    def close(self) -> None:
+        """Let go of the worker and the server. Idempotent."""
+        self._worker = None
+        self._server = None
+
+    def __enter__(self) -> LocalRuntime:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _parts(self) -> tuple[Worker, Server]:
+        if self._worker is None or self._server is None:
+            raise RuntimeError("the runtime must be open, got a closed one; make a new one")
+        return self._worker, self._server
+
+
+def _local_device(device: Device) -> str:
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise ValueError("device=cuda needs a GPU that torch can use, got none; set device=cpu")
+    return "cuda" if found and device != "cpu" else "cpu"
+
+
+def _read_only(vector: Vector) -> Vector:
+    """A copy that nobody can write to, as Ray's object store would hand it over."""
+    copy = np.array(vector)
+    copy.flags.writeable = False
+    return copy
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Set torch's thread count and give the caller its own back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,84 @@
+"""How the work is spread over processes: the plain options of the `runtime` config group.
+
+Knows no Ray: it is read by commands that must start without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+"""``auto``: ``cuda`` where a GPU is assigned, else ``cpu``."""
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """Who computes the blocks of a step.
+
+    Only `block_size`, `threads_per_worker` and `plan` are part of the result (floating-point sums
+    depend on them); everything else changes how fast it comes, never its bits. ``local`` reads only
+    these: it has no workers to place.
+
+    Attributes:
+        name: ``local`` (in this process) or ``ray`` (actors on one or many machines).
+        num_workers: task workers, one process each; ``auto``: as many as fit the cluster and have
+            a block to compute.
+        cpus_per_worker: CPUs reserved per worker (a count; may be fractional).
+        gpus_per_worker: GPUs reserved per worker (a count; a fraction lets workers share a GPU;
+            that is book-keeping, not isolation). ``auto``: 1 if the cluster has GPUs and the
+            device is not cpu, else 0.
+        address: the Ray cluster to join: ``auto`` or ``host:port``. None: the one named by the
+            environment variable RAY_ADDRESS (set inside a Ray job), else a local cluster of our
+            own that is stopped at the end.
+        block_size: task slots per block (a count), the unit that is scheduled and retried.
+        threads_per_worker: CPU threads that torch uses in each process (a count).
+        plan: how a worker computes the tasks of a block: ``vmap`` (all at once) or ``loop``.
+        max_attempts: computations of one block (a count) that may be lost with their worker, the
+            first one included, before the run gives up.
+    """
+
+    name: Literal["ray", "local"] = "local"
+    num_workers: int | Literal["auto"] = "auto"
+    cpus_per_worker: float = 1
+    gpus_per_worker: float | Literal["auto"] = "auto"
+    address: str | None = None
+    block_size: int = 8
+    threads_per_worker: int = 1
+    plan: Literal["loop", "vmap"] = "vmap"
+    max_attempts: int = 4
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a cluster.
+
+        Raises:
+            ValueError: a field is out of its range.
+        """
+        if self.name not in ("ray", "local"):
+            raise ValueError(f"runtime.name must be ray or local, got {self.name!r}; choose one")
+        for field in ("num_workers", "block_size", "threads_per_worker", "max_attempts"):
+            _check_count(field, getattr(self, field), may_be_auto=field == "num_workers")
+        if not self.cpus_per_worker > 0:
+            raise ValueError(
+                f"runtime.cpus_per_worker must be > 0, got {self.cpus_per_worker}; "
+                "use a fraction to place several workers on one CPU"
+            )
+        _check_gpus(self.gpus_per_worker)
+
+
+def _check_count(field: str, value: int | str, *, may_be_auto: bool) -> None:
+    if may_be_auto and value == "auto":
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        words = "a whole number >= 1" + (" or auto" if may_be_auto else "")
+        raise ValueError(f"runtime.{field} must be {words}, got {value!r}; change runtime.{field}")
+
+
+def _check_gpus(value: float | str) -> None:
+    if value == "auto":
+        return
+    if isinstance(value, str) or value < 0 or (value > 1 and value != int(value)):
+        raise ValueError(
+            f"runtime.gpus_per_worker must be auto, 0, a fraction below 1 or a whole number, "
+            f"got {value!r}; change runtime.gpus_per_worker"
+        )

@@ -1,0 +1,184 @@
+"""miniImageNet: 100 classes of ImageNet, 84x84 colour (Vinyals et al. 2016, arXiv:1606.04080).
+
+Reads the split of Ravi & Larochelle 2017: ``train.csv``, ``val.csv`` and ``test.csv`` (columns
+filename,label; 64/16/20 classes) and the JPEGs that they name, from the folder ``mini-imagenet/``
+(images in ``images/``) or from ``mini-imagenet/mini-imagenet.zip``. The csv files say what the data
+set is: images that they do not name are not read, and a class may have any number of images.
+There is no download: ImageNet's terms do not allow to pass the images on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dmeta.tasks.archives import decode_images, list_files, read_text
+from dmeta.tasks.decoded import DecodedImages, load_decoded
+from dmeta.tasks.images import ByteArray, ImageClasses, IntArray, make_starts
+from dmeta.tasks.source import SPLITS, Split
+from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
+
+SIDE = 84
+
+HOW_TO_GET = (
+    "place train.csv, val.csv, test.csv (Ravi & Larochelle; columns filename,label) and the images "
+    "in mini-imagenet/images/ under the data root (DMETA_DATA or task.root), or all of it in "
+    "mini-imagenet/mini-imagenet.zip; there is no free download, ImageNet's terms forbid it"
+)
+
+
+def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageClasses:
+    """miniImageNet tasks (about 1.3 GB of memory for the full 60,000 images).
+
+    Args:
+        root: the data root; None means DMETA_DATA, else ./data.
+        cache: keep the decoded images in a file for the next run.
+
+    Raises:
+        MissingDataError: a csv file, or an image that one names, is not there.
+        ValueError: a file is damaged, or a class is in two splits.
+    """
+    folder = resolve_root(root)
+    path = _find(folder)
+    if path is None:
+        raise MissingDataError("miniImageNet", "nothing", _places(folder), HOW_TO_GET)
+    files = list_files(path)
+    classes, missing = _match(path, files)
+    if missing:
+        raise MissingDataError("miniImageNet", _summarise(missing), [path], HOW_TO_GET)
+    split_of = {label: split for split, members in classes.items() for label in members}
+    decoded = load_decoded(
+        "mini-imagenet",
+        f"{SIDE}x{SIDE} rgb v1",
+        [path],
+        folder,
+        lambda: _decode(path, {label: classes[split][label] for label, split in split_of.items()}),
+        use_cache=cache,
+    )
+    return ImageClasses(
+        decoded.images,
+        decoded.class_names,
+        decoded.starts,
+        {
+            split: _unturned([c for c, n in enumerate(decoded.class_names) if split_of[n] == split])
+            for split in SPLITS
+        },
+    )
+
+
+def _places(root: Path) -> list[Path]:
+    return [root / "mini-imagenet" / "mini-imagenet.zip", root / "mini-imagenet"]
+
+
+def _find(root: Path) -> Path | None:
+    """The zip, or the folder if it has anything of the data set."""
+    archive, folder = _places(root)
+    if archive.is_file():
+        return archive
+    return folder if folder.is_dir() else None
+
+
+def _match(
+    path: Path, files: tuple[str, ...]
+) -> tuple[dict[Split, dict[str, list[str]]], list[str]]:
+    """Split -> label -> its image files (labels and files sorted), and what is not there.
+
+    Raises:
+        ValueError: a csv file is malformed, names an image twice, or shares a class with another.
+    """
+    by_basename = {name.rsplit("/", 1)[-1]: name for name in files}
+    classes: dict[Split, dict[str, list[str]]] = {}
+    missing: list[str] = []
+    owner: dict[str, str] = {}
+    for split in SPLITS:
+        table = f"{split}.csv"
+        members: dict[str, list[str]] = {}
+        classes[split] = members
+        if table not in by_basename:
+            missing.append(table)
+            continue
+        for filename, label in _read_table(path, by_basename[table]):
+            if (
+                owner.setdefault(label, table) != table
+                or owner.setdefault(filename, table) != table
+            ):
+                raise ValueError(
+                    f"the splits must be disjoint, got {label!r} ({filename}) in {owner[label]} and "
+                    f"in {table} of {path}; use the csv files of Ravi & Larochelle"
+                )
+            if filename in by_basename:
+                members.setdefault(label, []).append(by_basename[filename])
+            else:
+                missing.append(filename)
+        for label, images in members.items():
+            members[label] = sorted(images)
+            if len(set(images)) != len(images):
+                raise ValueError(
+                    f"a csv file must name each image once, got one of class {label!r} twice in "
+                    f"{table} of {path}; use the csv files of Ravi & Larochelle"
+                )
+    return classes, missing
+
+
+def _read_table(path: Path, name: str) -> list[tuple[str, str]]:
+    rows = list(csv.reader(io.StringIO(read_text(path, name))))
+    if len(rows) < 2 or rows[0] != ["filename", "label"] or any(len(r) not in (0, 2) for r in rows):
+        raise ValueError(
+            f"a split must be a csv file with the columns filename,label and at least one row, got "
+            f"{name!r} in {path}; use the csv files of Ravi & Larochelle"
+        )
+    return [(row[0], row[1]) for row in rows[1:] if row]
+
+
+def _summarise(missing: list[str]) -> str:
+    shown = ", ".join(missing[:3])
+    return f"{len(missing)} files missing ({shown}{', ...' if len(missing) > 3 else ''})"
+
+
+def _decode(path: Path, classes: dict[str, list[str]]) -> DecodedImages:
+    class_names = tuple(sorted(classes))
+    names = [name for label in class_names for name in classes[label]]
+    images = np.empty((len(names), SIDE, SIDE, 3), dtype=np.uint8)
+    decode_images(path, names, _to_rgb, images)
+    return DecodedImages(images, class_names, make_starts([len(classes[n]) for n in class_names]))
+
+
+def _to_rgb(image: Image.Image) -> ByteArray:
+    """Any image -> [84, 84, 3]; resized (Lanczos) only if it is of another size."""
+    rgb = image.convert("RGB")
+    if rgb.size != (SIDE, SIDE):
+        rgb = rgb.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
+def _unturned(classes: list[int]) -> IntArray:
+    return np.array([(c, 0) for c in classes], dtype=np.int64).reshape(-1, 2)
+
+
+def status(root: Path) -> DataSetStatus:
+    """What of miniImageNet lies under `root`; lists files, decodes none."""
+    path = _find(root)
+    if path is None:
+        missing, found = ["train.csv", "val.csv", "test.csv", "images"], "nothing"
+    else:
+        try:
+            classes, missing = _match(path, list_files(path))
+            found = ", ".join(
+                f"{split}: {len(members)} classes, {sum(map(len, members.values()))} images"
+                for split, members in classes.items()
+            )
+        except ValueError as error:
+            missing, found = [str(error)], "not readable"
+    return DataSetStatus(
+        name="miniimagenet",
+        needs_data=True,
+        complete=not missing,
+        where=tuple(str(place) for place in ([path] if path else _places(root))),
+        found=found,
+        missing=tuple(missing if len(missing) <= 4 else [_summarise(missing)]),
+        how_to_get="" if not missing else HOW_TO_GET,
+    )
