@@ -32,7 +32,7 @@ HOW_TO_GET = (
 
 
 def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageClasses:
-    """miniImageNet tasks (about 1.3 GB of memory for the full 60,000 images).
+    """Tasks of miniImageNet (about 1.3 GB of memory for the full 60,000 images).
 
     Args:
         root: the data root; None means DMETA_DATA, else ./data.
@@ -107,8 +107,8 @@ def _match(
                 or owner.setdefault(filename, table) != table
             ):
                 raise ValueError(
-                    f"the splits must be disjoint, got {label!r} ({filename}) in {owner[label]} and "
-                    f"in {table} of {path}; use the csv files of Ravi & Larochelle"
+                    f"the splits must be disjoint, got {label!r} ({filename}) in {table} and in "
+                    f"another csv file of {path}; use the csv files of Ravi & Larochelle"
                 )
             if filename in by_basename:
                 members.setdefault(label, []).append(by_basename[filename])

@@ -88,7 +88,7 @@ def load_omniglot(
 def _load(
     root: Path, rule: SplitRule, *, rotations: bool, cache: bool, expected: Mapping[str, int]
 ) -> ImageClasses:
-    """`load_omniglot` with the number of characters to `expected` in each part (tests use fewer)."""
+    """`load_omniglot`, given how many characters are `expected` in each part."""
     if rule not in ("vinyals", "lake"):
         raise ValueError(f"split must be 'vinyals' or 'lake', got {rule!r}; change task.split")
     paths: dict[str, Path] = {}
