@@ -74,17 +74,20 @@ def open_files(path: Path) -> Iterator[Read]:
         yield read
 
 
-def read_text(path: Path, name: str) -> str:
-    """One UTF-8 text file of a zip or folder.
+def read_texts(path: Path, names: Sequence[str]) -> list[str]:
+    """UTF-8 text files of a zip or folder.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: one cannot be read; the message names it.
     """
+    texts = []
     with open_files(path) as read:
-        try:
-            return read(name).decode("utf-8-sig")
-        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise _unreadable(path, name, error) from error
+        for name in names:
+            try:
+                texts.append(read(name).decode("utf-8-sig"))
+            except _READ_ERRORS as error:
+                raise _unreadable(path, name, error) from error
+    return texts
 
 
 def fingerprint(path: Path) -> str:
@@ -138,15 +141,18 @@ def decode_images(
                 raise
 
 
-_DECODE_ERRORS = (
-    OSError,  # Pillow's own, among them UnidentifiedImageError, and the disk's
-    SyntaxError,  # Pillow on a broken PNG chunk
+_READ_ERRORS = (
+    OSError,
     ValueError,
-    RuntimeError,  # an encrypted zip member
+    RuntimeError,  # an encrypted member of a zip
     KeyError,  # a member that the zip does not have
     EOFError,
     zipfile.BadZipFile,
     zlib.error,
+)
+_DECODE_ERRORS = (
+    *_READ_ERRORS,  # Pillow's own are OSErrors
+    SyntaxError,  # Pillow on a broken PNG chunk
     Image.DecompressionBombError,
 )
 

@@ -109,7 +109,7 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["stamp"]) != stamp:
                 return None
             return DecodedImages(

@@ -21,7 +21,7 @@ TRAIN_SHARE, VAL_SHARE = 0.64, 0.16
 
 _POINTS = 28  # samples along a stroke, closer together than a pixel
 _RADIUS = 0.9  # half a stroke's width, pixels
-_JITTER = 0.045  # of control points, standard deviation, of the glyph's half width
+_JITTER = 0.08  # of control points, standard deviation, of the glyph's half width
 _REACH = 2  # pixels around a sample that it can darken
 
 
@@ -71,10 +71,10 @@ def _draw_class(rng: np.random.Generator, drawings: int) -> ByteArray:
     strokes = _make_strokes(rng)
     jitter = rng.normal(0.0, _JITTER, size=(drawings, *strokes.shape))
     points = _sample_curves(strokes + jitter)
-    turn = rng.uniform(-0.15, 0.15, size=drawings)  # radians
-    scale = rng.uniform(0.85, 1.05, size=(drawings, 2))
-    shear = rng.uniform(-0.15, 0.15, size=drawings)
-    shift = rng.uniform(-1.5, 1.5, size=(drawings, 2))  # pixels
+    turn = rng.uniform(-0.25, 0.25, size=drawings)  # radians
+    scale = rng.uniform(0.75, 1.05, size=(drawings, 2))
+    shear = rng.uniform(-0.2, 0.2, size=drawings)
+    shift = rng.uniform(-2.5, 2.5, size=(drawings, 2))  # pixels
     x, y = points[..., 0], points[..., 1]
     x, y = scale[:, :1] * (x + shear[:, None] * y), scale[:, 1:] * y
     cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dmeta.tasks.archives import decode_images, list_files, read_text
+from dmeta.tasks.archives import decode_images, list_files, read_texts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
 from dmeta.tasks.images import ByteArray, ImageClasses, IntArray, make_starts
 from dmeta.tasks.source import SPLITS, Split
@@ -91,17 +91,19 @@ def _match(
         ValueError: a csv file is malformed, names an image twice, or shares a class with another.
     """
     by_basename = {name.rsplit("/", 1)[-1]: name for name in files}
+    tables = [f"{split}.csv" for split in SPLITS]
+    missing = [table for table in tables if table not in by_basename]
+    present = [by_basename[table] for table in tables if table in by_basename]
+    texts = dict(zip(present, read_texts(path, present), strict=True))
     classes: dict[Split, dict[str, list[str]]] = {}
-    missing: list[str] = []
     owner: dict[str, str] = {}
     for split in SPLITS:
         table = f"{split}.csv"
         members: dict[str, list[str]] = {}
         classes[split] = members
-        if table not in by_basename:
-            missing.append(table)
+        if table in missing:
             continue
-        for filename, label in _read_table(path, by_basename[table]):
+        for filename, label in _parse_table(path, table, texts[by_basename[table]]):
             if (
                 owner.setdefault(label, table) != table
                 or owner.setdefault(filename, table) != table
@@ -124,8 +126,8 @@ def _match(
     return classes, missing
 
 
-def _read_table(path: Path, name: str) -> list[tuple[str, str]]:
-    rows = list(csv.reader(io.StringIO(read_text(path, name))))
+def _parse_table(path: Path, name: str, text: str) -> list[tuple[str, str]]:
+    rows = list(csv.reader(io.StringIO(text)))
     if len(rows) < 2 or rows[0] != ["filename", "label"] or any(len(r) not in (0, 2) for r in rows):
         raise ValueError(
             f"a split must be a csv file with the columns filename,label and at least one row, got "

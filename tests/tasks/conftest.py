@@ -1,0 +1,90 @@
+"""Small data sets made on the spot, and where the real ones are."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def real_data(path: str) -> Path:
+    """The data root if it has `path`; skips the test if not."""
+    root = Path(os.environ.get("DMETA_DATA") or PROJECT.parent / "shared" / "data")
+    if not (root / path).exists():
+        pytest.skip(f"no {path} under {root}; set DMETA_DATA to a folder that has it")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache, or sees the user's data root."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+
+
+def zip_tree(folder: Path, archive: Path, *, reverse: bool = False) -> Path:
+    """Zips a folder's content, optionally listing it backwards."""
+    files = sorted((p for p in folder.rglob("*") if p.is_file()), reverse=reverse)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in files:
+            out.write(file, file.relative_to(folder).as_posix())
+    return archive
+
+
+TINY_OMNIGLOT = {
+    "images_background": {
+        "Greek": 2, "Hebrew": 1, "Latin": 1, "Braille": 1, "Korean": 1, "Futurama": 1, "Tagalog": 1,
+    },
+    "images_evaluation": {"Angelic": 1, "Tibetan": 1, "Gurmukhi": 42},
+}  # fmt: skip
+TINY_PARTS = {part: sum(alphabets.values()) for part, alphabets in TINY_OMNIGLOT.items()}
+
+
+@pytest.fixture(scope="session")
+def omniglot_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """<root>/omniglot/images_*/<Alphabet>/characterNN/*.png, every drawing another."""
+    root = tmp_path_factory.mktemp("omniglot")
+    rng = np.random.default_rng(0)
+    number = 0
+    for part, alphabets in TINY_OMNIGLOT.items():
+        for alphabet, characters in alphabets.items():
+            for character in range(1, characters + 1):
+                number += 1
+                folder = root / "omniglot" / part / alphabet / f"character{character:02d}"
+                folder.mkdir(parents=True)
+                for drawing in range(1, 21):
+                    pixels = np.full((105, 105), 255, dtype=np.uint8)
+                    x, y = rng.integers(5, 80, size=2)
+                    pixels[y : y + 20, x : x + 6] = 0
+                    image = Image.fromarray(pixels).convert("1")
+                    image.save(folder / f"{number:04d}_{drawing:02d}.png")
+    return root
+
+
+TINY_MINI = {"train": {"n02": 4, "n01": 3}, "val": {"n03": 2}, "test": {"n05": 3, "n04": 3}}
+
+
+@pytest.fixture
+def mini_tree(tmp_path: Path) -> Path:
+    """<root>/mini-imagenet/{images/*.jpg,*.csv}; one image of another size, one not named."""
+    root = tmp_path / "mini"
+    images = root / "mini-imagenet" / "images"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, classes in TINY_MINI.items():
+        rows = ["filename,label"]
+        for label, count in classes.items():
+            for i in range(count):
+                side = 100 if (label, i) == ("n01", 0) else 84
+                pixels = rng.integers(0, 256, size=(side, side, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(images / f"{label}{i:04d}.jpg")
+                rows.append(f"{label}{i:04d}.jpg,{label}")
+        (root / "mini-imagenet" / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    (images / "unnamed.jpg").write_bytes(b"not read")
+    return root

@@ -1,0 +1,163 @@
+"""What holds for every registered task source that needs no data."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import subprocess
+import sys
+import typing
+from dataclasses import FrozenInstanceError, fields
+
+import numpy as np
+import pytest
+import torch
+
+from dmeta.tasks import TASKS
+from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split, TaskSource
+
+NEEDS_DATA = {"omniglot", "miniimagenet"}
+NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
+
+
+@pytest.fixture(scope="module", params=NO_DATA)
+def source(request: pytest.FixtureRequest) -> TaskSource:
+    return TASKS[request.param].make()
+
+
+def sizes(source: TaskSource) -> list[EpisodeSize]:
+    if source.kind == "regression":
+        return [EpisodeSize(1, 10, 7), EpisodeSize(1, 1, 1)]
+    return [EpisodeSize(5, 3, 4), EpisodeSize(2, 1, 1), EpisodeSize(20, 1, 5)]
+
+
+def draw(source: TaskSource, split: Split, size: EpisodeSize, seed: int) -> DrawnTask:
+    return source.draw(split, size, np.random.default_rng(seed))
+
+
+def equal(a: DrawnTask, b: DrawnTask) -> bool:
+    return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_equal_generators_draw_equal_tasks_and_others_do_not(
+    source: TaskSource, split: Split
+) -> None:
+    for size in sizes(source):
+        assert equal(draw(source, split, size, 1), draw(source, split, size, 1))
+        assert not equal(draw(source, split, size, 1), draw(source, split, size, 2))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_shapes_and_types(source: TaskSource, split: Split) -> None:
+    for size in sizes(source):
+        task = draw(source, split, size, 0)
+        S, Q = size.ways * size.shots, size.ways * size.queries
+        assert len(task.support_x) == len(task.support_y) == S
+        assert len(task.query_x) == len(task.query_y) == Q
+        assert task.support_x.shape[1:] == task.query_x.shape[1:]
+        if source.kind == "classification":
+            assert task.support_y.dtype == task.query_y.dtype == np.int64
+            assert task.support_y.shape == (S,)
+        else:
+            assert task.support_y.dtype == task.query_y.dtype == np.float32
+            assert task.support_y.shape == (S, source.num_outputs(size.ways))
+
+
+def test_every_class_has_its_shots_and_queries(source: TaskSource) -> None:
+    if source.kind != "classification":
+        pytest.skip("regression has no classes")
+    for size in sizes(source):
+        task = draw(source, "train", size, 0)
+        assert np.bincount(task.support_y).tolist() == [size.shots] * size.ways
+        assert np.bincount(task.query_y).tolist() == [size.queries] * size.ways
+        assert source.num_outputs(size.ways) == size.ways
+
+
+def test_support_rows_are_in_random_order(source: TaskSource) -> None:
+    size = EpisodeSize(1 if source.kind == "regression" else 5, 4, 1)
+    orders = {draw(source, "train", size, seed).support_y.tobytes() for seed in range(20)}
+    assert len(orders) == 20
+
+
+def test_preprocess_makes_float32_of_the_input_shape_for_any_leading_shape(
+    source: TaskSource,
+) -> None:
+    x = torch.from_numpy(draw(source, "train", sizes(source)[0], 0).support_x)
+    before = x.clone()
+    out = source.preprocess(x)
+    stacked = source.preprocess(torch.stack([x, x]))
+    assert out.dtype == torch.float32
+    assert out.shape == (len(x), *source.input_shape)
+    assert torch.equal(stacked[1], out)
+    assert torch.equal(x, before)
+
+
+def test_check_refuses_what_cannot_be_drawn_and_draw_agrees(source: TaskSource) -> None:
+    good = sizes(source)[0]
+    bad = [
+        EpisodeSize(0, 1, 1),
+        EpisodeSize(good.ways, 0, 1),
+        EpisodeSize(good.ways, 1, 0),
+        EpisodeSize(10**6, 1, 1),
+    ]
+    if source.kind == "classification":
+        bad.append(EpisodeSize(good.ways, 1, 10**6))
+    for split in SPLITS:
+        source.check(split, good)
+        for size in bad:
+            with pytest.raises(ValueError, match=r"must be .*, got .*task\."):
+                source.check(split, size)
+            with pytest.raises(ValueError, match="must be"):
+                draw(source, split, size, 0)
+    with pytest.raises(ValueError, match="split must be one of train, val, test, got 'dev'"):
+        source.check("dev", good)  # type: ignore[arg-type]
+
+
+def test_a_pickled_copy_draws_the_same(source: TaskSource) -> None:
+    copy = pickle.loads(pickle.dumps(source))
+    assert equal(draw(source, "val", sizes(source)[0], 3), draw(copy, "val", sizes(source)[0], 3))
+
+
+def test_read_only_arrays_suffice_and_nothing_drawn_is_a_view_of_them(source: TaskSource) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(source, protocol=5, buffer_callback=buffers.append)
+    frozen = [bytes(b.raw()) for b in buffers]
+    copy = pickle.loads(data, buffers=frozen)  # arrays over bytes: read-only, as in a shared store
+    size = sizes(source)[0]
+    first = draw(copy, "train", size, 5)
+    for array in first:
+        assert array.flags.writeable
+        assert array.flags.owndata or array.base is not None
+        array[...] = 0
+    assert equal(draw(copy, "train", size, 5), draw(source, "train", size, 5))
+
+
+def test_a_source_is_frozen(source: TaskSource) -> None:
+    name = fields(source)[0].name  # type: ignore[arg-type]
+    with pytest.raises(FrozenInstanceError):
+        setattr(source, name, None)
+
+
+def test_drawing_leaves_global_random_state_alone(source: TaskSource) -> None:
+    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    draw(source, "train", sizes(source)[0], 0)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_options_are_keywords_with_simple_types_and_defaults(name: str) -> None:
+    make = TASKS[name].make
+    hints = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    for option in inspect.signature(make).parameters.values():
+        assert option.default is not inspect.Parameter.empty
+        allowed = typing.get_args(hints[option.name]) or (hints[option.name],)
+        assert all(t in (str, int, float, bool, type(None)) or isinstance(t, str) for t in allowed)
+    assert TASKS[name].summary
+    assert TASKS[name].source
+
+
+def test_the_registry_does_not_import_torchvision() -> None:
+    code = "import sys, dmeta.tasks; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmeta.tasks import TASKS, omniglot
+from dmeta.tasks.inventory import default_root, inventory
+from tests.tasks.conftest import TINY_PARTS, real_data
+
+
+def test_every_builtin_source_is_listed_and_those_without_data_are_complete(tmp_path: Path) -> None:
+    statuses = {status.name: status for status in inventory(tmp_path)}
+    assert set(statuses) == set(TASKS)
+    assert {n for n, s in statuses.items() if s.complete} == {"glyphs", "sinusoid"}
+    for status in statuses.values():
+        assert status.needs_data is not status.complete
+        assert bool(status.missing) is bool(status.how_to_get) is status.needs_data
+
+
+def test_omniglot_is_counted_and_a_broken_zip_is_said(
+    omniglot_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    status = next(s for s in inventory(omniglot_tree) if s.name == "omniglot")
+    assert status.complete
+    assert "images_background: 8 characters, 160 drawings" in status.found
+    (tmp_path / "images_background.zip").write_bytes(b"broken")
+    status = next(s for s in inventory(tmp_path) if s.name == "omniglot")
+    assert "must be a readable zip" in status.missing[0]
+    assert status.missing[1] == "images_evaluation[.zip]"
+
+
+def test_the_default_root_is_the_environments_or_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMETA_DATA", "/somewhere")
+    assert default_root() == Path("/somewhere")
+    monkeypatch.setenv("DMETA_DATA", "")
+    assert default_root() == Path("data")
+
+
+@pytest.mark.data
+def test_the_real_data_is_complete() -> None:
+    root = real_data("omniglot/images_background.zip")
+    real_data("mini-imagenet/mini-imagenet.zip")
+    assert all(status.complete for status in inventory(root))

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmeta.tasks.images import ImageClasses
+from dmeta.tasks.inventory import inventory
+from dmeta.tasks.miniimagenet import load_miniimagenet
+from dmeta.tasks.source import SPLITS, EpisodeSize
+from dmeta.tasks.status import MissingDataError
+from tests.tasks.conftest import real_data, zip_tree
+
+
+def load(root: Path) -> ImageClasses:
+    return load_miniimagenet(root=str(root), cache=False)
+
+
+def test_the_csv_files_say_which_class_is_in_which_split(mini_tree: Path) -> None:
+    source = load(mini_tree)
+    assert source.class_names == ("n01", "n02", "n03", "n04", "n05")
+    assert np.diff(source.starts).tolist() == [3, 4, 2, 3, 3]
+    assert [source.split_class_names(s) for s in SPLITS] == [
+        ("n01/rot000", "n02/rot000"),
+        ("n03/rot000",),
+        ("n04/rot000", "n05/rot000"),
+    ]
+    with pytest.raises(ValueError, match=r"<= 2 \(class 'n03'\), got 3"):
+        source.check("val", EpisodeSize(1, 1, 2))
+
+
+def test_pixels_are_the_jpegs_and_other_sizes_are_resized(mini_tree: Path) -> None:
+    source = load(mini_tree)
+    assert source.images.shape == (15, 84, 84, 3)
+    with Image.open(mini_tree / "mini-imagenet" / "images" / "n020001.jpg") as image:
+        assert np.array_equal(source.images[source.starts[1] + 1], np.asarray(image))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_zip_and_tree_give_the_same(mini_tree: Path, tmp_path: Path, reverse: bool) -> None:
+    zipped = tmp_path / "zipped"
+    zip_tree(mini_tree / "mini-imagenet", zipped / "mini-imagenet" / "mini-imagenet.zip", reverse=reverse)  # noqa: E501  # fmt: skip
+    a, b = load(mini_tree), load(zipped)
+    assert a.class_names == b.class_names
+    assert np.array_equal(a.images, b.images)
+
+
+def test_the_order_of_csv_rows_does_not_matter(mini_tree: Path) -> None:
+    before = load(mini_tree)
+    table = mini_tree / "mini-imagenet" / "train.csv"
+    header, *rows = table.read_text().split()
+    table.write_text("\n".join([header, *rows[::-1]]))
+    assert np.array_equal(load(mini_tree).images, before.images)
+
+
+def test_missing_files_are_counted_and_named(mini_tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"got nothing .*; place train\.csv, val\.csv"):
+        load(tmp_path / "nowhere")
+    (mini_tree / "mini-imagenet" / "images" / "n020001.jpg").unlink()
+    with pytest.raises(MissingDataError, match=r"1 files missing \(n020001\.jpg\)"):
+        load(mini_tree)
+    (mini_tree / "mini-imagenet" / "val.csv").unlink()
+    with pytest.raises(MissingDataError, match=r"2 files missing \(val\.csv, n020001\.jpg\)"):
+        load(mini_tree)
+    status = next(s for s in inventory(mini_tree) if s.name == "miniimagenet")
+    assert not status.complete
+    assert status.missing == ("val.csv", "n020001.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("filename,label\nn030000.jpg,n02\n", "splits must be disjoint"),
+        ("filename,label\nn020000.jpg,n03\n", "splits must be disjoint"),
+        ("filename,label\nn030000.jpg,n03\nn030000.jpg,n03\n", "each image once"),
+        ("name,label\nn030000.jpg,n03\n", "columns filename,label"),
+        ("filename,label\nn030000.jpg\n", "columns filename,label"),
+        ("", "columns filename,label"),
+    ],
+)
+def test_wrong_csv_files_are_refused(mini_tree: Path, text: str, message: str) -> None:
+    (mini_tree / "mini-imagenet" / "val.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(mini_tree)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_a_damaged_image_is_named(mini_tree: Path, content: bytes | None) -> None:
+    image = mini_tree / "mini-imagenet" / "images" / "n050002.jpg"
+    image.write_bytes(image.read_bytes()[:3000] if content is None else content)
+    with pytest.raises(ValueError, match=r"must be readable, got 'images/n050002\.jpg'"):
+        load(mini_tree)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_real_set_has_64_16_and_20_classes() -> None:
+    source = load(real_data("mini-imagenet/mini-imagenet.zip"))
+    assert [len(source.splits[split]) for split in SPLITS] == [64, 16, 20]
+    for split in SPLITS:
+        source.check(split, EpisodeSize(5, 5, 15))
+
+
+def test_the_folder_may_also_hold_files_that_are_not_named(mini_tree: Path) -> None:
+    assert (mini_tree / "mini-imagenet" / "images" / "unnamed.jpg").exists()
+    shutil.copy(mini_tree / "mini-imagenet" / "train.csv", mini_tree / "mini-imagenet" / "old.csv")
+    assert len(load(mini_tree).images) == 15
