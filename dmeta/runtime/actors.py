@@ -40,10 +40,14 @@ class TaskWorkerActor:
     The worker is built at the first call rather than in the constructor, so that an exception of
     the factory reaches the user as itself and not as the death of an actor. A restart runs the
     constructor again, and with it starts from the factory, as if new.
+
+    The factory comes as a reference in a tuple, so that Ray hands it over as it is. (Given as an
+    argument of its own, Ray would resolve it, and warn at each start that restarts need the
+    object: the driver keeps it.)
     """
 
-    def __init__(self, factory: WorkerFactory, threads: int) -> None:
-        self._factory = factory
+    def __init__(self, factory_ref: tuple[Any], threads: int) -> None:
+        self._factory_ref = factory_ref
         self._threads = threads
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._worker: Worker | None = None
@@ -72,7 +76,8 @@ class TaskWorkerActor:
     def _built(self) -> Worker:
         if self._worker is None:
             _set_torch_threads(self._threads)
-            self._worker = self._factory.build(self._device)
+            factory: WorkerFactory = ray.get(self._factory_ref[0])
+            self._worker = factory.build(self._device)
         return self._worker
 
 
@@ -90,9 +95,7 @@ class ParameterServerActor:
         return self._built().vector()
 
     @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
-    def apply(
-        self, step: int, num_tasks: int, *gradients: Vector
-    ) -> tuple[ApplyReport, Vector]:
+    def apply(self, step: int, num_tasks: int, *gradients: Vector) -> tuple[ApplyReport, Vector]:
         """`Server.apply`, and the vector that the next step starts from.
 
         The gradients are arguments of their own (not a list), so that Ray resolves them here.

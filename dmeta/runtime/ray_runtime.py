@@ -215,7 +215,7 @@ class RayRuntime:
             max_restarts=-1,  # `max_attempts` is the limit
         )
         self._workers = [
-            worker.remote(self._factory, options.threads_per_worker)
+            worker.remote((self._factory,), options.threads_per_worker)
             for _ in range(placement.num_workers)
         ]
         self._vector = self._server.vector.remote()
@@ -239,9 +239,7 @@ class RayRuntime:
 
     def _round(self, blocks: Sequence[Block], submit: _Submit) -> tuple[list[_Computed], int]:
         """The results of the blocks in their order, and how many were computed again."""
-        schedule = Schedule(
-            len(blocks), range(len(self._workers)), max_attempts=self._max_attempts
-        )
+        schedule = Schedule(len(blocks), range(len(self._workers)), max_attempts=self._max_attempts)
         results: dict[int, _Computed] = {}
         calls: dict[_Ref, _Call] = {}
         probes: dict[_Ref, int] = {}
