@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import ray
 
+from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.protocol import (
     ApplyReport,
     Block,
@@ -55,13 +56,13 @@ class TaskWorkerActor:
             _hide_gpus()
 
     # A question without effects, so Ray may repeat it until the restarted process answers.
-    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=-1)
     def status(self) -> WorkerStatus:
         """Build the worker if need be, and say where it computes."""
         self._built()
         return WorkerStatus(self._device, _resident_bytes())
 
-    @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
+    @ray.method(num_returns=2)
     def gradient(self, vector: Vector, block: Block) -> tuple[Vector, BlockReport]:
         """`Worker.gradient`, as two objects: the large one need never reach the driver."""
         with named_block(block):
@@ -76,6 +77,7 @@ class TaskWorkerActor:
     def _built(self) -> Worker:
         if self._worker is None:
             _set_torch_threads(self._threads)
+            keep_freed_memory()
             factory: WorkerFactory = ray.get(self._factory_ref[0])
             self._worker = factory.build(self._device)
         return self._worker
@@ -94,7 +96,7 @@ class ParameterServerActor:
         """`Server.vector`."""
         return self._built().vector()
 
-    @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
+    @ray.method(num_returns=2)
     def apply(self, step: int, num_tasks: int, *gradients: Vector) -> tuple[ApplyReport, Vector]:
         """`Server.apply`, and the vector that the next step starts from.
 

@@ -69,10 +69,11 @@ def nodes_for_workers() -> list[Node]:
     group = get_current_placement_group()
     context = ray.get_runtime_context()
     if group is not None and context.should_capture_child_tasks_in_placement_group:
-        nodes = [_node(bundle) for bundle in group.bundle_specs]
-        own = _node(context.get_assigned_resources())
-        return [Node(nodes[0].cpus - own.cpus, nodes[0].gpus - own.gpus), *nodes[1:]]
-    return [_node(entry["Resources"]) for entry in ray.nodes() if entry["Alive"]]
+        bundles = [_node(bundle) for bundle in group.bundle_specs]
+        own = _node(context.get_assigned_resources())  # type: ignore[no-untyped-call]
+        return [Node(bundles[0].cpus - own.cpus, bundles[0].gpus - own.gpus), *bundles[1:]]
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [_node(node["Resources"]) for node in nodes if node["Alive"]]
 
 
 def _node(resources: dict[str, float]) -> Node:

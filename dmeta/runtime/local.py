@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.options import Device
 from dmeta.runtime.protocol import (
     Block,
@@ -48,6 +49,7 @@ class LocalRuntime:
         """
         self._threads = threads
         self._device = _local_device(device)
+        keep_freed_memory()
         start = time.perf_counter()
         with _torch_threads(threads):
             self._server: Server | None = server_factory.build()

@@ -82,6 +82,8 @@ class RayRuntime:
         self._max_attempts = options.max_attempts
         self._workers: list[_Actor] = []
         self._server: _Actor | None = None
+        self._factory: _Ref | None = None
+        self._vector: _Ref | None = None
         if not cluster.joins_existing(options.address):
             place(options, [cluster.this_machine()], device, max_useful_workers)
         start = time.perf_counter()
@@ -198,15 +200,12 @@ class RayRuntime:
         # On the driver's node, so that checkpoints are written where the user asked for them. No
         # CPU of its own: it works while the workers wait, and must not take a worker's place.
         here = ray.get_runtime_context().get_node_id()
-        self._server = (
-            ray.remote(ParameterServerActor)
-            .options(
-                num_cpus=0,
-                num_gpus=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
-            )
-            .remote(server_factory, options.threads_per_worker)
+        server: _Actor = ray.remote(ParameterServerActor).options(
+            num_cpus=0,
+            num_gpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
+        self._server = server.remote(server_factory, options.threads_per_worker)
         # One object for all workers: its arrays are shared memory on each node.
         self._factory = ray.put(worker_factory)
         worker = ray.remote(TaskWorkerActor).options(
@@ -226,15 +225,14 @@ class RayRuntime:
         if waiting:
             raise RuntimeError(
                 f"all {len(refs)} workers must start within {START_TIMEOUT_S:g} s, got "
-                f"{len(ready)}; lower runtime.num_workers or free the cluster (it has "
-                f"{ray.available_resources()} left)"
+                f"{len(ready)}; lower runtime.num_workers, or free CPUs and GPUs that other jobs "
+                "hold on the cluster (`ray status` shows them)"
             )
         try:
             statuses: list[WorkerStatus] = ray.get(refs)
-            ray.wait([self._vector], fetch_local=False)
-            self._ask_server("starting", "digest")
         except RayTaskError as error:
             _raise_cause(error)
+        self._ask_server("starting", "digest")  # built: the first step need not wait for it
         return statuses
 
     def _round(self, blocks: Sequence[Block], submit: _Submit) -> tuple[list[_Computed], int]:

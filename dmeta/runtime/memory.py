@@ -1,0 +1,26 @@
+"""How a process that computes treats freed memory. Changes no result."""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory for the next block instead of giving it back to the system.
+
+    Every block frees and takes again the same hundreds of megabytes of activations; giving them
+    back costs a page fault per 4 KiB, a fifth of a step's time for small convolutions.
+
+    Returns: whether the process's allocator is one that can be told (glibc's).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = (
+        (_M_MMAP_THRESHOLD, 32 << 20),  # the most that glibc takes
+        (_M_TRIM_THRESHOLD, (1 << 31) - 1),
+        (_M_TOP_PAD, 64 << 20),
+    )
+    return all(mallopt(key, value) == 1 for key, value in settings)
