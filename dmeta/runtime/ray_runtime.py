@@ -80,7 +80,8 @@ class RayRuntime:
             RuntimeError: they could be, but were not started within `START_TIMEOUT_S`.
         """
         self._max_attempts = options.max_attempts
-        self._workers: list[_Actor] = []
+        self._workers: dict[int, _Actor] = {}
+        self._probes: dict[_Ref, int] = {}  # questions to lost workers: are you back?
         self._server: _Actor | None = None
         self._factory: _Ref | None = None
         self._vector: _Ref | None = None
@@ -169,8 +170,8 @@ class RayRuntime:
 
     def close(self) -> None:
         """Kill our actors; stop or leave the cluster if we started or joined it. Idempotent."""
-        actors = [*self._workers, *([self._server] if self._server is not None else [])]
-        self._workers, self._server = [], None
+        actors = [*self._workers.values(), *([self._server] if self._server is not None else [])]
+        self._workers, self._probes, self._server = {}, {}, None
         self._vector = self._factory = None
         if ray.is_initialized():
             for actor in actors:
@@ -213,14 +214,14 @@ class RayRuntime:
             num_gpus=placement.gpus_per_worker,
             max_restarts=-1,  # `max_attempts` is the limit
         )
-        self._workers = [
-            worker.remote((self._factory,), options.threads_per_worker)
-            for _ in range(placement.num_workers)
-        ]
+        self._workers = {
+            number: worker.remote((self._factory,), options.threads_per_worker)
+            for number in range(placement.num_workers)
+        }
         self._vector = self._server.vector.remote()
 
     def _wait_for_workers(self) -> list[WorkerStatus]:
-        refs = [worker.status.remote() for worker in self._workers]
+        refs = [worker.status.remote() for worker in self._workers.values()]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=START_TIMEOUT_S)
         if waiting:
             raise RuntimeError(
@@ -237,25 +238,28 @@ class RayRuntime:
 
     def _round(self, blocks: Sequence[Block], submit: _Submit) -> tuple[list[_Computed], int]:
         """The results of the blocks in their order, and how many were computed again."""
-        schedule = Schedule(len(blocks), range(len(self._workers)), max_attempts=self._max_attempts)
+        schedule = Schedule(
+            len(blocks),
+            self._workers,
+            max_attempts=self._max_attempts,
+            restarting=self._probes.values(),
+        )
         results: dict[int, _Computed] = {}
         calls: dict[_Ref, _Call] = {}
-        probes: dict[_Ref, int] = {}
         try:
             while not schedule.finished:
                 for worker, block in schedule.assign():
                     gradient, report_ref = submit(self._workers[worker], blocks[block])
                     calls[report_ref] = _Call(worker, block, gradient)
-                [ref], _ = ray.wait([*calls, *probes], num_returns=1)
-                if ref in probes:
-                    _end_probe(schedule, probes.pop(ref), ref)
+                [ref], _ = ray.wait([*calls, *self._probes], num_returns=1)
+                if ref in self._probes:
+                    self._end_probe(schedule, ref)
                     continue
                 call = calls.pop(ref)
                 try:
                     report = ray.get(ref)
                 except RayError as error:
-                    if self._lose(schedule, call, error):
-                        probes[self._workers[call.worker].status.remote()] = call.worker
+                    self._lose(schedule, call, error)
                     continue
                 if schedule.done(call.worker, call.block):
                     results[call.block] = _Computed(report, call.gradient)
@@ -263,7 +267,7 @@ class RayRuntime:
             raise RuntimeError(f"{error}; blocks of this round: {_names(blocks)}") from None
         return [results[index] for index in range(len(blocks))], schedule.num_retries
 
-    def _lose(self, schedule: Schedule, call: _Call, error: RayError) -> bool:
+    def _lose(self, schedule: Schedule, call: _Call, error: RayError) -> None:
         """Hand a lost block back; the work's own exceptions are raised instead."""
         if isinstance(error, RayTaskError) and not _is_lost_argument(error):
             _raise_cause(error)
@@ -274,7 +278,22 @@ class RayRuntime:
             type(error).__name__,
             cause,
         )
-        return schedule.lost(call.worker, call.block, f"{type(error).__name__}: {error}")
+        if schedule.lost(call.worker, call.block, f"{type(error).__name__}: {cause}"):
+            self._probes[self._workers[call.worker].status.remote()] = call.worker
+
+    def _end_probe(self, schedule: Schedule, ref: _Ref) -> None:
+        """A lost worker answered, or never will."""
+        worker = self._probes.pop(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            _raise_cause(error)  # it could not be built again
+        except RayError as error:
+            _LOG.warning("worker %d is gone for good: %s", worker, error)
+            del self._workers[worker]
+            schedule.gone(worker)
+        else:
+            schedule.back(worker)
 
     def _submit_gradient(self, worker: _Actor, block: Block) -> tuple[_Ref | None, _Ref]:
         gradient, report = worker.gradient.remote(self._vector, block)
@@ -294,19 +313,6 @@ class RayRuntime:
             return ray.get(getattr(server, method).remote(*arguments))
         except RayError as error:
             _raise_from_server(error, doing)
-
-
-def _end_probe(schedule: Schedule, worker: int, ref: _Ref) -> None:
-    """A lost worker answered, or never will."""
-    try:
-        ray.get(ref)
-    except RayTaskError as error:
-        _raise_cause(error)  # it could not be built again
-    except RayError as error:
-        _LOG.warning("worker %d is gone for good: %s", worker, error)
-        schedule.gone(worker)
-    else:
-        schedule.back(worker)
 
 
 def _is_lost_argument(error: RayError) -> bool:

@@ -49,12 +49,23 @@ class Schedule:
         workers: Iterable[int],
         *,
         max_attempts: int,
+        restarting: Iterable[int] = (),
         max_in_flight: int = 2,
     ) -> None:
+        """Start a round.
+
+        Args:
+            num_blocks: blocks of the round, numbered from 0.
+            workers: all workers that may compute.
+            max_attempts: losses of one block that end the round.
+            restarting: those of them that get no block until `back`.
+            max_in_flight: blocks that a worker may hold.
+        """
         assert max_attempts >= 1
         assert max_in_flight >= 1
         self._queue = list(range(num_blocks))
-        self._workers = {worker: _WorkerState() for worker in workers}
+        down = set(restarting)
+        self._workers = {worker: _WorkerState(up=worker not in down) for worker in workers}
         self._losses = [0] * num_blocks
         self._done: set[int] = set()
         self._num_blocks = num_blocks
