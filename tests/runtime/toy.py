@@ -22,15 +22,17 @@ def digest_of(vector):
     return hashlib.sha256(vector.tobytes()).hexdigest()
 
 
+FAULTY_INDEX = 2
+"""The block of a step at which a worker misbehaves."""
+
+
 @dataclass
 class ToyWorkerFactory:
-    """Adds noise drawn from the block's seed to the vector; misbehaves at one block."""
+    """Adds noise drawn from the block's seed to the vector; misbehaves at the steps of `faults`."""
 
     table: np.ndarray = field(default_factory=lambda: np.arange(1000, dtype=np.float32))
-    fault: Fault = "none"
-    fault_step: int = 1
-    fault_index: int = 2
-    marker: str = ""
+    faults: dict[int, Fault] = field(default_factory=dict)
+    marker: str = ""  # file that remembers that a worker was killed
 
     def build(self, device):
         import torch
@@ -68,17 +70,17 @@ class ToyWorker:
 
     def _misbehave(self, block: Block) -> bool:
         """Whether the block's result is to be called not finite."""
-        fault = self.factory
-        if (block.step, block.index) != (fault.fault_step, fault.fault_index):
+        if block.index != FAULTY_INDEX:
             return False
-        if fault.fault == "raise":
+        fault = self.factory.faults.get(block.step, "none")
+        if fault == "raise":
             raise ZeroDivisionError("a task with no classes")
-        if fault.fault == "kill_always":
+        if fault == "kill_always":
             os.kill(os.getpid(), signal.SIGKILL)
-        if fault.fault == "kill" and not Path(fault.marker).exists():
-            Path(fault.marker).touch()
+        if fault == "kill" and not Path(self.factory.marker).exists():
+            Path(self.factory.marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return fault.fault == "not_finite"
+        return fault == "not_finite"
 
 
 @dataclass

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmeta.runtime import RuntimeOptions, make_runtime
+from dmeta.runtime import cluster as clusters
+from dmeta.runtime.placement import Node
+from tests.runtime import toy
+
+ROOT = Path(__file__).parents[2]
+
+OWN_CLUSTER = """
+import os, signal, sys, threading
+from pathlib import Path
+from dmeta.runtime import RuntimeOptions, make_runtime
+from dmeta.runtime.blocks import blocks_of
+from tests.runtime import toy
+
+def children(pid):
+    found = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | children(child)
+    return found
+
+def ours(signum, frame): ...
+
+class MainWorkerFactory(toy.ToyWorkerFactory):  # lives in __main__: travels by value
+    pass
+
+signal.signal(signal.SIGTERM, ours)
+options = RuntimeOptions(name="ray", num_workers=1)
+with make_runtime(options, MainWorkerFactory(), toy.ToyServerFactory(), "cpu", 1) as runtime:
+    assert signal.getsignal(signal.SIGTERM) is ours
+    runtime.step(0, blocks_of("train", 0, 2, 2))
+    started = children(os.getpid())
+    assert len(started) > 3, started
+import ray
+assert not ray.is_initialized()
+import time
+deadline = time.monotonic() + 20
+alive = started
+while alive and time.monotonic() < deadline:
+    alive = {pid for pid in started if Path(f"/proc/{pid}").exists()
+             and ") Z " not in Path(f"/proc/{pid}/stat").read_text()}
+    time.sleep(0.1)
+assert not alive, alive
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts processes in /proc")
+def test_an_own_cluster_is_private_and_leaves_no_process(tmp_path):
+    cleared = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    environment = {key: value for key, value in os.environ.items() if key not in cleared}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    script = tmp_path / "own.py"
+    script.write_text(OWN_CLUSTER)
+    subprocess.run([sys.executable, script], check=True, env=environment, timeout=120)
+    token = tmp_path / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert [path.name for path in token.parent.iterdir()] == ["auth_token"]
+
+
+def test_workers_that_do_not_fit_this_machine_are_refused_before_ray_starts(monkeypatch):
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("ray.init was called"))
+    monkeypatch.setattr(clusters, "this_machine", lambda: Node(2, 0))
+    options = RuntimeOptions(name="ray", num_workers=5)
+    with pytest.raises(ValueError, match="must fit the cluster's 2 CPUs, got 5 x 1"):
+        make_runtime(options, toy.ToyWorkerFactory(), toy.ToyServerFactory(), "cpu", 4)
+
+
+def test_a_token_that_is_there_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    clusters._make_private_token()
+    token = tmp_path / ".ray" / "auth_token"
+    first = token.read_text()
+    assert len(first) == 64
+    clusters._make_private_token()
+    assert token.read_text() == first
+
+
+def test_no_token_is_made_where_ray_would_use_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    clusters._make_private_token()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "250000 100000\n"}, 2.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+    ],
+)
+def test_a_containers_cpu_quota_is_respected(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert clusters._cgroup_cpus(tmp_path) == expected
+
+
+def test_inside_a_placement_group_only_its_bundles_count(cluster):
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    group = placement_group([{"CPU": 0.25}, {"CPU": 0.5}, {"CPU": 0.5}])
+    strategy = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+    ask = cluster.remote(clusters.nodes_for_workers)
+    try:
+        nodes = cluster.get(ask.options(num_cpus=0.25, scheduling_strategy=strategy).remote())
+    finally:
+        remove_placement_group(group)
+    assert sorted(nodes) == [Node(0, 0), Node(0.5, 0), Node(0.5, 0)]
+    assert clusters.nodes_for_workers() == [Node(2, 0)]
