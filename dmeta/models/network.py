@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Params = dict[str, Tensor]
 
@@ -33,13 +32,28 @@ class BatchStatisticsNorm(nn.Module):
         self.statistics_rows: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, ...] -> [N, C, ...]."""
-        if self.statistics_rows is None:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        rows = x[: self.statistics_rows]
+        """[N, C, ...] -> [N, C, ...].
+
+        Raises:
+            ValueError: the statistics would be of a single value per channel.
+        """
+        # Elementary operations rather than F.batch_norm: under vmap the derivative of its backward
+        # with respect to its input is wrong (torch 2.13; see also the open
+        # github.com/pytorch/functorch/issues/534), by percents of MAML's meta-gradient.
+        rows = x[: self.statistics_rows]  # [: None] is all of them
         dims = [d for d in range(x.dim()) if d != 1]
-        variance, mean = torch.var_mean(rows, dim=dims, correction=0)
-        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        if rows.numel() <= rows.shape[1]:
+            raise ValueError(
+                f"batch statistics must be of more than one value per channel, got {list(x.shape)} "
+                "(rows, channels, ...); raise task.shots or lower model.blocks"
+            )
+        variance, mean = torch.var_mean(rows, dim=dims, correction=0, keepdim=True)
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight.view(shape)
+        shift = -mean * scale if self.bias is None else self.bias.view(shape) - mean * scale
+        return torch.addcmul(shift, x, scale)
 
 
 def _with_batch_statistics(module: nn.Module) -> nn.Module:
