@@ -1,0 +1,91 @@
+"""Small few-shot problems in float64 that the tests of the mathematics share. Seeded, CPU.
+
+Letters: T tasks, S support examples, Q query examples, W ways.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.bilevel.types import Examples, Kind, Params, Task
+from dmeta.models import MODELS
+from dmeta.models.network import Network
+
+# Smallest sensible size of every registered model: options, input shape. A model that is not named
+# here is made with its defaults on images of 32 pixels a side.
+SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "mlp": ({"hidden": 5, "num_layers": 2}, (2,)),
+    "conv4": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
+    "conv4_strided": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
+}
+UNKNOWN: tuple[dict[str, Any], tuple[int, ...]] = ({}, (3, 32, 32))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A learner, where it stands, and T tasks."""
+
+    algorithm: Any
+    params: Params
+    tasks: Task
+
+
+def network(
+    model: str, num_outputs: int, seed: int = 0, **options: Any
+) -> tuple[Network, tuple[int, ...]]:
+    """A small float64 network of a registered model, and its input shape."""
+    own, shape = SMALL.get(model, UNKNOWN)
+    shape = options.pop("input_shape", shape)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        module = MODELS[model].make(input_shape=shape, num_outputs=num_outputs, **(own | options))
+    return Network.of(module.double()), shape
+
+
+def draw_tasks(
+    kind: Kind, shape: tuple[int, ...], seed: int, T: int = 2, S: int = 6, Q: int = 5, W: int = 3
+) -> Task:
+    """T random tasks: W balanced classes, or W values of a smooth function."""
+    rng = torch.Generator().manual_seed(seed)
+    parts = []
+    for rows in (S, Q):
+        x = torch.randn(T, rows, *shape, generator=rng, dtype=torch.float64)
+        if kind == "classification":
+            y = (torch.arange(rows) % W).expand(T, rows).clone()
+        else:
+            phase = math.pi * torch.rand(T, 1, W, generator=rng, dtype=torch.float64)
+            y = torch.sin(x.flatten(2).sum(-1, keepdim=True) + phase)
+        parts.append(Examples(x, y))
+    return Task(*parts)
+
+
+def problem(
+    model: str,
+    kind: Kind = "classification",
+    algorithm: str = "maml",
+    seed: int = 0,
+    model_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> Problem:
+    """A registered algorithm on a small registered model, with T = 2 tasks."""
+    made, shape = network(model, 3, seed, **(model_options or {}))
+    loss = F.cross_entropy if kind == "classification" else F.mse_loss
+    learner = ALGORITHMS[algorithm].make(network=made, loss=loss, **options)
+    return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))
+
+
+def flat(params: Params) -> Tensor:
+    """All values as one vector [P]."""
+    return torch.cat([p.detach().reshape(-1) for p in params.values()])
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """||got - expected|| / ||expected||, 2-norms."""
+    return float((got - expected).norm() / expected.norm())

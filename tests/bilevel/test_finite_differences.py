@@ -1,0 +1,162 @@
+"""Meta-gradients against central finite differences, in float64.
+
+Run with ``-s`` to see the table of relative errors. A case perturbs every coordinate, or the
+weights along random directions where the table has 12 derivatives.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmeta.bilevel.estimators import exact, first_order
+from dmeta.bilevel.flat import Layout
+from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.solvers import unrolled
+from tests.bilevel.problems import Problem, flat, problem, relative_error
+
+BOUND = 1e-6
+H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
+NUM_DIRECTIONS = 12
+STEPS = (1, 3, 5)
+
+# name -> (model, kind, seed, options of the algorithm, options of the model, every coordinate?)
+CASES = {
+    "mlp": ("mlp", "regression", 0, {}, {}, True),
+    "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}, True),
+    "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}, True),
+    "mlp, inner Adam, mini-batches of 4": (
+        "mlp", "regression", 0, {"inner_optimizer": "adam", "inner_batch_size": 4}, {}, True,
+    ),
+    "mlp, cross-entropy": ("mlp", "classification", 0, {}, {}, True),
+    "conv4, 2 blocks": ("conv4", "classification", 0, {}, {}, True),
+    "conv4, 2 blocks, inner Adam": (
+        "conv4", "classification", 0, {"inner_optimizer": "adam"}, {}, False,
+    ),
+    "conv4, 2 blocks, mini-batches of 4": (
+        "conv4", "classification", 0, {"inner_batch_size": 4}, {}, False,
+    ),
+    "conv4": (
+        "conv4", "classification", 0, {}, {"blocks": 4, "filters": 3, "input_shape": (1, 16, 16)},
+        False,
+    ),
+    "conv4_strided, 2 blocks": ("conv4_strided", "classification", 0, {}, {}, True),
+    "conv4_strided": (
+        "conv4_strided", "classification", 0, {},
+        {"blocks": 4, "filters": 3, "input_shape": (1, 16, 16)}, False,
+    ),
+}  # fmt: skip
+
+
+@functools.cache
+def case(name: str, steps: int) -> Problem:
+    model, kind, seed, options, model_options, _ = CASES[name]
+    lr = 0.02 if "inner_optimizer" in options else 0.1
+    return problem(
+        model, kind, seed=seed, model_options=model_options,
+        inner_lr=lr, inner_steps=steps, **options,
+    )  # fmt: skip
+
+
+def directions(name: str, size: int) -> Tensor:
+    """[D, P]: the unit vectors, or random directions of length 1."""
+    if CASES[name][-1]:
+        return torch.eye(size, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(7)
+    rows = torch.randn(NUM_DIRECTIONS, size, generator=rng, dtype=torch.float64)
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+@functools.cache
+def finite_differences(name: str, steps: int) -> Tensor:
+    """[D] derivatives of the summed query loss after adaptation along `directions`.
+
+    Calls the algorithm itself, not a plan or an estimator.
+    """
+    at = case(name, steps)
+    layout = Layout.of(at.params)
+    theta = flat(at.params)
+
+    def meta_loss(vector: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for i in range(at.tasks.support.x.shape[0]):
+            support, query = (type(part)(*(t[i] for t in part)) for part in at.tasks)
+            adapted = at.algorithm.adapt(layout.unflatten(vector), support, unrolled, training=True)
+            total = total + at.algorithm.loss(at.algorithm.predict(adapted, query.x), query.y)
+        return total
+
+    rows = []
+    with torch.no_grad():
+        for v in directions(name, layout.size):
+            rows.append((meta_loss(theta + H * v) - meta_loss(theta - H * v)) / (2 * H))
+    return torch.stack(rows)
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[tuple[str, int, str, int, float]]]:
+    rows: list[tuple[str, int, str, int, float]] = []
+    yield rows
+    print("\n\n| model | inner steps | plan | derivatives | relative error |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, steps, plan, count, error in rows:
+        print(f"| {name} | {steps} | {plan} | {count} | {error:.1e} |")
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_exact_meta_gradient_is_that_of_finite_differences(
+    name: str, steps: int, plan: str, table: list[tuple[str, int, str, int, float]]
+) -> None:
+    at = case(name, steps)
+    expected = finite_differences(name, steps)
+    gradient = flat(block_gradient(plan, exact, at.algorithm, at.params, at.tasks).gradients)
+    error = relative_error(directions(name, gradient.numel()) @ gradient, expected)
+    table.append((name, steps, plan, len(expected), error))
+    assert expected.norm() > 0.01
+    assert error <= BOUND
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+@pytest.mark.parametrize("name", ["mlp", "mlp, cross-entropy", "conv4", "conv4_strided"])
+def test_the_first_order_meta_gradient_is_another_one_from_the_first_step_on(
+    name: str, plan: str
+) -> None:
+    """Finn et al. 2017, section 5.2: they agree with no inner step and with no other number."""
+    distance = {}
+    for steps in (0, *STEPS):
+        at = case(name, steps)
+        got = [
+            flat(block_gradient(plan, estimator, at.algorithm, at.params, at.tasks).gradients)
+            for estimator in (first_order, exact)
+        ]
+        distance[steps] = relative_error(*got)
+    assert distance.pop(0) == 0
+    assert min(distance.values()) > 1e-2
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inner_adam_is_differentiable_where_a_weight_has_no_gradient(
+    plan: str, dtype: torch.dtype
+) -> None:
+    """The root of a zero second moment has an infinite derivative; ours must not."""
+    at = case("mlp, inner Adam", 3)
+    params = {name: p.to(dtype).clone() for name, p in at.params.items()}
+    first = next(name for name, p in params.items() if p.dim() == 2)
+    params[first.replace("weight", "bias")][0] = -100.0  # unit 0 is never active: zero gradients
+    tasks = type(at.tasks)(*(type(part)(*(t.to(dtype) for t in part)) for part in at.tasks))
+
+    def support_loss(w: dict[str, Tensor]) -> Tensor:
+        x, y = tasks.support.x[0], tasks.support.y[0]
+        return at.algorithm.loss(at.algorithm.network.apply(w, x), y)
+
+    assert not torch.func.grad(support_loss)(params)[first][0].any()
+    gradients = block_gradient(plan, exact, at.algorithm, params, tasks).gradients
+    assert all(g.isfinite().all() for g in gradients.values())
+    assert flat(gradients).norm() > 0.01
+    assert not gradients[first][0].any()
