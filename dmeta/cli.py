@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"unknown verb '{verb}'{nearest(verb, list(VERBS))}\n\n{_verbs()}", 2)
     try:
         _run(verb, rest)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if traceback:
             raise
-        _fail("interrupted; go on with the same command and resume=true run_dir=...", 130)
+        _fail(f"interrupted{'; ' + str(stop) if str(stop) else ''}", 130)
     except Exception as error:
         if traceback:
             raise
@@ -108,7 +108,7 @@ def _completes(arguments: list[str]) -> bool:
         point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))
         os.environ["COMP_POINT"] = str(point)
         sys.argv = [sys.argv[0], *arguments]
-        run_as_application(verb, lambda _: None)
+        run_as_application(verb, lambda *_: None)
     elif len(line.split()) <= 2:
         typed = (line.split()[1:] or [""])[0]
         sys.stdout.write("\n".join(v for v in VERBS if v.startswith(typed)) + "\n")

@@ -106,8 +106,8 @@ class InnerAdam:
             n: self.beta2 * second[n] + (1 - self.beta2) * g * g for n, g in gradients.items()
         }
         correct1, correct2 = 1 - self.beta1 ** (step + 1), 1 - self.beta2 ** (step + 1)
-        # The root of 0 has an infinite derivative: eps^2 inside keeps the exact meta-gradient finite
-        # where a weight has no gradient, and changes the update by less than eps elsewhere.
+        # The root of 0 has an infinite derivative: eps^2 inside keeps the exact meta-gradient
+        # finite where a weight has no gradient, and moves the root by at most eps elsewhere.
         moved = {
             n: p
             - self.lr

@@ -113,6 +113,10 @@ class Display:
                 self._pending.append(row)
                 self._flush()
 
+    def on_phase(self, what: str) -> None:
+        """Say what the run turns to."""
+        self.message(what)
+
     def message(self, text: str) -> None:
         """Show a line of text, above the bar if there is one."""
         self._flush()

@@ -86,7 +86,7 @@ def evaluate(
     return _evaluate(wanted, model=model, source=source, algorithm=algorithm)[1]
 
 
-def evaluate_command(settings: dict[str, Any]) -> None:
+def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
     """The verb: evaluate, print the table, write ``run_dir/evaluation.json``."""
     values = {**settings, "runtime": checked(RuntimeOptions, settings["runtime"], "runtime")}
     config = checked(EvaluateConfig, values, "")

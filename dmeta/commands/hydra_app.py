@@ -44,20 +44,32 @@ def compose(verb: str, overrides: Iterable[str]) -> dict[str, Any]:
         return plain(hydra.compose(verb, overrides=list(overrides)))
 
 
-def run_as_application(verb: str, function: Callable[[dict[str, Any]], None]) -> None:
-    """Hand sys.argv to `@hydra.main`: overrides, --cfg, --help, -m and completion are Hydra's."""
+def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]], None]) -> None:
+    """Hand sys.argv to `@hydra.main`: overrides, --cfg, --help, -m and completion are Hydra's.
+
+    Args:
+        verb: name of the primary config.
+        function: gets the composed settings, and the overrides that the user gave.
+    """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    failures: list[Exception] = []
+
     def task(config: Any) -> None:
-        settings = plain(config)
         hydra_config = HydraConfig.get()
-        if hydra_config.mode == RunMode.MULTIRUN and settings.get("run_dir", "") is None:
-            settings["run_dir"] = hydra_config.runtime.output_dir
-        function(settings)
+        try:
+            settings = plain(config)
+            if hydra_config.mode == RunMode.MULTIRUN and settings.get("run_dir", "") is None:
+                settings["run_dir"] = hydra_config.runtime.output_dir
+            function(settings, list(hydra_config.overrides.task))
+        except Exception as error:  # told once, by the caller; and the rest of a sweep goes on
+            failures.append(error)
 
     hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
+    if failures:
+        raise failures[0]
 
 
 def as_override(key: str, value: Any) -> str:

@@ -19,7 +19,13 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
 from dmeta.training.results import Result
-from dmeta.training.session import joint_config, run_session, starting_point
+from dmeta.training.session import (
+    CONFIG,
+    joint_config,
+    read_settings,
+    run_session,
+    starting_point,
+)
 from dmeta.training.setup import Run, prepare
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
@@ -57,9 +63,9 @@ def train(
     return run_session(run, run_dir, open_runtime, observers, joint)
 
 
-def train_command(settings: dict[str, Any]) -> None:
+def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: train with a progress display, then say what was found and written."""
-    config = run_config(settings)
+    config = _config_of(settings, overrides)
     run, joint, run_dir = _prepared(config, {})
     metric = "accuracy" if run.source.kind == "classification" else "mse"
     start, _ = starting_point(run.config, run_dir)
@@ -68,9 +74,13 @@ def train_command(settings: dict[str, Any]) -> None:
         f"({run.work.layout.size:,} meta-parameters), {config.meta_batch_size} tasks a step",
         f"writing to {run_dir}",
     ]
-    with Display() as display:
-        display.start(title, config.steps, start.step, metric)
-        result = run_session(run, run_dir, open_runtime, [display], joint)
+    try:
+        with Display() as display:
+            display.start(title, config.steps, start.step, metric)
+            result = run_session(run, run_dir, open_runtime, [display], joint)
+    except KeyboardInterrupt:
+        again = f"go on with: dmeta train run_dir={run_dir} resume=true"
+        raise KeyboardInterrupt(again) from None
     print_results(
         result.summary,
         paths=[run_dir / name for name in ("results.json", "metrics.jsonl", "figures")],
@@ -91,7 +101,29 @@ def _run_config(settings: Settings) -> RunConfig:
         return settings
     if isinstance(settings, Mapping):
         settings = [as_override(key, value) for key, value in settings.items()]
-    return run_config(compose("train", settings))
+    return _config_of(compose("train", settings), settings)
+
+
+def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """The settings of a run; of a resumed one, what it was begun with and what is said anew."""
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    if not composed.get("resume") or composed.get("run_dir") is None or "experiment" in keys:
+        return run_config(composed)
+    run_dir = Path(str(composed["run_dir"]))
+    if not (run_dir / CONFIG).exists():
+        return run_config(composed)  # and then refused, with its own message
+    settings = read_settings(run_dir)["settings"]
+    for key in [*keys, "run_dir", "resume"]:
+        _copy_value(composed, settings, key.split("."))
+    return run_config(settings)
+
+
+def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
+    head, *rest = path
+    if rest and isinstance(source.get(head), Mapping) and isinstance(target.get(head), dict):
+        _copy_value(source[head], target[head], rest)
+    elif head in source:
+        target[head] = source[head]
 
 
 def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | None, Path]:

@@ -276,7 +276,7 @@ def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> di
     Raises:
         ValueError: an unknown or ill-typed option.
     """
-    target = make.__init__ if inspect.isclass(make) else make  # type: ignore[misc]
+    target = make.__init__ if inspect.isclass(make) else make
     hints = typing.get_type_hints(target)
     keywords = [name for name in inspect.signature(make).parameters if name not in PROVIDED]
     _refuse_unknown(choice.options, keywords, prefix)

@@ -27,6 +27,10 @@ class Observer(Protocol):
         """An outer step is done; `step` counts from 1."""
         ...
 
+    def on_phase(self, what: str) -> None:
+        """The run turns to something else than its outer steps, e.g. the final evaluation."""
+        ...
+
 
 class MetricsWriter:
     """Writes rows to ``metrics.jsonl`` and ``tensorboard/`` in a run directory."""
@@ -53,6 +57,9 @@ class MetricsWriter:
 
     def on_step(self, step: int, num_tasks: int) -> None:
         """Nothing: rows say enough."""
+
+    def on_phase(self, what: str) -> None:
+        """Nothing: of no interest afterwards."""
 
     def close(self) -> None:
         """Flush and close."""

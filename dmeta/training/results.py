@@ -50,15 +50,29 @@ class Result:
     summary: dict[str, Any]
 
 
-def summary_of(
-    run: Run,
-    info: RuntimeInfo,
-    progress: Progress,
-    test: Evaluation,
-    digest: str,
-    joint: dict[str, Any] | None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Finished:
+    """A run that was trained and evaluated.
+
+    Attributes:
+        progress: of the last step.
+        test: evaluation on test tasks.
+        digest: SHA-256 of the last step's meta-parameters.
+        info: who computed.
+    """
+
+    progress: Progress
+    test: Evaluation
+    digest: str
+    info: RuntimeInfo
+
+
+def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str, Any]:
     """The content of results.json as plain data."""
+    progress, test = finished.progress, finished.test
+    baseline = None
+    if joint is not None:
+        baseline = {"test": dataclasses.asdict(joint.test), "meta_params_sha256": joint.digest}
     config = run.config
     num_tasks = progress.step * config.meta_batch_size
     return {
@@ -70,9 +84,9 @@ def summary_of(
         "kind": run.source.kind,
         "metric": test.metric,
         "num_parameters": run.work.layout.size,
-        "meta_params_sha256": digest,
+        "meta_params_sha256": finished.digest,
         "test": dataclasses.asdict(test),
-        "joint_baseline": joint,
+        "joint_baseline": baseline,
         "training": {
             "steps": progress.step,
             "tasks": num_tasks,
@@ -83,7 +97,7 @@ def summary_of(
             "best_step": progress.best_step,
             "best_val": progress.best_value,
         },
-        "runtime": dataclasses.asdict(info),
+        "runtime": dataclasses.asdict(finished.info),
         "settings": config.as_mapping(),
         "versions": versions(),
         "hardware": hardware(),

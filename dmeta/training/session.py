@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,31 +19,14 @@ from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import Progress, evaluate, fresh, progress_of, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
-from dmeta.training.results import Result, summary_of, write_json
+from dmeta.training.results import Finished, Result, summary_of, write_json
 from dmeta.training.setup import Run
 
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
 
-CONFIG, RESULTS = "config.json", "results.json"
+CONFIG, RESULTS, JOINT = "config.json", "results.json", "joint_baseline"
 _SHAPES = "shapes"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that was trained and evaluated, as `train_in` leaves it.
-
-    Attributes:
-        progress: of the last step.
-        test: evaluation on test tasks.
-        digest: SHA-256 of the last step's meta-parameters.
-        info: who computed.
-    """
-
-    progress: Progress
-    test: Evaluation
-    digest: str
-    info: Any
 
 
 def starting_point(config: RunConfig, run_dir: Path) -> tuple[Progress, Path | None]:
@@ -125,22 +107,21 @@ def run_session(
         joint: the jointly pre-trained network to compare with.
     """
     finished = train_in(run, run_dir, open_runtime, observers)
-    baseline = None
+    other = None
     if joint is not None:
-        joint_dir = run_dir / "joint_baseline"
-        resumable = dataclasses.replace(joint.config, resume=(joint_dir / CONFIG).exists())
-        joint = dataclasses.replace(joint, config=resumable)
+        _tell(observers, "training the jointly pre-trained network to compare with")
+        joint_dir = run_dir / JOINT
+        resume = (joint_dir / CONFIG).exists()
+        joint = dataclasses.replace(joint, config=dataclasses.replace(joint.config, resume=resume))
         other = train_in(joint, joint_dir, open_runtime, [])
-        baseline = {"test": dataclasses.asdict(other.test), "meta_params_sha256": other.digest}
-    summary = summary_of(
-        run, finished.info, finished.progress, finished.test, finished.digest, baseline
-    )
+    summary = summary_of(run, finished, other)
     write_json(run_dir / RESULTS, summary)
-    draw_figures(run, run_dir, finished.test, (joint, other.test) if joint is not None else None)
+    _tell(observers, "drawing figures")
+    draw_figures(run, run_dir, finished.test, joint, other)
     return Result(
         run_dir=run_dir,
         test=finished.test,
-        joint_baseline=other.test if joint is not None else None,
+        joint_baseline=None if other is None else other.test,
         meta_params_sha256=finished.digest,
         summary=summary,
     )
@@ -162,6 +143,7 @@ def train_in(
         finally:
             writer.close()
         digest = runtime.digest()
+        _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
         test = final_evaluation(run, run_dir, runtime, progress)
         return Finished(progress, test, digest, runtime.info)
 
@@ -201,38 +183,40 @@ def learner_of(run: Run, checkpoint_path: Path) -> Learner:
 
 
 def draw_figures(
-    run: Run, run_dir: Path, test: Evaluation, joint: tuple[Run, Evaluation] | None
-) -> list[Path]:
-    """The run's plots, under ``figures/``."""
+    run: Run, run_dir: Path, test: Evaluation, joint: Run | None, other: Finished | None
+) -> None:
+    """The run's plots, under ``figures/``; those of which there is nothing to show are left out."""
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    name = run.config.algorithm.name
-    evaluations = {name: test}
-    if joint is not None:
-        evaluations["joint pre-training"] = joint[1]
-    drawn = [
-        figures.learning_curve(
-            read_metrics(run_dir), folder / "learning_curve.png", test.metric, run.source.kind
-        ),
-        figures.inner_step_curve(evaluations, folder / "inner_steps.png"),
-    ]
-    if run.source.kind == "regression" and run.source.input_shape == (1,):
-        learners = {name: (run, run_dir)}
-        if joint is not None:
-            learners["joint pre-training"] = (joint[0], run_dir / "joint_baseline")
-        panels = {}
-        for title, (each, where) in learners.items():
-            last = list_checkpoints(where / "checkpoints")[-1]
-            learner = learner_of(each, last)
-            panels[title] = figures.function_panels(
-                learner.algorithm,
-                learner.meta_params,
-                each.source,
-                each.config.task.evaluation,
-                each.config.eval.seed,
-            )
-        drawn.append(figures.adapted_functions(panels, folder / "adapted_functions.png"))
-    return drawn
+    name, source = run.config.algorithm.name, run.source
+    rows = read_metrics(run_dir)
+    if any(row.get(test.metric) is not None for row in rows):
+        figures.learning_curve(rows, folder / "learning_curve.png", test.metric, source.kind)
+    runs = {name: (run, run_dir, test)}
+    if joint is not None and other is not None:
+        runs["joint pre-training"] = (joint, run_dir / JOINT, other.test)
+    evaluations = {title: evaluation for title, (_, _, evaluation) in runs.items()}
+    figures.inner_step_curve(evaluations, folder / "inner_steps.png")
+    if source.kind == "regression" and source.input_shape == (1,):
+        panels = {title: _function_panels(*each) for title, each in runs.items()}
+        figures.adapted_functions(panels, folder / "adapted_functions.png")
+
+
+def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[figures.FunctionPanel]:
+    learner = learner_of(run, run_dir / "checkpoints" / f"step-{test.step:08d}")
+    config = run.config
+    return figures.function_panels(
+        learner.algorithm,
+        learner.meta_params,
+        run.source,
+        config.task.evaluation,
+        config.eval.seed,
+    )
+
+
+def _tell(observers: Sequence[Observer], what: str) -> None:
+    for observer in observers:
+        observer.on_phase(what)
 
 
 def _write_settings(run: Run, run_dir: Path) -> None:

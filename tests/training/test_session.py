@@ -38,6 +38,9 @@ class Interrupt:
     def on_row(self, row: object) -> None:
         pass
 
+    def on_phase(self, what: str) -> None:
+        pass
+
     def on_step(self, step: int, num_tasks: int) -> None:
         if step == self.after:
             raise KeyboardInterrupt
