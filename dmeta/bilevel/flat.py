@@ -41,7 +41,7 @@ class Layout:
             ValueError: names or shapes are not this layout's.
         """
         got = Layout.of({name: params[name] for name in self.names if name in params})
-        if got != self:
+        if got != self or len(params) != len(self.names):
             raise ValueError(f"parameters must have the layout {self}, got {Layout.of(params)}")
         return torch.cat([params[name].reshape(-1) for name in self.names])
 
