@@ -1,0 +1,112 @@
+"""Execution plans over every registered algorithm, model and estimator: same numbers, no traces."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel.plans import BlockGradient, block_gradient, for_each_task
+from dmeta.bilevel.types import Task
+from dmeta.models import MODELS
+from tests.bilevel.problems import Problem, flat, problem, relative_error
+
+CASES = list(itertools.product(ALGORITHMS, MODELS, ESTIMATORS))
+PLANS = ("loop", "vmap")
+
+
+def run(at: Problem, gradient: str, plan: str) -> BlockGradient:
+    """Skips an estimator that the algorithm refuses (which ones: tests/algorithms)."""
+    estimator = ESTIMATORS[gradient].make()
+    try:
+        return block_gradient(plan, estimator, at.algorithm, at.params, at.tasks)
+    except ValueError as refused:
+        if "gradient=displacement must have" not in str(refused):
+            raise
+        pytest.skip(str(refused))
+
+
+@pytest.mark.parametrize(("algorithm", "model", "gradient"), CASES)
+def test_the_plans_agree_to_tolerance(algorithm: str, model: str, gradient: str) -> None:
+    at = problem(model, algorithm=algorithm)
+    loop, vmap = (run(at, gradient, plan) for plan in PLANS)
+    assert flat(loop.gradients).norm() > 0
+    assert relative_error(flat(vmap.gradients), flat(loop.gradients)) < 1e-10
+    torch.testing.assert_close(vmap.losses, loop.losses, rtol=1e-12, atol=0)
+    torch.testing.assert_close(vmap.predictions, loop.predictions, rtol=1e-10, atol=1e-12)
+    for got in (loop, vmap):
+        assert {n: g.shape for n, g in got.gradients.items()} == {
+            n: p.shape for n, p in at.params.items()
+        }
+        assert got.losses.shape == (2,)
+        assert got.predictions.shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("algorithm", "model", "gradient"), CASES)
+def test_a_block_changes_nothing_it_was_given_and_leaves_no_graph(
+    algorithm: str, model: str, gradient: str, plan: str
+) -> None:
+    at = problem(model, algorithm=algorithm)
+    given = [*at.params.values(), *at.tasks.support, *at.tasks.query]
+    given += list(at.algorithm.network.module.parameters())
+    before = [t.detach().clone() for t in given]
+    random_state = torch.random.get_rng_state()
+
+    first, second = run(at, gradient, plan), run(at, gradient, plan)
+
+    assert all(torch.equal(t, was) for t, was in zip(given, before, strict=True))
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert not any(p.requires_grad for p in at.params.values())
+    assert all(p.grad is None for p in at.algorithm.network.module.parameters())
+    for result in (first, second):
+        returned = [*result.gradients.values(), result.losses, result.predictions]
+        assert not any(t.requires_grad for t in returned)
+    assert torch.equal(flat(first.gradients), flat(second.gradients))
+    assert torch.equal(first.losses, second.losses)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_meta_parameters_that_require_a_gradient_are_only_read(plan: str) -> None:
+    at = problem("mlp")
+    leaves = {name: p.clone().requires_grad_() for name, p in at.params.items()}
+    result = block_gradient(plan, ESTIMATORS["exact"].make(), at.algorithm, leaves, at.tasks)
+    assert all(p.grad is None for p in leaves.values())
+    assert not any(g.requires_grad for g in result.gradients.values())
+    assert torch.equal(flat(result.gradients), flat(run(at, "exact", plan).gradients))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_an_unused_meta_parameter_has_gradient_zero(plan: str) -> None:
+    at = problem("mlp")
+    dead = at.params | {"unused": torch.ones(2, dtype=torch.float64)}
+    estimator = ESTIMATORS["first_order"].make()
+
+    class Ignoring:
+        loss = staticmethod(at.algorithm.loss)
+        predict = staticmethod(at.algorithm.predict)
+
+        @staticmethod
+        def adapt(params: dict[str, Tensor], *args: object, **keys: object) -> object:
+            used = {name: p for name, p in params.items() if name != "unused"}
+            return at.algorithm.adapt(used, *args, **keys)
+
+    gradients = block_gradient(plan, estimator, Ignoring(), dead, at.tasks).gradients
+    assert not gradients.pop("unused").any()
+    assert torch.equal(flat(gradients), flat(run(at, "first_order", plan).gradients))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_for_each_task_stacks_the_outputs_of_a_pytree(plan: str) -> None:
+    tasks = problem("mlp").tasks
+
+    def measure(task: Task) -> dict[str, Tensor]:
+        return {"mean": task.support.x.mean(), "query": 2 * task.query.y}
+
+    out = for_each_task(plan, measure, tasks)
+    torch.testing.assert_close(out["mean"], tasks.support.x.mean((1, 2)))
+    assert torch.equal(out["query"], 2 * tasks.query.y)
