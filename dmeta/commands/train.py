@@ -129,11 +129,12 @@ def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[st
 def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | None, Path]:
     run_dir = Path(config.run_dir or _new_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    starting_point(config, run_dir)  # refused before data is read
     run = prepare(config, **own)
     joint = None
     if config.joint_baseline:
-        joint = prepare(joint_config(run.config), model=own.get("model"), source=run.source)
+        settings = joint_config(run.config)
+        joint = prepare(settings, model=own.get("model"), source=run.source)
+        joint = dataclasses.replace(joint, config=settings)  # the source keeps its own name
     return run, joint, run_dir
 
 

@@ -5,6 +5,7 @@ The one place where algorithms, models, tasks and the runtime's factories are jo
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import SPLITS, TaskSource
-from dmeta.training.config import RunConfig, checked_options
+from dmeta.training.config import Choice, RunConfig, checked_options
 from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.work import TaskWorkFactory, loss_of
 
@@ -143,8 +144,11 @@ def prepare(
     """
     estimator = ESTIMATORS[config.gradient.name]
     checked_options(estimator.make, config.gradient, "gradient")
-    for registry, name in ((ALGORITHMS, config.algorithm.name), (MODELS, config.model.name)):
-        registry[name]  # an unknown name is told before a data set is read
+    if algorithm is None:
+        ALGORITHMS[config.algorithm.name]  # an unknown name is told before a data set is read
+    if model is None:
+        MODELS[config.model.name]
+    config = _named_after(config, model=model, source=source, algorithm=algorithm)
     source = make_source(config) if source is None else source
     check_sizes(config, source)
     if config.task.training.ways != config.task.evaluation.ways:
@@ -177,3 +181,20 @@ def prepare(
     return Run(
         config, algorithm, work, OuterLoopFactory(vector, layout, config.outer, config.steps)
     )
+
+
+def _named_after(config: RunConfig, model: Any, source: Any, algorithm: Any) -> RunConfig:
+    """Settings that name the user's own objects instead of what they stand in for."""
+    if model is not None:
+        config = dataclasses.replace(config, model=_own(model))
+    if algorithm is not None:
+        config = dataclasses.replace(config, algorithm=_own(algorithm))
+    if source is not None:
+        task = dataclasses.replace(config.task, source=_own(source))
+        config = dataclasses.replace(config, task=task)
+    return config
+
+
+def _own(thing: Any) -> Choice:
+    kind = thing if inspect.isclass(thing) else getattr(thing, "func", type(thing))
+    return Choice(kind.__name__, {})

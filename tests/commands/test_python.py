@@ -1,0 +1,124 @@
+"""dmeta from Python: named parts, own parts, and a trained learner on data of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dmeta
+from dmeta.algorithms.maml import Maml
+from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
+from tests.conftest import TINY
+
+
+@dataclass(frozen=True)
+class Lines:
+    """An own task source: y = slope * x."""
+
+    slope_max: float = 2.0
+    kind = "regression"
+    input_shape = (1,)
+
+    def num_outputs(self, ways: int) -> int:
+        return 1
+
+    def check(self, split: Split, size: EpisodeSize) -> None:
+        pass
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        slope = rng.uniform(-self.slope_max, self.slope_max)
+        x = rng.uniform(-1, 1, (size.shots + size.queries, 1)).astype(np.float32)
+        y = (slope * x).astype(np.float32)
+        return DrawnTask(x[: size.shots], y[: size.shots], x[size.shots :], y[size.shots :])
+
+    def preprocess(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Own(nn.Module):
+    """An own model, with a buffer and a batch-norm that tracks running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale: torch.Tensor
+        self.register_buffer("scale", torch.tensor(1.0))
+        self.first = nn.Linear(1, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.last = nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(torch.tanh(self.norm(self.first(x * self.scale))))
+        return out
+
+
+def settings(run_dir: Path, **changes: Any) -> dict[str, Any]:
+    return TINY | {"run_dir": str(run_dir)} | changes
+
+
+def test_train_load_evaluate(tmp_path: Path) -> None:
+    result = dmeta.train(settings(tmp_path / "run"))
+    again = dmeta.evaluate(result.run_dir, num_tasks=6)
+    assert again == result.test
+    learner = dmeta.load(result.run_dir)
+    x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+    before = learner.adapt(x, np.sin(x), inner_steps=0).predict(x)
+    after = learner.adapt(x, np.sin(x)).predict(x)
+    assert isinstance(after, np.ndarray)
+    assert np.square(after - np.sin(x)).mean() < np.square(before - np.sin(x)).mean()
+    assert isinstance(learner.adapt(x, np.sin(x)).predict(torch.from_numpy(x)), torch.Tensor)
+
+
+def test_overrides_may_be_the_command_lines_own(tmp_path: Path) -> None:
+    texts = ["runtime=local", "steps=1", "eval.num_tasks=2", "joint_baseline=false"]
+    one = dmeta.train([*texts, f"run_dir={tmp_path / 'a'}"])
+    same = {"runtime": "local", "steps": 1, "eval.num_tasks": 2, "joint_baseline": False}
+    other = dmeta.train(same | {"run_dir": str(tmp_path / "b")})
+    assert one.meta_params_sha256 == other.meta_params_sha256
+
+
+def test_own_model_source_and_algorithm(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Own()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = dmeta.train(settings(tmp_path / "run"), model=model, source=Lines(), algorithm=Maml)
+    assert result.test.metric == "mse"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), "the user's module is left as it was"
+    learner = dmeta.load(tmp_path / "run", model=model, algorithm=Maml)
+    x = torch.linspace(-1, 1, 6)[:, None]
+    adapted = learner.adapt(x, 2 * x)
+    alone = torch.cat([adapted.predict(row[None]) for row in x])
+    torch.testing.assert_close(alone, adapted.predict(x))
+    assert not torch.allclose(adapted.predict(x[:3], transductive=True), adapted.predict(x)[:3])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda learner: learner.adapt(np.zeros((3, 2)), np.zeros((3, 1))), "support_x must have"),
+        (lambda learner: learner.adapt(np.zeros((0, 1)), np.zeros((0, 1))), "support_x must have"),
+        (lambda learner: learner.adapt(np.zeros((3, 1)), np.zeros((2, 1))), "support_y must have"),
+        (
+            lambda learner: learner.adapt(np.zeros((3, 1)), np.zeros((3, 1))).predict(np.zeros(3)),
+            "x must have shape",
+        ),
+    ],
+)
+def test_a_learner_refuses_what_does_not_fit(tmp_path: Path, call: Any, words: str) -> None:
+    dmeta.train(settings(tmp_path / "run", steps=1))
+    with pytest.raises(ValueError, match=words):
+        call(dmeta.load(tmp_path / "run"))
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must give 1 outputs"):
+        dmeta.train(settings(tmp_path / "run"), model=nn.Linear(1, 3))
+    with pytest.raises(ValueError, match="must take inputs of shape"):
+        dmeta.train(settings(tmp_path / "run"), model=nn.Linear(2, 1))
+    assert not (tmp_path / "run").exists()
