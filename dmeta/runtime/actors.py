@@ -35,51 +35,52 @@ class WorkerStatus(NamedTuple):
     resident_bytes: int
 
 
+class NotBuiltError(RuntimeError):
+    """The process was started again by Ray and must be told to build its worker first."""
+
+
 class TaskWorkerActor:
     """Computes blocks in a process of its own.
 
-    The worker is built at the first call rather than in the constructor, so that an exception of
-    the factory reaches the user as itself and not as the death of an actor. A restart runs the
-    constructor again, and with it starts from the factory, as if new.
-
-    The factory comes as a reference in a tuple, so that Ray hands it over as it is. (Given as an
-    argument of its own, Ray would resolve it, and warn at each start that restarts need the
-    object: the driver keeps it.)
+    The factory is an argument of `build`, not of the constructor: so an exception of the factory
+    reaches the user as itself and not as the death of an actor, and Ray does not warn at each
+    start that it needs the object for restarts. A restart leaves a process without a worker.
     """
 
-    def __init__(self, factory_ref: tuple[Any], threads: int) -> None:
-        self._factory_ref = factory_ref
+    def __init__(self, threads: int) -> None:
         self._threads = threads
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._worker: Worker | None = None
         if self._device == "cpu":
             _hide_gpus()
 
-    # A question without effects, so Ray may repeat it until the restarted process answers.
+    # Building twice builds the same, so Ray may repeat it until a restarted process answers.
     @ray.method(max_task_retries=-1)
-    def status(self) -> WorkerStatus:
-        """Build the worker if need be, and say where it computes."""
-        self._built()
+    def build(self, factory: WorkerFactory) -> WorkerStatus:
+        """Make the worker, unless there is one, and say where it computes."""
+        if self._worker is None:
+            _set_torch_threads(self._threads)
+            keep_freed_memory()
+            self._worker = factory.build(self._device)
         return WorkerStatus(self._device, _resident_bytes())
 
     @ray.method(num_returns=2)
     def gradient(self, vector: Vector, block: Block) -> tuple[Vector, BlockReport]:
         """`Worker.gradient`, as two objects: the large one need never reach the driver."""
+        worker = self._built()
         with named_block(block):
-            result = self._built().gradient(vector, block)
+            result = worker.gradient(vector, block)
         return result.gradient, result.report
 
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
         """`Worker.evaluate`."""
+        worker = self._built()
         with named_block(block):
-            return self._built().evaluate(vector, block)
+            return worker.evaluate(vector, block)
 
     def _built(self) -> Worker:
         if self._worker is None:
-            _set_torch_threads(self._threads)
-            keep_freed_memory()
-            factory: WorkerFactory = ray.get(self._factory_ref[0])
-            self._worker = factory.build(self._device)
+            raise NotBuiltError("the worker process was restarted")
         return self._worker
 
 

@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmeta.runtime import cluster
-from dmeta.runtime.actors import ParameterServerActor, TaskWorkerActor, WorkerStatus
+from dmeta.runtime.actors import NotBuiltError, ParameterServerActor, TaskWorkerActor, WorkerStatus
 from dmeta.runtime.options import Device, RuntimeOptions
 from dmeta.runtime.placement import Placement, place
 from dmeta.runtime.protocol import (
@@ -81,7 +81,7 @@ class RayRuntime:
         """
         self._max_attempts = options.max_attempts
         self._workers: dict[int, _Actor] = {}
-        self._probes: dict[_Ref, int] = {}  # questions to lost workers: are you back?
+        self._probes: dict[_Ref, int] = {}  # lost workers, asked to build again: are you back?
         self._server: _Actor | None = None
         self._factory: _Ref | None = None
         self._vector: _Ref | None = None
@@ -138,7 +138,8 @@ class RayRuntime:
             except RayError as error:
                 # A gradient went with its node after its report had come: the server has not run,
                 # and would ignore a step that it had already applied.
-                if not _is_lost_argument(error) or attempt == self._max_attempts:
+                is_lost_gradient = isinstance(error, ObjectLostError)
+                if not is_lost_gradient or attempt == self._max_attempts:
                     _raise_from_server(error, f"applying step {step}")
                 _LOG.warning("a gradient of step %d was lost; computing the step again", step)
                 num_retries += len(blocks)
@@ -215,13 +216,13 @@ class RayRuntime:
             max_restarts=-1,  # `max_attempts` is the limit
         )
         self._workers = {
-            number: worker.remote((self._factory,), options.threads_per_worker)
+            number: worker.remote(options.threads_per_worker)
             for number in range(placement.num_workers)
         }
         self._vector = self._server.vector.remote()
 
     def _wait_for_workers(self) -> list[WorkerStatus]:
-        refs = [worker.status.remote() for worker in self._workers.values()]
+        refs = [worker.build.remote(self._factory) for worker in self._workers.values()]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=START_TIMEOUT_S)
         if waiting:
             raise RuntimeError(
@@ -269,7 +270,7 @@ class RayRuntime:
 
     def _lose(self, schedule: Schedule, call: _Call, error: RayError) -> None:
         """Hand a lost block back; the work's own exceptions are raised instead."""
-        if isinstance(error, RayTaskError) and not _is_lost_argument(error):
+        if isinstance(error, RayTaskError) and _is_from_the_work(error):
             _raise_cause(error)
         cause = str(error).strip().splitlines()[0]
         _LOG.warning(
@@ -279,7 +280,8 @@ class RayRuntime:
             cause,
         )
         if schedule.lost(call.worker, call.block, f"{type(error).__name__}: {cause}"):
-            self._probes[self._workers[call.worker].status.remote()] = call.worker
+            probe = self._workers[call.worker].build.remote(self._factory)
+            self._probes[probe] = call.worker
 
     def _end_probe(self, schedule: Schedule, ref: _Ref) -> None:
         """A lost worker answered, or never will."""
@@ -315,13 +317,12 @@ class RayRuntime:
             _raise_from_server(error, doing)
 
 
-def _is_lost_argument(error: RayError) -> bool:
-    """Whether a call failed since Ray lost its arguments, not because of what it ran."""
-    return (
-        isinstance(error, RayTaskError)
-        and isinstance(error.cause, RayError)
-        and type(error.cause) is not RayError  # stands for an exception that does not pickle
-    )
+def _is_from_the_work(error: RayError) -> bool:
+    """Whether the remote code raised it; else a process, or an object it needed, was lost."""
+    if not isinstance(error, RayTaskError) or isinstance(error.cause, NotBuiltError):
+        return False
+    # A plain RayError stands for an exception of the work that does not pickle.
+    return not isinstance(error.cause, RayError) or type(error.cause) is RayError
 
 
 def _raise_cause(error: RayTaskError) -> NoReturn:
@@ -330,7 +331,7 @@ def _raise_cause(error: RayTaskError) -> NoReturn:
 
 
 def _raise_from_server(error: RayError, doing: str) -> NoReturn:
-    if isinstance(error, RayTaskError) and not _is_lost_argument(error):
+    if isinstance(error, RayTaskError) and _is_from_the_work(error):
         _raise_cause(error)
     raise RuntimeError(
         f"the parameter server must answer, got {type(error).__name__} while {doing}; "
