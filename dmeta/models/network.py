@@ -59,7 +59,9 @@ class BatchStatisticsNorm(nn.Module):
 def _with_batch_statistics(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return BatchStatisticsNorm(module)
-    for name, child in module.named_children():
+    for name, child in list(module._modules.items()):  # named_children leaves out a second use
+        if child is None:
+            continue
         setattr(module, name, _with_batch_statistics(child))
     return module
 

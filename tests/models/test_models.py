@@ -1,0 +1,125 @@
+"""The contract of every registered model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dmeta.models import MODELS
+from dmeta.models.network import Network
+from tests.bilevel.problems import SMALL, UNKNOWN
+
+N, OUTPUTS = 5, 3
+
+
+def make(model: str, seed: int = 0, **changes: Any) -> tuple[nn.Module, tuple[int, ...]]:
+    options, shape = SMALL.get(model, UNKNOWN)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        made = MODELS[model].make(input_shape=shape, num_outputs=OUTPUTS, **(options | changes))
+    return made, shape
+
+
+def inputs(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(N, *shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_gives_one_row_of_outputs_an_example(model: str) -> None:
+    module, shape = make(model)
+    network = Network.of(module)
+    out = network.apply(network.init_params(), inputs(shape))
+    assert out.shape == (N, OUTPUTS)
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
+    assert (out[0] - out[1]).norm() > 1e-6  # it looks at its input
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_its_functional_form_is_its_own_forward_pass(model: str) -> None:
+    module, shape = make(model)
+    network = Network.of(module)
+    out = network.apply(network.init_params(), inputs(shape))
+    torch.testing.assert_close(out, module.train()(inputs(shape)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_is_trainable_and_reaches_the_output(model: str) -> None:
+    module, shape = make(model)
+    network = Network.of(module)
+    params = network.init_params()
+    assert list(params) == [name for name, _ in module.named_parameters()]
+    grads = torch.func.grad(lambda p: network.apply(p, inputs(shape)).square().sum())(params)
+    reached = [name for name, g in grads.items() if g.any()]
+    # A bias in front of a batch-norm is taken away again: at most rounding reaches the output.
+    assert {n for n in params if n.endswith("weight")} <= set(reached)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_seed_alone_decides_the_initial_values(model: str) -> None:
+    (one, _), (same, _), (other, _) = make(model, 0), make(model, 0), make(model, 1)
+    for name, p in one.named_parameters():
+        assert torch.equal(p, same.get_parameter(name))
+    assert any(not torch.equal(p, other.get_parameter(n)) for n, p in one.named_parameters())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_its_entry_says_what_it_is(model: str) -> None:
+    entry = MODELS[model]
+    assert entry.summary
+    assert "\n" not in entry.summary
+    assert entry.source
+
+
+def test_the_sinusoid_network_is_that_of_the_paper() -> None:
+    """Finn et al. 2017, section 5.1: 1-40-40-1."""
+    made = MODELS["mlp"].make(input_shape=(1,), num_outputs=1)
+    shapes = [tuple(p.shape) for p in made.parameters()]
+    assert shapes == [(40, 1), (40,), (40, 40), (40,), (1, 40), (1,)]
+
+
+def test_the_perceptron_flattens_any_input() -> None:
+    made = MODELS["mlp"].make(input_shape=(2, 3), num_outputs=4, hidden=7, num_layers=1)
+    assert made(torch.zeros(5, 2, 3)).shape == (5, 4)
+    linear = MODELS["mlp"].make(input_shape=(2, 3), num_outputs=4, num_layers=0)
+    assert [tuple(p.shape) for p in linear.parameters()] == [(4, 6), (4,)]
+
+
+@pytest.mark.parametrize(("model", "side"), [("conv4", 1), ("conv4_strided", 2)])
+def test_omniglot_features_are_as_in_the_papers(model: str, side: int) -> None:
+    """28 pixels: 14, 7, 3, 1 with max-pooling (Vinyals et al. 2016); 14, 7, 4, 2 with strides."""
+    made = MODELS[model].make(input_shape=(1, 28, 28), num_outputs=5)
+    assert isinstance(made, nn.Sequential)
+    assert made.get_parameter("head.weight").shape == (5, 64 * side * side)
+    convolutions = [m for m in made.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(1, 64)] + 3 * [(64, 64)]
+
+
+@pytest.mark.parametrize("model", ["conv4", "conv4_strided"])
+def test_convolutions_start_from_xavier_weights_and_zero_biases(model: str) -> None:
+    module, _ = make(model, filters=32)
+    conv = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
+    assert conv.bias is not None
+    assert not conv.bias.any()
+    bound = (6 / ((1 + 32) * 9)) ** 0.5  # Glorot & Bengio 2010, eq. 16
+    assert 0.9 * bound < conv.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("model", ["conv4", "conv4_strided"])
+@pytest.mark.parametrize("shape", [(1,), (28, 28), (1, 1, 28, 28)])
+def test_convolutions_refuse_what_is_no_image(model: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=f"model={model} must have images .* choose model=mlp"):
+        MODELS[model].make(input_shape=shape, num_outputs=5)
+
+
+def test_pooling_refuses_an_image_that_is_too_small_for_its_blocks() -> None:
+    MODELS["conv4"].make(input_shape=(1, 16, 16), num_outputs=5, filters=2)
+    message = (
+        "model=conv4 must have images of at least 16 pixels a side for model.blocks=4, "
+        "got 16x15; lower model.blocks"
+    )
+    with pytest.raises(ValueError, match=message):
+        MODELS["conv4"].make(input_shape=(1, 16, 15), num_outputs=5, filters=2)

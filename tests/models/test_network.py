@@ -1,0 +1,213 @@
+"""Any module as a pure function, and whose statistics a batch-norm takes.
+
+Letters: S support rows, Q query rows, C channels.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dmeta.models import MODELS
+from dmeta.models.network import Network
+
+S, Q, C = 4, 3, 2
+
+
+def images(seed: int, rows: int) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return 2 + 3 * torch.randn(rows, C, 8, 8, generator=rng)
+
+
+def conv4() -> Network:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return Network.of(
+            MODELS["conv4"].make(input_shape=(C, 8, 8), num_outputs=3, filters=3, blocks=2)
+        )
+
+
+def norm_with_history() -> nn.BatchNorm2d:
+    """A batch-norm with weights and running statistics that are neither 0 nor 1."""
+    norm = nn.BatchNorm2d(C, eps=1e-3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, -2.0]))
+        norm.bias.copy_(torch.tensor([1.0, 3.0]))
+    assert norm.running_mean is not None
+    norm.running_mean.fill_(7.0)
+    return norm
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("module_training", [True, False])
+def test_batch_norm_takes_batch_statistics_in_either_mode(
+    training: bool, module_training: bool
+) -> None:
+    norm, x = norm_with_history(), images(0, S)
+    network = Network.of(norm.train(module_training)).to("cpu", training=training)
+    expected = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+    out = network.apply(network.init_params(), x)
+    torch.testing.assert_close(out, expected.detach(), rtol=1e-5, atol=1e-5)
+    assert (out - norm.eval()(x)).norm() > 1  # running statistics would give something else
+
+
+@pytest.mark.parametrize("inside", ["root", "child", "shared"])
+def test_batch_norm_is_replaced_wherever_it_stands(inside: str) -> None:
+    norm = norm_with_history()
+    module: nn.Module = norm
+    if inside == "child":
+        module = nn.ModuleDict({"a": nn.Sequential(nn.Identity(), norm)})
+    if inside == "shared":
+        module = nn.Sequential(norm, nn.ReLU(), norm)
+    network = Network.of(module)
+    assert network.mixes_examples
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.module.modules())
+    assert len(network.init_params()) == 2
+
+
+def test_a_batch_norm_used_twice_keeps_its_one_pair_of_weights() -> None:
+    norm, x = norm_with_history(), images(0, S)
+    network = Network.of(nn.Sequential(norm, nn.ReLU(), norm))
+    expected = nn.Sequential(norm, nn.ReLU(), norm).train()(x)
+    out = network.apply(network.init_params(), x)
+    torch.testing.assert_close(out, expected.detach(), rtol=1e-5, atol=1e-5)
+    doubled = {name: 2 * p for name, p in network.init_params().items()}
+    assert (network.apply(doubled, x) - out).norm() > 1
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_of_any_dimension_with_and_without_weights(
+    dimensions: int, affine: bool
+) -> None:
+    kind = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dimensions]
+    norm = kind(C, affine=affine)
+    x = torch.randn(S, C, *[3] * dimensions, generator=torch.Generator().manual_seed(0))
+    network = Network.of(norm)
+    out = network.apply(network.init_params(), x)
+    torch.testing.assert_close(out, norm.train()(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_a_single_value_are_refused() -> None:
+    network = Network.of(nn.BatchNorm2d(C))
+    message = r"more than one value per channel, got \[1, 2, 1, 1\] .*; raise task.shots"
+    with pytest.raises(ValueError, match=message):
+        network.apply(network.init_params(), torch.ones(1, C, 1, 1))
+
+
+def test_statistics_of_the_first_rows_are_those_of_the_support_set() -> None:
+    norm, x = norm_with_history(), torch.cat([images(0, S), images(1, Q)])
+    network = Network.of(norm)
+    mean, variance = x[:S].mean((0, 2, 3)), x[:S].var((0, 2, 3), correction=0)
+    expected = F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps).detach()
+    with network.statistics_of_first(S):
+        out = network.apply(network.init_params(), x)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    together = network.apply(network.init_params(), x)
+    assert (together - out).norm() > 0.1
+
+
+def test_the_derivative_goes_through_the_statistics_of_the_support_set() -> None:
+    norm = norm_with_history().double()
+    network, x = Network.of(norm), torch.cat([images(0, S), images(1, Q)]).double()
+    params = network.init_params()
+
+    def query_value(support: Tensor) -> Tensor:
+        with network.statistics_of_first(S):
+            return network.apply(params, torch.cat([support, x[S:]]))[S:].pow(3).sum()
+
+    support = x[:S, :, :2, :2].contiguous()
+    x = x[:, :, :2, :2].contiguous()
+    assert torch.autograd.gradcheck(query_value, support.requires_grad_())
+
+
+def test_a_query_does_not_depend_on_the_other_queries_unless_transductive() -> None:
+    network = conv4()
+    params, support = network.init_params(), images(0, S)
+    queries = images(1, Q)
+    others = torch.cat([queries[:1], 5 * images(2, Q - 1)])
+
+    def apart(x: Tensor) -> Tensor:
+        with network.statistics_of_first(S):
+            return network.apply(params, torch.cat([support, x]))[S]
+
+    def together(x: Tensor) -> Tensor:
+        return network.apply(params, x)[0]
+
+    torch.testing.assert_close(apart(others), apart(queries), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(apart(queries[:1]), apart(queries), rtol=1e-5, atol=1e-6)
+    assert (together(others) - together(queries)).norm() > 1e-2
+
+
+def test_a_query_does_depend_on_the_support_set() -> None:
+    network = conv4()
+    params, query = network.init_params(), images(1, 1)
+    with network.statistics_of_first(S):
+        one = network.apply(params, torch.cat([images(0, S), query]))[S]
+        other = network.apply(params, torch.cat([5 * images(3, S), query]))[S]
+    assert (one - other).norm() > 1e-2
+
+
+def test_the_choice_of_statistics_ends_with_its_context_and_after_an_error_too() -> None:
+    network, x = conv4(), torch.cat([images(0, S), images(1, Q)])
+    params = network.init_params()
+    before = network.apply(params, x)
+    with network.statistics_of_first(S):
+        assert not torch.equal(network.apply(params, x), before)
+    assert torch.equal(network.apply(params, x), before)
+    with pytest.raises(RuntimeError, match="boom"), network.statistics_of_first(S):
+        raise RuntimeError("boom")
+    assert torch.equal(network.apply(params, x), before)
+
+
+def test_mixes_examples_says_whether_rows_depend_on_each_other() -> None:
+    assert conv4().mixes_examples
+    assert not Network.of(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))).mixes_examples
+
+
+def test_the_wrapped_module_is_left_as_it_was() -> None:
+    module = nn.Sequential(nn.Conv2d(C, C, 3), norm_with_history(), nn.Dropout(0.5))
+    reference = copy.deepcopy(module)
+    network = Network.of(module)
+    params = network.init_params()
+    params["0.weight"].zero_()
+    network.apply({name: p + 1 for name, p in params.items()}, images(0, S))
+    network.to("cpu", training=False)
+    assert module.training
+    assert isinstance(module[1], nn.BatchNorm2d)
+    for name, value in reference.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value), name
+
+
+def test_apply_uses_the_given_parameters_and_leaves_its_own() -> None:
+    network, x = Network.of(nn.Linear(2, 1)), torch.ones(3, 2)
+    initial = network.init_params()
+    given = {"weight": torch.tensor([[2.0, 3.0]]), "bias": torch.tensor([1.0])}
+    assert network.apply(given, x).tolist() == [[6.0]] * 3
+    assert all(torch.equal(p, initial[n]) for n, p in network.init_params().items())
+
+
+def test_initial_parameters_are_trainable_copies_without_the_frozen_and_the_buffers() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    module[0].weight.requires_grad_(False)
+    module.register_buffer("scale", torch.ones(1))
+    network = Network.of(module)
+    params = network.init_params()
+    assert set(params) == {"0.bias", "1.weight", "1.bias"}
+    assert not any(p.requires_grad for p in params.values())
+    assert all(
+        p.data_ptr() != network.module.get_parameter(n).data_ptr() for n, p in params.items()
+    )
+
+
+def test_mode_switches_dropout_on_a_copy() -> None:
+    network, x = Network.of(nn.Dropout(0.5)), torch.ones(1000)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        assert (network.to("cpu", training=True).apply({}, x) == 0).any()
+    assert torch.equal(network.to("cpu", training=False).apply({}, x), x)
+    assert network.module.training
