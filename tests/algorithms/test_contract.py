@@ -1,0 +1,289 @@
+"""The contract of every registered algorithm, and what MAML's settings mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.algorithms.maml import Maml
+from dmeta.bilevel.estimators import ESTIMATORS, displacement, exact, first_order
+from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.solvers import recording, stop_gradient, unrolled
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Task
+from tests.bilevel.problems import Problem, draw_tasks, flat, network, problem
+
+KINDS: tuple[Kind, ...] = ("classification", "regression")
+SMALLEST = 1e-12
+
+
+def first_task(at: Problem) -> Task:
+    support, query = (Examples(part.x[0], part.y[0]) for part in at.tasks)
+    return Task(support, query)
+
+
+def sensible(algorithm: str) -> list[str]:
+    """Estimators that the algorithm does not refuse."""
+    at = problem("mlp", algorithm=algorithm)
+    kept = []
+    for gradient in ESTIMATORS:
+        try:
+            ESTIMATORS[gradient].make()(at.algorithm, at.params, first_task(at))
+        except ValueError:
+            continue
+        kept.append(gradient)
+    return kept
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_adapt_and_predict_are_pure(algorithm: str, model: str, kind: Kind) -> None:
+    at = problem(model, kind, algorithm)
+    task = first_task(at)
+    given = [*at.params.values(), *task.support, *task.query]
+    given += list(at.algorithm.network.module.state_dict().values())
+    before = [t.clone() for t in given]
+    random_state = torch.random.get_rng_state()
+
+    def predict() -> Tensor:
+        adapted = at.algorithm.adapt(at.params, task.support, unrolled, training=True)
+        out: Tensor = at.algorithm.predict(adapted, task.query.x)
+        return out
+
+    one, same = predict(), predict()
+    assert torch.equal(one, same)
+    assert one.shape == (5, 3)
+    assert all(torch.equal(t, was) for t, was in zip(given, before, strict=True))
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert dataclasses.is_dataclass(at.algorithm)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        at.algorithm.network = None
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_initial_meta_parameters_are_new_float_tensors_each_time(algorithm: str) -> None:
+    at = problem("mlp", algorithm=algorithm)
+    again = at.algorithm.init_meta_params()
+    assert list(again) == list(at.params)
+    for name, p in at.params.items():
+        assert p.is_floating_point()
+        assert torch.equal(p, again[name])
+        assert p.data_ptr() != again[name].data_ptr()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_adapts_from_a_single_support_example(
+    algorithm: str, model: str, kind: Kind, training: bool
+) -> None:
+    at = problem(model, kind, algorithm)
+    task = first_task(at)
+    alone = Examples(task.support.x[:1], task.support.y[:1])
+    adapted = at.algorithm.adapt(at.params, alone, unrolled, training=training)
+    out = at.algorithm.predict(adapted, task.query.x)
+    assert out.shape == (5, 3)
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_evaluation_learns_from_the_support_set(algorithm: str) -> None:
+    """The support loss falls, whatever the method: else it does not adapt."""
+    at = problem("mlp", "regression", algorithm)
+    support = first_task(at).support
+    path: list[Adapted] = []
+    final = at.algorithm.adapt(at.params, support, recording(path.append), training=False)
+    states = path or [final]
+    losses = [
+        float(at.algorithm.loss(at.algorithm.predict(s, support.x), support.y)) for s in states
+    ]
+    if path:
+        assert losses[-1] < losses[0]
+    else:
+        assert losses[-1] < float(support.y.square().mean())
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("algorithm", "gradient"), [(a, g) for a in ALGORITHMS for g in sensible(a)]
+)
+def test_meta_gradients_are_finite_and_not_all_zero(
+    algorithm: str, gradient: str, kind: Kind, plan: Any
+) -> None:
+    at = problem("conv4_strided", kind, algorithm)
+    estimator = ESTIMATORS[gradient].make()
+    result = block_gradient(plan, estimator, at.algorithm, at.params, at.tasks)
+    assert all(g.isfinite().all() for g in result.gradients.values())
+    assert flat(result.gradients).norm() > SMALLEST
+    assert result.losses.isfinite().all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_has_an_estimator(algorithm: str) -> None:
+    assert sensible(algorithm)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadOnly:
+    """Adapts one tensor of several: theta - theta' does not exist for the rest."""
+
+    maml: Maml
+
+    @property
+    def loss(self) -> Any:
+        return self.maml.loss
+
+    def adapt(self, meta_params: Params, support: Examples, solve: Any, *, training: bool) -> Any:
+        adapted = self.maml.adapt(meta_params, support, solve, training=training)
+        last = list(adapted)[-1]
+        return {last: adapted[last]}
+
+    def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
+        raise AssertionError("must be refused before it predicts")
+
+
+def test_displacement_is_refused_for_what_adapts_something_else() -> None:
+    at = problem("mlp")
+    message = (
+        "gradient=displacement must have an algorithm that adapts exactly its meta-parameters, "
+        "got HeadOnly; choose gradient=exact or first_order"
+    )
+    with pytest.raises(ValueError, match=message):
+        displacement(HeadOnly(at.algorithm), at.params, first_task(at))
+
+
+IMPOSSIBLE = [
+    ("inner_lr", 0.0, "must be > 0"),
+    ("inner_lr", -0.1, "must be > 0"),
+    ("inner_lr", float("nan"), "must be > 0"),
+    ("inner_steps", -1, "must be >= 0"),
+    ("eval_inner_steps", -1, "must be >= 0"),
+    ("inner_batch_size", 0, "must be >= 1 or null"),
+    ("eval_inner_batch_size", 0, "must be >= 1 or null"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "rule"), IMPOSSIBLE)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_impossible_settings_are_refused(algorithm: str, key: str, value: float, rule: str) -> None:
+    if key not in inspect.signature(ALGORITHMS[algorithm].make).parameters:
+        pytest.skip(f"{algorithm} has no {key}")
+    with pytest.raises(ValueError, match=f"algorithm.{key} {rule}, got {value}"):
+        problem("mlp", algorithm=algorithm, **{key: value})
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_evaluation_shows_a_state_before_and_after_every_inner_step(
+    algorithm: str, steps: int
+) -> None:
+    if "eval_inner_steps" not in inspect.signature(ALGORITHMS[algorithm].make).parameters:
+        pytest.skip(f"{algorithm} has no inner steps")
+    at = problem("mlp", algorithm=algorithm, eval_inner_steps=steps, inner_steps=2)
+    support = first_task(at).support
+    states: list[Adapted] = []
+    at.algorithm.adapt(at.params, support, recording(states.append), training=False)
+    assert len(states) == steps + 1
+    trained: list[Adapted] = []
+    at.algorithm.adapt(at.params, support, recording(trained.append), training=True)
+    assert len(trained) == 3
+    assert all(torch.equal(states[0][name], p) for name, p in at.params.items())
+
+
+@dataclasses.dataclass
+class Watching:
+    """A loss that remembers which rows it was shown (regression targets are row numbers)."""
+
+    rows: list[list[int]]
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        self.rows.append([int(row) for row in target[:, 0]])
+        return F.mse_loss(prediction, target)
+
+
+def rows_used(num_rows: int, *, training: bool, **options: Any) -> list[list[int]]:
+    made, shape = network("mlp", 1)
+    watch = Watching([])
+    learner = ALGORITHMS["maml"].make(network=made, loss=watch, **options)
+    x = torch.ones(num_rows, *shape, dtype=torch.float64)
+    y = torch.arange(num_rows, dtype=torch.float64)[:, None]
+    learner.adapt(learner.init_meta_params(), Examples(x, y), stop_gradient, training=training)
+    return watch.rows
+
+
+def test_mini_batches_are_consecutive_slices_that_go_round() -> None:
+    used = rows_used(5, training=True, inner_batch_size=2, inner_steps=6)
+    assert used == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4], [0, 1]]
+
+
+@pytest.mark.parametrize("size", [None, 5, 7])
+def test_without_mini_batches_every_step_takes_all_rows(size: int | None) -> None:
+    assert rows_used(5, training=True, inner_batch_size=size, inner_steps=2) == 2 * [
+        [0, 1, 2, 3, 4]
+    ]
+
+
+def test_training_and_evaluation_have_their_own_mini_batches() -> None:
+    options = {"inner_batch_size": 1, "eval_inner_batch_size": 3, "inner_steps": 1}
+    assert rows_used(4, training=True, **options) == [[0]]
+    assert rows_used(4, training=False, eval_inner_steps=2, **options) == [[0, 1, 2], [3, 0, 1]]
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+@pytest.mark.parametrize("estimator", [exact, first_order])
+def test_without_inner_steps_the_meta_loss_is_the_plain_query_loss(
+    estimator: Any, plan: Any
+) -> None:
+    """Joint pre-training: the gradient is that of the loss over all query examples."""
+    at = problem("conv4_strided", inner_steps=0)
+    result = block_gradient(plan, estimator, at.algorithm, at.params, at.tasks)
+    leaves = {name: p.clone().requires_grad_() for name, p in at.params.items()}
+    losses = torch.stack(
+        [
+            F.cross_entropy(at.algorithm.network.apply(leaves, x), y)
+            for x, y in zip(at.tasks.query.x, at.tasks.query.y, strict=True)
+        ]
+    )
+    losses.sum().backward()
+    torch.testing.assert_close(result.losses, losses.detach())
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(result.gradients[name], leaf.grad)
+
+
+def test_two_steps_of_maml_are_two_steps_of_gradient_descent() -> None:
+    at = problem("conv4", inner_steps=2, inner_lr=0.3)
+    task = first_task(at)
+    weights = {name: p.clone().requires_grad_() for name, p in at.params.items()}
+    for _ in range(2):
+        loss = F.cross_entropy(at.algorithm.network.apply(weights, task.support.x), task.support.y)
+        grads = torch.autograd.grad(loss, list(weights.values()))
+        weights = {
+            name: (w - 0.3 * g).detach().requires_grad_()
+            for (name, w), g in zip(weights.items(), grads, strict=True)
+        }
+    adapted = at.algorithm.adapt(at.params, task.support, unrolled, training=True)
+    for name, w in weights.items():
+        torch.testing.assert_close(adapted[name], w.detach())
+
+
+def test_the_maml_family_differs_in_its_settings_only() -> None:
+    """One class: what tells them apart is the estimator and the defaults in their configs."""
+    one, *others = (problem("mlp", algorithm=a) for a in ("maml", "fomaml", "reptile", "joint"))
+    for other in others:
+        assert type(one.algorithm) is type(other.algorithm) is Maml
+        assert torch.equal(flat(one.params), flat(other.params))
+
+
+def test_tasks_of_the_contract_differ_from_each_other() -> None:
+    tasks = draw_tasks("regression", (2,), seed=0)
+    assert not torch.equal(tasks.support.y[0], tasks.support.y[1])
+    assert not torch.equal(tasks.support.x[0], tasks.query.x[0, :1].expand_as(tasks.support.x[0]))
