@@ -1,0 +1,134 @@
+"""Registries: names, nearest names, and entries of other packages."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from dmeta import registry
+from dmeta.registry import Entry, Registry, nearest
+
+BUILT_IN = Entry(lambda: "built in", "comes with dmeta", "nowhere")
+THEIRS = Entry(lambda **options: options, "from another package", "elsewhere")
+
+
+class Package:
+    """A distribution whose entry points are given as (name, object)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **objects: Any) -> None:
+        self.asked: list[str] = []
+        self.points = []
+        for name, loaded in objects.items():
+            point = metadata.EntryPoint(name, f"theirs:{name}", "dmeta.things")
+            fake = type("FakePoint", (), {"name": name, "value": point.value})()
+            fake.load = lambda loaded=loaded: loaded
+            self.points.append(fake)
+        monkeypatch.setattr(metadata, "entry_points", self.entry_points)
+
+    def entry_points(self, *, group: str) -> list[Any]:
+        self.asked.append(group)
+        return self.points if group == "dmeta.things" else []
+
+
+def things() -> Registry[Any]:
+    return Registry("thing", {"first": BUILT_IN, "second": BUILT_IN})
+
+
+def test_it_is_a_mapping_from_names_to_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    Package(monkeypatch)
+    registered = things()
+    assert list(registered) == ["first", "second"]
+    assert len(registered) == 2
+    assert "first" in registered
+    assert "third" not in registered
+    assert registered["first"].make() == "built in"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("mamml", ["maml", "reptile"], " (did you mean 'maml'?)"),
+        ("reptil", ["maml", "reptile"], " (did you mean 'reptile'?)"),
+        ("xyz", ["maml", "reptile"], ""),
+        ("maml", [], ""),
+    ],
+)
+def test_nearest_names(name: str, known: list[str], said: str) -> None:
+    assert nearest(name, known) == said
+    assert nearest(name, iter(known)) == said
+
+
+def test_an_unknown_name_is_refused_with_all_names_and_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Package(monkeypatch)
+    with pytest.raises(ValueError, match="thing must be one of first, second, got 'frist'") as told:
+        things()["frist"]
+    assert str(told.value).endswith("(did you mean 'first'?)")
+    with pytest.raises(ValueError, match=r"got 'qqqq'$"):
+        things()["qqqq"]
+
+
+def test_an_unknown_name_is_not_taken_for_something_to_import(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Package(monkeypatch)
+    with pytest.raises(ValueError, match="must be one of"):
+        things()["os.system"]
+
+
+def test_entry_points_of_other_packages_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Package(monkeypatch, theirs=THEIRS)
+    registered = things()
+    assert package.asked == []
+    assert set(registered) == {"first", "second", "theirs"}
+    assert registered["theirs"] is THEIRS
+    assert registered["theirs"].make(size=3) == {"size": 3}
+    assert package.asked == ["dmeta.things"]
+
+
+def test_another_rooms_entry_points_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    Package(monkeypatch, theirs=THEIRS)
+    assert "theirs" not in Registry("model", {"first": BUILT_IN})
+
+
+@pytest.mark.parametrize("use", [list, len, lambda r: r["first"], lambda r: "first" in r])
+def test_an_entry_point_that_is_no_entry_is_refused(
+    monkeypatch: pytest.MonkeyPatch, use: Any
+) -> None:
+    Package(monkeypatch, theirs=lambda: "made")
+    with pytest.raises(TypeError, match=r"'theirs:theirs' in group dmeta.things .* function"):
+        use(things())
+
+
+def test_an_entry_point_may_not_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    Package(monkeypatch, other=THEIRS, first=THEIRS)
+    with pytest.raises(ValueError, match="must not take the name of the built-in thing 'first'"):
+        list(things())
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Registry._all keeps the half-filled _plugins of the first, failed look-up",
+)
+def test_a_refused_entry_point_is_refused_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    Package(monkeypatch, first=THEIRS)
+    registered = things()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="must not take the name"):
+            list(registered)
+
+
+@pytest.mark.parametrize("room", ["algorithms", "models", "tasks"])
+def test_the_rooms_own_registries_have_the_documented_groups(
+    room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = __import__(f"dmeta.{room}", fromlist=[room.upper()])
+    own: Registry[Any] = getattr(module, room.upper())
+    package = Package(monkeypatch)
+    monkeypatch.setattr(own, "_plugins", None)
+    assert list(own)
+    assert package.asked == [f"dmeta.{room}"]
+    assert isinstance(own, registry.Registry)
