@@ -1,0 +1,190 @@
+"""Imports point one way: `may import` below, read from the source without running it.
+
+bilevel, models <- algorithms, tasks, runtime <- training <- search <- commands <- cli
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import dmeta
+
+PACKAGE = Path(dmeta.__file__).parent
+
+# room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
+MAY_IMPORT: dict[str, set[str]] = {
+    "registry": set(),
+    "bilevel": {"registry"},
+    "models": {"registry"},
+    "algorithms": {"registry", "bilevel", "models"},
+    "tasks": {"registry", "bilevel"},
+    "runtime": {"registry"},
+    "training": {"registry", "bilevel", "models", "algorithms", "tasks", "runtime"},
+}
+MAY_IMPORT["search"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["commands"] = MAY_IMPORT["search"] | {"search", "front"}
+MAY_IMPORT["cli"] = MAY_IMPORT["commands"] | {"commands"}
+MAY_IMPORT["front"] = MAY_IMPORT["commands"] | {"commands", "cli"}
+
+# What training may see of the runtime: plain types, not who computes.
+RUNTIME_FOR_TRAINING = {"protocol", "options", "blocks"}
+
+# Library -> rooms that may import it, and rooms that may inside a function only.
+LIBRARIES: dict[str, tuple[set[str], set[str]]] = {
+    "ray": ({"runtime", "search", "commands"}, set()),
+    "hydra": ({"commands"}, {"cli"}),
+    "omegaconf": ({"commands"}, {"cli"}),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: its dotted name, where, and whether inside a function."""
+
+    target: str
+    line: int
+    lazy: bool
+
+
+def imports_of(source: str, module: str) -> Iterator[Import]:
+    """Every import in `source`, the text of the file of `module` (a package ends in __init__)."""
+
+    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            parent = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parent, *filter(None, [node.module])])
+            yield from (Import(f"{base}.{a.name}", node.lineno, lazy) for a in node.names)
+        if isinstance(node, ast.Call) and _is_import_call(node):
+            argument = node.args[0]
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                yield Import(argument.value, node.lineno, lazy)
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    yield from visit(ast.parse(source), False)
+
+
+def _is_import_call(node: ast.Call) -> bool:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return name in ("import_module", "__import__") and bool(node.args)
+
+
+def room_of(module: str) -> str:
+    """The room of a dotted name in the package: ``dmeta.tasks.source`` is in ``tasks``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "front"
+
+
+def violations(source: str, module: str) -> list[str]:
+    """What is wrong with the imports of one file, a line each."""
+    room, found = room_of(module), []
+    for seen in imports_of(source, module):
+        where = f"{module}:{seen.line} imports {seen.target}"
+        library = seen.target.partition(".")[0]
+        if library in LIBRARIES:
+            anywhere, inside = LIBRARIES[library]
+            if room not in anywhere and not (seen.lazy and room in inside):
+                found.append(f"{where}: {library} is for {sorted(anywhere)}")
+        if library != "dmeta":
+            continue
+        target = room_of(seen.target)
+        if target not in MAY_IMPORT[room] | {room}:
+            found.append(f"{where}: {room} may import {sorted(MAY_IMPORT[room])}")
+        elif (room, target) == ("training", "runtime") and (
+            [*seen.target.split("."), ""][2] not in RUNTIME_FOR_TRAINING
+        ):
+            found.append(f"{where}: training sees {sorted(RUNTIME_FOR_TRAINING)} of runtime")
+    return found
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("dmeta", *path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_one_way(path: Path) -> None:
+    assert violations(path.read_text(encoding="utf-8"), module_of(path)) == []
+
+
+def test_every_file_is_in_a_known_room() -> None:
+    known = set(MAY_IMPORT) - {"front"} | {"__init__", "__main__"}
+    assert {module_of(path).split(".")[1] for path in FILES} <= known
+    assert {"bilevel", "models", "algorithms", "tasks", "runtime", "training"} <= {
+        room_of(module_of(path)) for path in FILES
+    }
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """The front excepted: it holds the version, and hands out the commands when asked."""
+    for room in MAY_IMPORT.keys() - {"front"}:
+        for other in MAY_IMPORT[room] - {"front"}:
+            assert room not in MAY_IMPORT[other], (room, other)
+
+
+def test_the_checker_sees_the_imports_that_are_there() -> None:
+    """Were it blind, everything would pass."""
+    seen = {
+        (room_of(module_of(path)), room_of(found.target))
+        for path in FILES
+        for found in imports_of(path.read_text(encoding="utf-8"), module_of(path))
+        if found.target.startswith("dmeta.")
+    }
+    assert {
+        ("algorithms", "bilevel"),
+        ("training", "runtime"),
+        ("commands", "training"),
+        ("cli", "commands"),
+    } <= seen
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dmeta.bilevel.inner", "import dmeta.models"),
+        ("dmeta.models.mlp", "from dmeta.bilevel.types import Params"),
+        ("dmeta.algorithms.maml", "from dmeta.tasks.source import TaskSource"),
+        ("dmeta.tasks.sinusoid", "from dmeta import runtime"),
+        ("dmeta.tasks.sinusoid", "from ..algorithms import ALGORITHMS"),
+        ("dmeta.tasks.__init__", "from ..training import loop"),
+        ("dmeta.runtime.local", "def late():\n    from dmeta.training.work import TaskWork"),
+        ("dmeta.runtime.local", "if TYPE_CHECKING:\n    from dmeta.bilevel.flat import Layout"),
+        ("dmeta.training.loop", "from dmeta.runtime.ray_runtime import RayRuntime"),
+        ("dmeta.training.loop", "from dmeta.runtime import make_runtime"),
+        ("dmeta.training.loop", "import dmeta.runtime"),
+        ("dmeta.training.loop", "import ray"),
+        ("dmeta.training.config", "from hydra.core.config_store import ConfigStore"),
+        ("dmeta.training.config", "importlib.import_module('omegaconf')"),
+        ("dmeta.training.loop", "import dmeta"),
+        ("dmeta.cli", "from hydra.errors import HydraException"),
+        ("dmeta.search.space", "import dmeta.commands.train"),
+        ("dmeta.registry", "from dmeta.bilevel.types import Params"),
+    ],
+)
+def test_the_checker_catches_a_violation(module: str, source: str) -> None:
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dmeta.algorithms.maml", "from dmeta.bilevel.types import Params"),
+        ("dmeta.tasks.sinusoid", "from .source import TaskSource"),
+        ("dmeta.training.loop", "from dmeta.runtime import blocks"),
+        ("dmeta.runtime.actors", "import ray"),
+        ("dmeta.cli", "def told():\n    from hydra.errors import HydraException"),
+        ("dmeta.models.mlp", "import rayon, hydrants"),
+    ],
+)
+def test_the_checker_lets_the_rest_pass(module: str, source: str) -> None:
+    assert violations(source, module) == []
