@@ -23,7 +23,7 @@ MODELS: Registry[nn.Module] = Registry(
         ),
         "conv4_strided": Entry(
             conv4_strided,
-            "four blocks of strided 3x3 convolution, batch-norm, ReLU",
+            "four blocks of strided 3x3 convolution, batch-norm, ReLU; mean over pixels",
             "Finn et al. 2017, section 5.2",
         ),
     },
