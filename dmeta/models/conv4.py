@@ -3,10 +3,9 @@
 Vinyals et al. 2016 (arXiv:1606.04080), section 4.1; strided variant: Finn et al. 2017
 (arXiv:1703.03400), section 5.2.
 
-Differs from the papers' code: weights are initialised as torch does by default (Kaiming-uniform with
-a = sqrt 5) instead of Xavier-uniform with a standard normal last layer. Omniglot 5-way 1-shot MAML is
-at 93% on validation tasks after 400 steps with it, at 90% with Xavier and at 73% with the normal
-last layer.
+Differs from the papers' code: weights start as torch initialises them (Kaiming-uniform with a =
+sqrt 5), not Xavier-uniform with a standard normal last layer. After 400 steps of Omniglot 5-way
+1-shot MAML that gives 93% on validation tasks, Xavier 90%, with the normal last layer 73%.
 """
 
 from __future__ import annotations
