@@ -1,0 +1,292 @@
+"""The outer loop: plain torch.optim on one vector, each step once, and saved to the bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dmeta.bilevel.flat import Layout, sha256_of
+from dmeta.runtime.protocol import Vector
+from dmeta.training.checkpoint import CheckpointError, read_checkpoint
+from dmeta.training.config import OuterOptions
+from dmeta.training.outer import OuterLoop, OuterLoopFactory, learning_rate
+
+LAYOUT = Layout(("w", "b"), ((2, 3), (2,)))
+NUM_STEPS = 10
+OPTIMIZERS = [
+    OuterOptions("adam", lr=0.1),
+    OuterOptions("adam", lr=0.1, beta1=0.0, beta2=0.9, eps=1e-4, schedule="cosine"),
+    OuterOptions("sgd", lr=0.1),
+    OuterOptions("sgd", lr=0.1, momentum=0.9, schedule="linear", final_lr=0.01),
+]
+
+
+def normal(seed: int) -> Vector:
+    return np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32)
+
+
+def outer(options: OuterOptions | None = None, layout: Layout = LAYOUT) -> OuterLoop:
+    return OuterLoopFactory(
+        normal(0)[: layout.size], layout, options or OuterOptions("sgd", lr=1.0), NUM_STEPS
+    ).build()
+
+
+def blocks(step: int) -> list[Vector]:
+    """Two blocks' summed gradients, read-only as they come out of shared memory."""
+    found = [normal(100 + 2 * step), normal(101 + 2 * step)]
+    for gradient in found:
+        gradient.flags.writeable = False
+    return found
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=repr)
+def test_it_is_torch_optim_on_the_named_tensors(options: OuterOptions) -> None:
+    loop = outer(options)
+    named = {n: p.clone() for n, p in LAYOUT.unflatten(torch.tensor(normal(0))).items()}
+    reference: torch.optim.Optimizer
+    if options.name == "adam":
+        betas = (options.beta1, options.beta2)
+        reference = torch.optim.Adam(named.values(), lr=options.lr, betas=betas, eps=options.eps)
+    else:
+        reference = torch.optim.SGD(named.values(), lr=options.lr, momentum=options.momentum)
+    for step in range(NUM_STEPS):
+        lr = learning_rate(options, step, NUM_STEPS)
+        mean = LAYOUT.unflatten(torch.tensor(sum(blocks(step))) / 4)
+        for name, p in named.items():
+            p.grad = mean[name]
+        reference.param_groups[0]["lr"] = lr
+        reference.step()
+        report = loop.apply(step, blocks(step), num_tasks=4)
+        assert report.applied
+        assert report.lr == lr
+        assert report.step == step
+        assert report.gradient_norm == pytest.approx(float(LAYOUT.flatten(mean).norm()), rel=1e-6)
+    after = torch.tensor(loop.vector())
+    torch.testing.assert_close(after, LAYOUT.flatten(named), rtol=1e-6, atol=1e-7)
+    assert (after - torch.tensor(normal(0))).norm() > 0.01
+
+
+def test_blocks_are_added_in_their_order() -> None:
+    big, small = np.float32(2.0**24), np.float32(1.0)
+    orders = []
+    for parts in ([big, small, -big], [big, -big, small]):
+        loop = outer()
+        loop.apply(0, [np.full(LAYOUT.size, part, np.float32) for part in parts], num_tasks=1)
+        orders.append(loop.vector())
+    assert np.array_equal(orders[0], normal(0))  # 2^24 + 1 is 2^24 in float32
+    assert np.array_equal(orders[1], normal(0) - small)
+
+
+def test_the_gradients_and_the_initial_vector_are_only_read() -> None:
+    initial, given = normal(0), [normal(1), normal(2)]
+    loop = OuterLoopFactory(initial, LAYOUT, OuterOptions(clip_norm=0.1), NUM_STEPS).build()
+    loop.apply(0, given, num_tasks=2)
+    assert np.array_equal(initial, normal(0))
+    assert np.array_equal(given[0], normal(1))
+    assert np.array_equal(given[1], normal(2))
+
+
+def test_the_vector_it_gives_is_a_copy() -> None:
+    loop = outer()
+    held = loop.vector()
+    loop.apply(0, blocks(0), num_tasks=1)
+    assert np.array_equal(held, normal(0))
+    loop.vector()[:] = 7
+    assert not (loop.vector() == 7).any()
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=repr)
+def test_a_step_applied_twice_is_applied_once(options: OuterOptions) -> None:
+    loop, once = outer(options), outer(options)
+    for step in range(3):
+        report = loop.apply(step, blocks(step), num_tasks=2)
+        assert loop.apply(step, blocks(step + 50), num_tasks=2) == report
+        once.apply(step, blocks(step), num_tasks=2)
+    assert loop.digest() == once.digest()
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_step_out_of_turn_is_our_own_mistake(step: int) -> None:
+    loop = outer()
+    loop.apply(0, blocks(0), num_tasks=1)
+    loop.apply(1, blocks(1), num_tasks=1)
+    with pytest.raises(AssertionError, match=f"step {step} at version 2"):
+        loop.apply(step, blocks(step), num_tasks=1)
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=repr)
+def test_a_rejected_step_counts_and_moves_nothing(options: OuterOptions, tmp_path: Path) -> None:
+    loop = outer(options)
+    loop.apply(0, blocks(0), num_tasks=1)
+    before = loop.digest()
+    report = loop.apply(1, [], num_tasks=1)
+    assert not report.applied
+    assert math.isnan(report.gradient_norm)
+    assert report.lr == learning_rate(options, 1, NUM_STEPS)
+    assert loop.digest() == before
+    assert loop.apply(1, blocks(1), num_tasks=1) is report  # and it counts once, too
+    assert loop.digest() == before
+    assert read_checkpoint(loop.save(str(tmp_path), {})).step == 2
+    assert loop.apply(2, blocks(2), num_tasks=1).applied
+    assert loop.digest() != before
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "options", [*OPTIMIZERS, OuterOptions("adam", clip_value=1.0, clip_norm=1.0)], ids=repr
+)
+def test_a_gradient_that_is_not_finite_is_dropped_without_a_trace(
+    options: OuterOptions, bad: float
+) -> None:
+    loop, without = outer(options), outer(options)
+    poisoned = [blocks(1)[0].copy(), blocks(1)[1]]
+    poisoned[0][3] = bad
+    for server, gradients in ((loop, poisoned), (without, [])):
+        server.apply(0, blocks(0), num_tasks=1)
+        assert not server.apply(1, gradients, num_tasks=1).applied
+        server.apply(2, blocks(2), num_tasks=1)
+    assert loop.digest() == without.digest()
+    assert np.isfinite(loop.vector()).all()
+
+
+def moved(options: OuterOptions, gradient: Vector, num_tasks: int = 1) -> Vector:
+    """How far SGD with lr 1 goes: the gradient as it was after clipping."""
+    loop = outer(options)
+    report = loop.apply(0, [gradient], num_tasks)
+    assert report.gradient_norm == pytest.approx(float(np.linalg.norm(gradient)) / num_tasks)
+    result: Vector = normal(0) - loop.vector()
+    return result
+
+
+def sgd(**bounds: Any) -> OuterOptions:
+    return OuterOptions("sgd", lr=1.0, **bounds)
+
+
+def test_clip_value_bounds_every_element_of_the_mean() -> None:
+    gradient = np.array([4, -4, 1, -1, 0, 2, 3, -2], np.float32)
+    got = moved(sgd(clip_value=1.0), gradient, num_tasks=2)
+    np.testing.assert_allclose(got, [1, -1, 0.5, -0.5, 0, 1, 1, -1], atol=1e-6)
+
+
+def test_clip_norm_shortens_the_mean_to_the_bound_and_no_shorter_gradient() -> None:
+    gradient = np.array([3, 4, 0, 0, 0, 0, 0, 0], np.float32)
+    np.testing.assert_allclose(moved(sgd(clip_norm=1.0), gradient), gradient / 5, atol=1e-6)
+    np.testing.assert_allclose(moved(sgd(clip_norm=1.0), gradient, 10), gradient / 10, atol=1e-6)
+    np.testing.assert_allclose(moved(sgd(clip_norm=6.0), gradient), gradient, atol=1e-6)
+    zero = np.zeros(LAYOUT.size, np.float32)
+    assert not moved(sgd(clip_norm=1.0), zero).any()
+
+
+def test_clip_norm_comes_after_clip_value() -> None:
+    gradient = np.array([100, 1, 0, 0, 0, 0, 0, 0], np.float32)
+    got = moved(sgd(clip_value=1.0, clip_norm=1.0), gradient)
+    np.testing.assert_allclose(got[:2], [0.5**0.5, 0.5**0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
+        ("linear", [0.5, 0.4, 0.3, 0.2, 0.1, 0.1]),
+        ("cosine", [0.5, 0.1 + 0.2 * (1 + 0.5**0.5), 0.3, 0.1 + 0.2 * (1 - 0.5**0.5), 0.1, 0.1]),
+    ],
+)
+def test_schedules_go_from_lr_to_final_lr_and_stay(schedule: Any, rates: list[float]) -> None:
+    options = OuterOptions(lr=0.5, final_lr=0.1, schedule=schedule)
+    got = [learning_rate(options, step, 8) for step in (0, 2, 4, 6, 8, 12)]
+    assert got == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=repr)
+def test_saved_restored_and_continued_is_not_interrupted(
+    options: OuterOptions, at: int, tmp_path: Path
+) -> None:
+    whole = outer(options)
+    for step in range(7):
+        whole.apply(step, blocks(step), num_tasks=2)
+
+    first = outer(options)
+    for step in range(at):
+        first.apply(step, blocks(step), num_tasks=2)
+    saved = first.save(str(tmp_path), {"best": 1})
+    before = first.digest()
+    second = outer(options)
+    second.apply(0, blocks(77), num_tasks=1)  # what it was before is forgotten
+    second.restore(saved)
+    assert second.digest() == before
+    for step in range(at, 7):
+        second.apply(step, blocks(step), num_tasks=2)
+    assert second.digest() == whole.digest()
+    assert np.array_equal(second.vector(), whole.vector())
+
+
+def test_saving_does_not_disturb_what_follows(tmp_path: Path) -> None:
+    saved, plain = outer(OPTIMIZERS[0]), outer(OPTIMIZERS[0])
+    for step in range(4):
+        saved.save(str(tmp_path), {})
+        saved.apply(step, blocks(step), num_tasks=1)
+        plain.apply(step, blocks(step), num_tasks=1)
+    assert saved.digest() == plain.digest()
+
+
+def test_a_checkpoint_holds_the_parameters_by_name_the_optimiser_and_the_progress(
+    tmp_path: Path,
+) -> None:
+    loop = outer(OuterOptions("adam"))
+    loop.apply(0, blocks(0), num_tasks=1)
+    loaded = read_checkpoint(loop.save(str(tmp_path), {"best_step": 3}))
+    assert loaded.step == 1
+    assert loaded.progress == {"best_step": 3}
+    params = loaded.meta_params()
+    assert {name: tuple(p.shape) for name, p in params.items()} == {"w": (2, 3), "b": (2,)}
+    assert np.array_equal(LAYOUT.flatten(params).numpy(), loop.vector())
+    others = set(loaded.tensors) - {f"meta_params/{name}" for name in params}
+    assert others == {"optimizer/step", "optimizer/exp_avg", "optimizer/exp_avg_sq"}
+
+
+def test_the_digest_is_of_the_layout_and_the_vector() -> None:
+    loop = outer()
+    assert loop.digest() == sha256_of(LAYOUT, normal(0))
+    assert loop.digest() != outer(layout=Layout(("v", "b"), LAYOUT.shapes)).digest()
+
+
+OTHER_LAYOUTS = [
+    Layout(("w",), ((2, 3),)),
+    Layout(("w", "b"), ((3, 2), (2,))),
+    Layout(("w", "c"), ((2, 3), (2,))),
+]
+
+
+@pytest.mark.parametrize("layout", OTHER_LAYOUTS)
+def test_a_checkpoint_of_another_model_is_refused(layout: Layout, tmp_path: Path) -> None:
+    saved = outer().save(str(tmp_path), {})
+    other = outer(layout=layout)
+    before = other.digest()
+    with pytest.raises(ValueError, match="must have the layout"):
+        other.restore(saved)
+    assert other.digest() == before
+
+
+@pytest.mark.xfail(strict=True, reason="OuterLoop.restore lets the layout's ValueError through")
+def test_a_checkpoint_of_another_model_is_a_checkpoint_error_as_documented(tmp_path: Path) -> None:
+    saved = outer().save(str(tmp_path), {})
+    with pytest.raises(CheckpointError):
+        outer(layout=OTHER_LAYOUTS[0]).restore(saved)
+
+
+def test_a_damaged_checkpoint_leaves_the_loop_as_it_was(tmp_path: Path) -> None:
+    loop = outer()
+    saved = Path(loop.save(str(tmp_path), {}))
+    loop.apply(0, blocks(0), num_tasks=1)
+    before = loop.digest()
+    (saved / "state.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        loop.restore(str(saved))
+    assert loop.digest() == before
+    assert loop.apply(1, blocks(1), num_tasks=1).applied
