@@ -47,21 +47,23 @@ class Registry(Mapping[str, Entry[T]], Generic[T]):
 
     def _all(self) -> dict[str, Entry[T]]:
         if self._plugins is None:
-            self._plugins = {}
-            for point in metadata.entry_points(group=f"dmeta.{self.kind}s"):
-                entry: Any = point.load()
-                if not isinstance(entry, Entry):
-                    raise TypeError(
-                        f"entry point {point.value!r} in group dmeta.{self.kind}s must be a "
-                        f"dmeta.registry.Entry, got {type(entry).__name__}"
-                    )
-                if point.name in self._builtin:
-                    raise ValueError(
-                        f"entry point {point.value!r} must not take the name of the built-in "
-                        f"{self.kind} {point.name!r}; rename it"
-                    )
-                self._plugins[point.name] = entry
+            points = metadata.entry_points(group=f"dmeta.{self.kind}s")
+            self._plugins = {point.name: self._loaded(point) for point in points}
         return self._builtin | self._plugins
+
+    def _loaded(self, point: metadata.EntryPoint) -> Entry[T]:
+        entry: Any = point.load()
+        if not isinstance(entry, Entry):
+            raise TypeError(
+                f"entry point {point.value!r} in group dmeta.{self.kind}s must be a "
+                f"dmeta.registry.Entry, got {type(entry).__name__}"
+            )
+        if point.name in self._builtin:
+            raise ValueError(
+                f"entry point {point.value!r} must not take the name of the built-in "
+                f"{self.kind} {point.name!r}; rename it"
+            )
+        return entry
 
     def __getitem__(self, name: str) -> Entry[T]:
         """The entry called `name`.

@@ -109,10 +109,6 @@ def test_an_entry_point_may_not_take_a_built_in_name(monkeypatch: pytest.MonkeyP
         list(things())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Registry._all keeps the half-filled _plugins of the first, failed look-up",
-)
 def test_a_refused_entry_point_is_refused_again(monkeypatch: pytest.MonkeyPatch) -> None:
     Package(monkeypatch, first=THEIRS)
     registered = things()

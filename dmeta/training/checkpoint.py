@@ -1,7 +1,7 @@
 """Checkpoints: data only, complete or absent, checked when read.
 
 A checkpoint is a folder ``step-00001000`` of ``state.safetensors`` (meta-parameters by name and the
-optimiser's state) and ``checkpoint.json`` (step, progress, and size and SHA-256 of the former). It
+optimiser's state) and ``checkpoint.json`` (step, progress, size and SHA-256 of the former, and its own). It
 is written under another name, flushed, and renamed, so that a folder of the right name is whole.
 Knows no runtime: in a run the server calls `write_checkpoint`, the driver the rest.
 """
@@ -67,12 +67,13 @@ def write_checkpoint(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     state = safetensors.torch.save({k: t.contiguous().clone() for k, t in tensors.items()})
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "step": step,
         "progress": dict(progress),
         "files": {STATE: {"size_bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}},
     }
+    manifest["sha256"] = _digest(manifest)
     _write(aside / STATE, state)
     _write(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
     _flush_folder(aside)
@@ -92,6 +93,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     folder = Path(path)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest.pop("sha256") != _digest(manifest) or manifest["format"] != FORMAT:
+            raise ValueError(f"a SHA-256 or format that is not this file's ({FORMAT})")
         step, progress = int(manifest["step"]), dict(manifest["progress"])
         expected = manifest["files"][STATE]
         size_bytes, sha256 = int(expected["size_bytes"]), str(expected["sha256"])
@@ -101,7 +104,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"a checkpoint must have {STATE} and {MANIFEST}, got none at {error.filename}; "
             "use another checkpoint, or another run_dir"
         ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
             f"{folder / MANIFEST} must be a checkpoint's manifest, got {error!r}; it was altered "
             "or truncated: delete this checkpoint to go on from the one before"
@@ -127,8 +130,13 @@ def list_checkpoints(directory: str | Path) -> list[Path]:
 def prune_checkpoints(directory: str | Path, keep: int, best_step: int | None) -> None:
     """Delete all but the last `keep` checkpoints and the best one."""
     for path in list_checkpoints(directory)[:-keep]:
-        if path.name != f"step-{best_step or 0:08d}":
+        if best_step is None or path.name != f"step-{best_step:08d}":
             shutil.rmtree(path)
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a manifest's content, whatever its spacing."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

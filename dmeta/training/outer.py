@@ -18,7 +18,7 @@ import torch
 
 from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runtime.protocol import ApplyReport, Vector
-from dmeta.training.checkpoint import read_checkpoint, write_checkpoint
+from dmeta.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from dmeta.training.config import OuterOptions
 
 
@@ -114,8 +114,10 @@ class OuterLoop:
             CheckpointError: the checkpoint is damaged or of another model.
         """
         loaded = read_checkpoint(checkpoint)
-        params = loaded.meta_params()
-        self._vector = self._factory.layout.flatten(params).clone()
+        try:
+            self._vector = self._factory.layout.flatten(loaded.meta_params())
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint} must be of this run's model: {error}") from None
         self._optimizer = _optimizer(self._factory.options, self._vector)
         prefix = "optimizer/"
         state = {k.removeprefix(prefix): t for k, t in loaded.tensors.items() if prefix in k}

@@ -273,7 +273,6 @@ def test_a_checkpoint_of_another_model_is_refused(layout: Layout, tmp_path: Path
     assert other.digest() == before
 
 
-@pytest.mark.xfail(strict=True, reason="OuterLoop.restore lets the layout's ValueError through")
 def test_a_checkpoint_of_another_model_is_a_checkpoint_error_as_documented(tmp_path: Path) -> None:
     saved = outer().save(str(tmp_path), {})
     with pytest.raises(CheckpointError):
