@@ -127,3 +127,23 @@ def test_a_walk_does_not_change_its_start(solve: Any, optimizer: InnerOptimizer)
     begin = start()
     solve(problem_at(begin, optimizer))
     assert torch.equal(begin["w"], start()["w"])
+
+
+@pytest.mark.parametrize(
+    ("solve", "through_the_objective"),
+    [(unrolled, True), (stop_gradient, False), (recording(lambda _: None), False)],
+)
+def test_only_unrolled_differentiates_what_the_objective_closes_over(
+    solve: Any, through_the_objective: bool
+) -> None:
+    shift = torch.ones((), dtype=torch.float64, requires_grad=True)
+    closing = InnerProblem(
+        objective=lambda w, step: ((w["w"] - shift) ** 2).sum(),
+        start=start(requires_grad=True),
+        optimizer=InnerSGD(0.1),
+        num_steps=2,
+        finish=lambda w: w,
+    )
+    (got,) = torch.autograd.grad(solve(closing)["w"].sum(), shift, materialize_grads=True)
+    expected = 3 * (1 - (1 - 2 * 0.1) ** 2) if through_the_objective else 0.0
+    assert float(got) == pytest.approx(expected, abs=1e-12)
