@@ -1,8 +1,9 @@
 """Checkpoints: data only, complete or absent, checked when read.
 
 A checkpoint is a folder ``step-00001000`` of ``state.safetensors`` (meta-parameters by name and the
-optimiser's state) and ``checkpoint.json`` (step, progress, size and SHA-256 of the former, and its own). It
-is written under another name, flushed, and renamed, so that a folder of the right name is whole.
+optimiser's state) and ``checkpoint.json`` (step, progress, size and SHA-256 of the former, and its
+own SHA-256). It is written under another name, flushed, and renamed, so that a folder of the right
+name is whole.
 Knows no runtime: in a run the server calls `write_checkpoint`, the driver the rest.
 """
 
