@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if traceback:
             raise
-        _fail(*_told(error, verb, rest))
+        from dmeta.commands.errors import told
+
+        _fail(*told(error, verb, rest))
 
 
 def _run(verb: str, rest: list[str]) -> None:
@@ -78,20 +80,6 @@ def _run(verb: str, rest: list[str]) -> None:
         data_command(keys.get("root"))
     else:
         list_command()
-
-
-def _told(error: Exception, verb: str, rest: list[str]) -> tuple[str, int]:
-    """Message and exit code of an error."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        from dmeta.commands.errors import explain
-
-        return explain(error, verb, rest), 2
-    if isinstance(error, ValueError):
-        return str(error), 2
-    return f"{type(error).__name__}: {error}", 1
 
 
 def _completes(arguments: list[str]) -> bool:

@@ -37,8 +37,8 @@ RUNTIME_FOR_TRAINING = {"protocol", "options", "blocks"}
 # Library -> rooms that may import it, and rooms that may inside a function only.
 LIBRARIES: dict[str, tuple[set[str], set[str]]] = {
     "ray": ({"runtime", "search", "commands"}, set()),
-    "hydra": ({"commands"}, {"cli"}),
-    "omegaconf": ({"commands"}, {"cli"}),
+    "hydra": ({"commands"}, set()),
+    "omegaconf": ({"commands"}, set()),
 }
 
 
@@ -166,7 +166,7 @@ def test_the_checker_sees_the_imports_that_are_there() -> None:
         ("dmeta.training.config", "from hydra.core.config_store import ConfigStore"),
         ("dmeta.training.config", "importlib.import_module('omegaconf')"),
         ("dmeta.training.loop", "import dmeta"),
-        ("dmeta.cli", "from hydra.errors import HydraException"),
+        ("dmeta.cli", "def told():\n    from hydra.errors import HydraException"),
         ("dmeta.search.space", "import dmeta.commands.train"),
         ("dmeta.registry", "from dmeta.bilevel.types import Params"),
     ],
@@ -182,7 +182,6 @@ def test_the_checker_catches_a_violation(module: str, source: str) -> None:
         ("dmeta.tasks.sinusoid", "from .source import TaskSource"),
         ("dmeta.training.loop", "from dmeta.runtime import blocks"),
         ("dmeta.runtime.actors", "import ray"),
-        ("dmeta.cli", "def told():\n    from hydra.errors import HydraException"),
         ("dmeta.models.mlp", "import rayon, hydrants"),
     ],
 )

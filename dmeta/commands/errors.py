@@ -6,8 +6,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from dmeta.commands.hydra_app import compose, config_dir
 from dmeta.registry import nearest
+
+
+def told(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
+    """Message and exit code of an error: 2 for what the user gave, 1 for what happened."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error, verb, overrides), 2
+    if isinstance(error, ValueError):
+        return str(error), 2
+    return f"{type(error).__name__}: {error}", 1
 
 
 def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Hydra: composing settings for a verb, and running a verb as a Hydra application.
 
-The only module that imports Hydra.
+With `errors`, the only module that imports Hydra.
 """
 
 from __future__ import annotations

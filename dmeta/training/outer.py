@@ -120,7 +120,9 @@ class OuterLoop:
             raise CheckpointError(f"{checkpoint} must be of this run's model: {error}") from None
         self._optimizer = _optimizer(self._factory.options, self._vector)
         prefix = "optimizer/"
-        state = {k.removeprefix(prefix): t for k, t in loaded.tensors.items() if prefix in k}
+        state = {
+            k.removeprefix(prefix): t for k, t in loaded.tensors.items() if k.startswith(prefix)
+        }
         if state:
             self._optimizer.state[self._vector] = state
         self._version, self._last = loaded.step, None
