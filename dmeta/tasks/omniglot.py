@@ -13,10 +13,11 @@ Known: Braille/character01 has one drawing twice (drawers 3 and 19); kept, as ev
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
@@ -38,7 +39,9 @@ HOW_TO_GET = (
     "the data root (DMETA_DATA or task.root)"
 )
 
-SplitRule: TypeAlias = Literal["vinyals", "lake"]
+SplitRule: TypeAlias = Literal["finn", "vinyals", "lake"]
+
+FINN_TRAIN, FINN_VAL = 1100, 100
 
 VINYALS_VAL = frozenset(
     {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
@@ -67,8 +70,9 @@ def load_omniglot(
 
     Args:
         root: the data root; None means DMETA_DATA, else ./data.
-        split: ``vinyals``: 1028/172/423 characters, as in most few-shot papers; ``lake``: the
-            background alphabets for train (the last 5 by name for val), the evaluation
+        split: ``finn``: 1100/100/423 characters at random, alphabets mixed (MAML, Reptile);
+            ``vinyals``: 1028/172/423, whole alphabets held out (prototypical networks); ``lake``:
+            the background alphabets for train (the last 5 by name for val), the evaluation
             alphabets for test.
         rotations: each character turned by 0, 90, 180 and 270 degrees makes four classes, in
             every split.
@@ -89,8 +93,10 @@ def _load(
     root: Path, rule: SplitRule, *, rotations: bool, cache: bool, expected: Mapping[str, int]
 ) -> ImageClasses:
     """`load_omniglot`, given how many characters are `expected` in each part."""
-    if rule not in ("vinyals", "lake"):
-        raise ValueError(f"split must be 'vinyals' or 'lake', got {rule!r}; change task.split")
+    if rule not in get_args(SplitRule):
+        raise ValueError(
+            f"split must be 'finn', 'vinyals' or 'lake', got {rule!r}; change task.split"
+        )
     paths: dict[str, Path] = {}
     for part in expected:
         path = find_part(root, part)
@@ -116,13 +122,7 @@ def _load(
         decoded.images,
         decoded.class_names,
         decoded.starts,
-        _make_splits(
-            [
-                _vinyals_split(name) if rule == "vinyals" else _lake_split(name, background)
-                for name in decoded.class_names
-            ],
-            rotations,
-        ),
+        _make_splits(_split_of_each(rule, decoded.class_names, background), rotations),
     )
 
 
@@ -180,6 +180,35 @@ def _shrink(image: Image.Image) -> ByteArray:
     """Black strokes on white, any size -> [28, 28], strokes 255 on 0."""
     grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return 255 - np.asarray(grey, dtype=np.uint8)
+
+
+def _split_of_each(
+    rule: SplitRule, characters: Sequence[str], background: Sequence[str]
+) -> list[Split]:
+    """The split of each character; `background`: the background alphabets, sorted."""
+    if rule == "finn":
+        return _finn_splits(characters)
+    if rule == "vinyals":
+        return [_vinyals_split(name) for name in characters]
+    return [_lake_split(name, background) for name in characters]
+
+
+def _finn_splits(characters: Sequence[str]) -> list[Split]:
+    """Finn et al. 2017, section 5.2: 1,200 characters at random to train (their code validates on
+    100 of them), "irrespective of alphabet", the rest to test.
+
+    Theirs depends on the order in which a file system lists folders; this one is in the order of
+    the SHA-256 of the names.
+    """
+    order = sorted(characters, key=lambda name: hashlib.sha256(name.encode()).digest())
+    rank = {name: position for position, name in enumerate(order)}
+
+    def split_of(name: str) -> Split:
+        if rank[name] < FINN_TRAIN:
+            return "train"
+        return "val" if rank[name] < FINN_TRAIN + FINN_VAL else "test"
+
+    return [split_of(name) for name in characters]
 
 
 def _vinyals_split(character: str) -> Split:

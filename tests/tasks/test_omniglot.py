@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dmeta.tasks import omniglot
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.omniglot import _load, load_omniglot
+from dmeta.tasks.omniglot import _finn_splits, _load, load_omniglot
 from dmeta.tasks.source import SPLITS, EpisodeSize
 from dmeta.tasks.status import MissingDataError
 from tests.tasks.conftest import TINY_PARTS, real_data, zip_tree
@@ -91,8 +92,24 @@ def test_the_lake_split_tests_on_evaluation_and_validates_on_the_last_background
     assert alphabets["train"] == {"Braille", "Futurama"}
 
 
+def test_the_finn_split_mixes_alphabets_and_follows_from_the_names_alone() -> None:
+    names = [f"Alphabet{a:02d}/character{c:02d}" for a in range(50) for c in range(33)][:1623]
+    splits = _finn_splits(names)
+    assert [splits.count(s) for s in SPLITS] == [1100, 100, 423]
+    assert all("train" in splits[i : i + 33] for i in range(0, 1600, 33))
+    assert _finn_splits(names[::-1]) == splits[::-1]
+
+
+def test_the_finn_split_of_the_real_characters_does_not_change() -> None:
+    root = real_data("omniglot/images_background.zip")
+    source = load_omniglot(root=str(root), split="finn", rotations=False)
+    assert [len(source.splits[s]) for s in SPLITS] == [1100, 100, 423]
+    digest = hashlib.sha256("\n".join(source.split_class_names("test")).encode()).hexdigest()
+    assert digest[:16] == "5e6bcb9c069471c9"
+
+
 def test_an_unknown_split_rule_is_refused(omniglot_tree: Path) -> None:
-    with pytest.raises(ValueError, match=r"'vinyals' or 'lake', got 'ravi'; change task\.split"):
+    with pytest.raises(ValueError, match=r"'finn', 'vinyals' or 'lake', got 'ravi'; change task"):
         load(omniglot_tree, rule="ravi")
 
 
