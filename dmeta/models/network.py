@@ -47,13 +47,17 @@ class BatchStatisticsNorm(nn.Module):
                 f"batch statistics must be of more than one value per channel, got {list(x.shape)} "
                 "(rows, channels, ...); raise task.shots or lower model.blocks"
             )
-        variance, mean = torch.var_mean(rows, dim=dims, correction=0, keepdim=True)
+        # Two sums rather than var_mean, and the mean taken off first: a tenth of a step faster on a
+        # CPU, and nothing cancels.
+        centred = x - rows.mean(dims, keepdim=True)
+        variance = centred[: self.statistics_rows].square().mean(dims, keepdim=True)
         shape = [-1 if d == 1 else 1 for d in range(x.dim())]
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight.view(shape)
-        shift = -mean * scale if self.bias is None else self.bias.view(shape) - mean * scale
-        return torch.addcmul(shift, x, scale)
+        if self.bias is None:
+            return centred * scale
+        return torch.addcmul(self.bias.view(shape), centred, scale)
 
 
 def _with_batch_statistics(module: nn.Module) -> nn.Module:
