@@ -15,6 +15,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from dmeta.models.sizes import check_sizes
+
 
 def conv4(
     input_shape: tuple[int, ...], num_outputs: int, filters: int = 64, blocks: int = 4
@@ -30,7 +32,7 @@ def conv4(
         blocks: number of blocks.
 
     Raises:
-        ValueError: the input is not an image, or too small for so many blocks.
+        ValueError: the input is not an image, or too small for so many blocks; a size is below 1.
     """
     return _network(input_shape, num_outputs, filters, blocks, strided=False)
 
@@ -48,6 +50,7 @@ def conv4_strided(
 def _network(
     input_shape: tuple[int, ...], num_outputs: int, filters: int, blocks: int, *, strided: bool
 ) -> nn.Module:
+    check_sizes(filters=(filters, 1), blocks=(blocks, 1))
     name = "conv4_strided" if strided else "conv4"
     if len(input_shape) != 3:
         raise ValueError(

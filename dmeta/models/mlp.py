@@ -6,6 +6,8 @@ import math
 
 from torch import nn
 
+from dmeta.models.sizes import check_sizes
+
 
 def mlp(
     input_shape: tuple[int, ...], num_outputs: int, hidden: int = 40, num_layers: int = 2
@@ -16,8 +18,12 @@ def mlp(
         input_shape: of one example; flattened.
         num_outputs: width of the last layer.
         hidden: width of each hidden layer.
-        num_layers: number of hidden layers.
+        num_layers: number of hidden layers (0: a linear model).
+
+    Raises:
+        ValueError: a size is too small.
     """
+    check_sizes(hidden=(hidden, 1), num_layers=(num_layers, 0))
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(input_shape)
     for _ in range(num_layers):

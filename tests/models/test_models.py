@@ -121,3 +121,20 @@ def test_pooling_refuses_an_image_that_is_too_small_for_its_blocks() -> None:
     )
     with pytest.raises(ValueError, match=message):
         MODELS["conv4"].make(input_shape=(1, 16, 15), num_outputs=5, filters=2)
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "least"),
+    [
+        ("mlp", "hidden", 1),
+        ("mlp", "num_layers", 0),
+        ("conv4", "filters", 1),
+        ("conv4_strided", "blocks", 1),
+    ],
+)
+def test_a_size_that_makes_no_network_is_refused(model: str, option: str, least: int) -> None:
+    make(model, **{option: max(least, 1)})
+    with pytest.raises(
+        ValueError, match=rf"model\.{option} must be >= {least}, got {least - 1}; raise it"
+    ):
+        make(model, **{option: least - 1})
