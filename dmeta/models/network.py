@@ -49,15 +49,15 @@ class BatchStatisticsNorm(nn.Module):
             )
         # Two sums rather than var_mean, and the mean taken off first: a tenth of a step faster on a
         # CPU, and nothing cancels.
-        centred = x - rows.mean(dims, keepdim=True)
+        mean = rows.mean(dims, keepdim=True)
+        centred = x - mean
         variance = centred[: self.statistics_rows].square().mean(dims, keepdim=True)
         shape = [-1 if d == 1 else 1 for d in range(x.dim())]
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight.view(shape)
-        if self.bias is None:
-            return centred * scale
-        return torch.addcmul(self.bias.view(shape), centred, scale)
+        shift = mean.new_zeros(()) if self.bias is None else self.bias.view(shape)
+        return torch.addcmul(shift, centred, scale)
 
 
 def _with_batch_statistics(module: nn.Module) -> nn.Module:

@@ -194,11 +194,11 @@ def _split_of_each(
 
 
 def _finn_splits(characters: Sequence[str]) -> list[Split]:
-    """Finn et al. 2017, section 5.2: 1,200 characters at random to train (their code validates on
-    100 of them), "irrespective of alphabet", the rest to test.
+    """1,200 characters at random to train, "irrespective of alphabet", the rest to test.
 
-    Theirs depends on the order in which a file system lists folders; this one is in the order of
-    the SHA-256 of the names.
+    Finn et al. 2017, section 5.2; their code validates on 100 of the 1,200. Theirs depends on the
+    order in which a file system lists folders; this one is in the order of the SHA-256 of the
+    names.
     """
     order = sorted(characters, key=lambda name: hashlib.sha256(name.encode()).digest())
     rank = {name: position for position, name in enumerate(order)}
