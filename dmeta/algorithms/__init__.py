@@ -5,7 +5,9 @@ They know no data set, no runtime and no configuration system. A factory is call
 """
 
 from dmeta.algorithms.algorithm import Algorithm
+from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.maml import Maml
+from dmeta.algorithms.meta_sgd import meta_sgd
 from dmeta.registry import Entry, Registry
 
 ALGORITHMS: Registry[Algorithm] = Registry(
@@ -25,6 +27,21 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             Maml,
             "move the initial weights towards the adapted ones",
             "Nichol et al. 2018, arXiv:1803.02999",
+        ),
+        "anil": Entry(
+            anil,
+            "MAML whose inner loop moves the last layer alone",
+            "Raghu et al. 2020, arXiv:1909.09157",
+        ),
+        "body_only": Entry(
+            body_only,
+            "MAML whose inner loop leaves the last layer alone (BOIL)",
+            "Oh et al. 2021, arXiv:2008.08882",
+        ),
+        "meta_sgd": Entry(
+            meta_sgd,
+            "MAML with a meta-learned rate for every weight",
+            "Li et al. 2017, arXiv:1707.09835",
         ),
         "joint": Entry(
             Maml,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Params
+from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
 
 
@@ -35,16 +35,14 @@ class Algorithm(Protocol):
         """What is meta-learned, at its initial values: name -> float tensor."""
         ...
 
-    def adapt(
-        self, meta_params: Params, support: Examples, solve: Solver, *, training: bool
-    ) -> Adapted:
+    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
         """Learn one task from its support set.
 
         Args:
             meta_params: as from `init_meta_params`.
             support: x [S, *input_shape], y [S] or [S, *output_shape].
             solve: walks the inner problem, if the method has one.
-            training: whether the training or the evaluation settings (steps) apply.
+            stage: training or evaluation (their settings differ), how many classes.
         """
         ...
 

@@ -18,94 +18,59 @@ takes them in the same order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
+from dmeta.algorithms.inner_loop import RATE, InnerLoop
 from dmeta.bilevel.estimators import Loss
-from dmeta.bilevel.inner import InnerAdam, InnerOptimizer, InnerProblem, InnerSGD
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Params
+from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
 
 
 @dataclass(frozen=True)
 class Maml:
-    """Adapts every weight of the network.
+    """Adapts the network's weights, or those of them that the inner loop moves.
 
     Attributes:
         network: the model.
         loss: support and query loss.
-        inner_lr: inner step size.
-        inner_steps: inner steps in training (0: joint pre-training).
-        eval_inner_steps: inner steps at evaluation.
-        inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
-        inner_batch_size: support examples per inner step in training; None takes all of them.
-        eval_inner_batch_size: the same at evaluation.
+        inner: the inner loop.
     """
 
     network: Network
     loss: Loss
-    inner_lr: float = 0.01
-    inner_steps: int = 1
-    eval_inner_steps: int = 10
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
-    inner_batch_size: int | None = None
-    eval_inner_batch_size: int | None = None
+    inner: InnerLoop = InnerLoop()
 
     def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        if not self.inner_lr > 0:
-            raise ValueError(f"algorithm.inner_lr must be > 0, got {self.inner_lr}; raise it")
-        for key in ("inner_steps", "eval_inner_steps"):
-            if getattr(self, key) < 0:
-                raise ValueError(
-                    f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it"
-                )
-        for key in ("inner_batch_size", "eval_inner_batch_size"):
-            size = getattr(self, key)
-            if size is not None and size < 1:
-                raise ValueError(f"algorithm.{key} must be >= 1 or null, got {size}; raise it")
+        """Refuses names that the network does not have."""
+        self.inner.moved(self.network)
 
     def init_meta_params(self) -> Params:
-        """The network's initial weights."""
-        return self.network.init_params()
+        """The network's initial weights, and the inner rates if they are learned."""
+        weights = self.network.init_params()
+        start = {name: weights[name] for name in self.inner.moved(self.network)}
+        return weights | self.inner.init_rates(start)
 
-    def adapt(
-        self, meta_params: Params, support: Examples, solve: Solver, *, training: bool
-    ) -> Adapted:
-        """Weights after the inner steps: name -> tensor, the names of `meta_params`."""
-        batch_size = self.inner_batch_size if training else self.eval_inner_batch_size
+    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
+        """All weights after the inner steps: name -> tensor, the network's names."""
+        weights = {name: p for name, p in meta_params.items() if not name.startswith(RATE)}
+        start = {name: weights[name] for name in self.inner.moved(self.network)}
 
-        def objective(weights: Params, step: int) -> Tensor:
-            x, y = _mini_batch(support, batch_size, step)
-            return self.loss(self.network.apply(dict(weights), x), y)
+        def objective(moved: Params, examples: Examples) -> Tensor:
+            return self.loss(self.network.apply({**weights, **moved}, examples.x), examples.y)
 
         return solve(
-            InnerProblem(
+            self.inner.problem(
                 objective=objective,
-                start=meta_params,
-                optimizer=self._optimizer(),
-                num_steps=self.inner_steps if training else self.eval_inner_steps,
-                finish=lambda weights: weights,
+                start=start,
+                meta_params=meta_params,
+                support=support,
+                stage=stage,
+                finish=lambda moved: {**weights, **moved},
             )
         )
 
     def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
         """The network at the adapted weights."""
         return self.network.apply(adapted, x)
-
-    def _optimizer(self) -> InnerOptimizer:
-        return (
-            InnerAdam(self.inner_lr) if self.inner_optimizer == "adam" else InnerSGD(self.inner_lr)
-        )
-
-
-def _mini_batch(support: Examples, size: int | None, step: int) -> Examples:
-    """Rows step*size .. step*size + size - 1 of the support set, around its end if need be."""
-    num_rows = support.x.shape[0]
-    if size is None or size >= num_rows:
-        return support
-    rows = torch.arange(step * size, (step + 1) * size, device=support.x.device) % num_rows
-    return Examples(support.x[rows], support.y[rows])

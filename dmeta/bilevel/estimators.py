@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.solvers import Solver, stop_gradient, unrolled
-from dmeta.bilevel.types import Adapted, Examples, Params, Task
+from dmeta.bilevel.types import Adapted, Examples, Params, Stage, Task
 from dmeta.registry import Entry, Registry
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -32,9 +32,7 @@ class Differentiable(Protocol):
         """The query loss."""
         ...
 
-    def adapt(
-        self, meta_params: Params, support: Examples, solve: Solver, *, training: bool
-    ) -> Adapted:
+    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
         """Learn one task."""
         ...
 
@@ -58,33 +56,37 @@ class Surrogate:
     prediction: Tensor
 
 
-Estimator: TypeAlias = Callable[[Differentiable, Params, Task], Surrogate]
+Estimator: TypeAlias = Callable[[Differentiable, Params, Task, Stage], Surrogate]
 
 
 def _query_loss(
-    algorithm: Differentiable, meta_params: Params, task: Task, solve: Solver
+    algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage, solve: Solver
 ) -> Surrogate:
-    adapted = algorithm.adapt(meta_params, task.support, solve, training=True)
+    adapted = algorithm.adapt(meta_params, task.support, solve, stage)
     prediction = algorithm.predict(adapted, task.query.x)
     loss = algorithm.loss(prediction, task.query.y)
     return Surrogate(loss, loss.detach(), prediction.detach())
 
 
-def exact(algorithm: Differentiable, meta_params: Params, task: Task) -> Surrogate:
+def exact(algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage) -> Surrogate:
     """dL(theta'(theta))/dtheta through every inner step (Finn et al. 2017, eq. 1)."""
-    return _query_loss(algorithm, meta_params, task, unrolled)
+    return _query_loss(algorithm, meta_params, task, stage, unrolled)
 
 
-def first_order(algorithm: Differentiable, meta_params: Params, task: Task) -> Surrogate:
+def first_order(
+    algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+) -> Surrogate:
     """The same with inner gradients taken for constants (Nichol et al. 2018, eq. 7).
 
     For MAML this is dL/dtheta' at theta'. Meta-parameters that enter the inner step directly, such
     as learned rates, still get their first-order derivative.
     """
-    return _query_loss(algorithm, meta_params, task, stop_gradient)
+    return _query_loss(algorithm, meta_params, task, stage, stop_gradient)
 
 
-def displacement(algorithm: Differentiable, meta_params: Params, task: Task) -> Surrogate:
+def displacement(
+    algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+) -> Surrogate:
     """Theta - theta': Reptile (Nichol et al. 2018, algorithm 1).
 
     The query set is only looked at for the report.
@@ -93,8 +95,10 @@ def displacement(algorithm: Differentiable, meta_params: Params, task: Task) -> 
         ValueError: what the algorithm adapts is not the meta-parameters themselves.
     """
     still = {name: p.detach() for name, p in meta_params.items()}
-    adapted = algorithm.adapt(still, task.support, stop_gradient, training=True)
-    if not isinstance(adapted, Mapping) or adapted.keys() != meta_params.keys():
+    adapted = algorithm.adapt(still, task.support, stop_gradient, stage)
+    same_names = isinstance(adapted, Mapping) and adapted.keys() == still.keys()
+    # A part that is handed through is never learned; all of it is, where there is no inner step.
+    if not same_names or len({adapted[name] is p for name, p in still.items()}) > 1:
         raise ValueError(
             "gradient=displacement must have an algorithm that adapts exactly its meta-parameters, "
             f"got {type(algorithm).__name__}; choose gradient=exact or first_order"

@@ -17,6 +17,47 @@ from dmeta.bilevel.types import Adapted, Params
 State: TypeAlias = Any
 
 
+class Rates(Protocol):
+    """Step sizes."""
+
+    def __call__(self, name: str, step: int) -> float | torch.Tensor:
+        """That of one parameter at one step; a tensor broadcasts with the parameter."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConstantRate:
+    """The same step size for every parameter and step.
+
+    Attributes:
+        lr: the step size.
+    """
+
+    lr: float
+
+    def __call__(self, name: str, step: int) -> float:  # noqa: ARG002 - the protocol's signature
+        """The step size."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class LearnedRates:
+    """Step sizes that are tensors, and may be differentiated.
+
+    Attributes:
+        rates: name -> tensor.
+        per_step: whether the tensors' first axis is the step; its last row serves all later ones.
+    """
+
+    rates: Params
+    per_step: bool
+
+    def __call__(self, name: str, step: int) -> torch.Tensor:
+        """The parameter's tensor, or its row."""
+        rate = self.rates[name]
+        return rate[min(step, len(rate) - 1)] if self.per_step else rate
+
+
 class InnerOptimizer(Protocol):
     """A pure update rule: gradients and state in, parameters and state out."""
 
@@ -52,27 +93,54 @@ class InnerProblem:
 
 @dataclass(frozen=True)
 class InnerSGD:
-    """Gradient descent: w <- w - lr * g.
+    """Gradient descent: v <- momentum * v + g, w <- w - lr * v (torch.optim.SGD's convention).
 
     Attributes:
-        lr: step size, in units of w per unit of gradient.
+        rates: step sizes, in units of w per unit of gradient.
+        momentum: what remains of the last step's direction (0: none).
     """
 
-    lr: float
+    rates: Rates
+    momentum: float = 0.0
 
-    def init(self, params: Params) -> State:  # noqa: ARG002 - the protocol's signature
-        """No state."""
-        return None
+    def init(self, params: Params) -> State:
+        """Zero velocities; none without momentum."""
+        return {n: torch.zeros_like(p) for n, p in params.items()} if self.momentum else None
 
     def update(
-        self,
-        params: Params,
-        gradients: Params,
-        state: State,
-        step: int,  # noqa: ARG002
+        self, params: Params, gradients: Params, state: State, step: int
     ) -> tuple[Params, State]:
         """One step of gradient descent."""
-        return {name: p - self.lr * gradients[name] for name, p in params.items()}, state
+        if self.momentum:
+            state = gradients = {n: self.momentum * state[n] + g for n, g in gradients.items()}
+        return {n: p - self.rates(n, step) * gradients[n] for n, p in params.items()}, state
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Another rule, fed with gradients scaled down to a 2-norm of at most `max_norm`.
+
+    Attributes:
+        optimizer: the rule.
+        max_norm: bound on the norm over all tensors together.
+    """
+
+    optimizer: InnerOptimizer
+    max_norm: float
+
+    def init(self, params: Params) -> State:
+        """The rule's."""
+        return self.optimizer.init(params)
+
+    def update(
+        self, params: Params, gradients: Params, state: State, step: int
+    ) -> tuple[Params, State]:
+        """One step of the rule."""
+        squares = torch.stack([g.square().sum() for g in gradients.values()]).sum()
+        # The root of 0 has an infinite derivative; 0 gradients are not clipped anyway.
+        scale = self.max_norm * squares.clamp(min=self.max_norm**2).rsqrt()
+        scaled = {name: scale * g for name, g in gradients.items()}
+        return self.optimizer.update(params, scaled, state, step)
 
 
 @dataclass(frozen=True)
@@ -80,13 +148,13 @@ class InnerAdam:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1), from zero moments for every task.
 
     Attributes:
-        lr: step size, in units of w.
+        rates: step sizes, in units of w.
         beta1: decay of the first moment; 0 in Reptile (Nichol et al. 2018, section 6.1).
         beta2: decay of the second moment.
         eps: added to the root of the second moment.
     """
 
-    lr: float
+    rates: Rates
     beta1: float = 0.0
     beta2: float = 0.999
     eps: float = 1e-8
@@ -110,7 +178,7 @@ class InnerAdam:
         # finite where a weight has no gradient, and moves the root by at most eps elsewhere.
         moved = {
             n: p
-            - self.lr
+            - self.rates(n, step)
             * (first[n] / correct1)
             / ((second[n] / correct2 + self.eps**2).sqrt() + self.eps)
             for n, p in params.items()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.estimators import Differentiable, Estimator
-from dmeta.bilevel.types import Params, Task
+from dmeta.bilevel.types import Params, Stage, Task
 
 PlanName: TypeAlias = Literal["loop", "vmap"]
 Out = TypeVar("Out")
@@ -57,6 +57,7 @@ def block_gradient(
     algorithm: Differentiable,
     meta_params: Params,
     tasks: Task,
+    stage: Stage,
 ) -> BlockGradient:
     """Sum of the block's meta-gradients.
 
@@ -70,11 +71,12 @@ def block_gradient(
         algorithm: adapt, predict and loss.
         meta_params: name -> float tensor; gradients get the same names and shapes.
         tasks: T tasks, stacked.
+        stage: of all of them.
     """
     leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
 
     def surrogate(task: Task) -> tuple[Tensor, Tensor, Tensor]:
-        value = estimator(algorithm, leaves, task)
+        value = estimator(algorithm, leaves, task, stage)
         return value.scalar, value.loss, value.prediction
 
     if plan == "vmap":

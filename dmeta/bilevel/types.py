@@ -6,6 +6,7 @@ Letters: T tasks, S support examples, Q query examples, W ways (classes of one t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -36,3 +37,20 @@ class Task(NamedTuple):
 
     support: Examples
     query: Examples
+
+
+@dataclass(frozen=True)
+class Stage:
+    """When a task is learnt: what a method may take into account besides the task.
+
+    Attributes:
+        training: whether in meta-training (else at evaluation or in use).
+        ways: W, the classes of the task; 1 for regression.
+        step: outer steps taken so far in meta-training; 0 at evaluation.
+        inner_steps: inner steps to take instead of the method's own; None: the method's own.
+    """
+
+    training: bool
+    ways: int
+    step: int = 0
+    inner_steps: int | None = None

@@ -94,6 +94,17 @@ class Network:
         """Whether a prediction depends on the other rows of its batch (batch statistics)."""
         return bool(self._norms)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the trainable parameters, in the module's order."""
+        return tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
+
+    @property
+    def head(self) -> frozenset[str]:
+        """Names of the parameters of the last layer that has any."""
+        layer = self.names[-1].rpartition(".")[0]
+        return frozenset(name for name in self.names if name.rpartition(".")[0] == layer)
+
     def init_params(self) -> Params:
         """Name -> float tensor, the module's initial values, trainable parameters only."""
         return {

@@ -268,6 +268,9 @@ def checked(cls: type[T], values: Any, prefix: str) -> T:
 def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> dict[str, Any]:
     """The options of `choice`, checked against the keywords of the factory they go to.
 
+    A keyword that is a dataclass (an inner loop, say) is not an option itself: its fields are, and
+    they change the keyword's default.
+
     Args:
         make: the factory; keywords that a run itself provides (network, loss, shapes) are skipped.
         choice: name and options.
@@ -278,12 +281,30 @@ def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> di
     """
     target = make.__init__ if inspect.isclass(make) else make
     hints = typing.get_type_hints(target)
-    keywords = [name for name in inspect.signature(make).parameters if name not in PROVIDED]
-    _refuse_unknown(choice.options, keywords, prefix)
-    return {
-        key: _typed(value, hints.get(key, Any), f"{prefix}.{key}")
-        for key, value in choice.options.items()
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(make).parameters.items()
+        if name not in PROVIDED
     }
+    group_of = {
+        field.name: name
+        for name, default in defaults.items()
+        if dataclasses.is_dataclass(default)
+        for field in dataclasses.fields(default)
+    }
+    plain = [name for name, default in defaults.items() if not dataclasses.is_dataclass(default)]
+    _refuse_unknown(choice.options, [*plain, *group_of], prefix)
+    options: dict[str, Any] = {}
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in choice.options.items():
+        if key in group_of:
+            own = typing.get_type_hints(type(defaults[group_of[key]]))
+            changes.setdefault(group_of[key], {})[key] = _typed(value, own[key], f"{prefix}.{key}")
+        else:
+            options[key] = _typed(value, hints.get(key, Any), f"{prefix}.{key}")
+    for name, changed in changes.items():
+        options[name] = dataclasses.replace(defaults[name], **changed)
+    return options
 
 
 PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs"})

@@ -26,7 +26,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.solvers import recording
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import EpisodeSize, Split, TaskSource
 from dmeta.training.evaluation import Curve, Evaluation
@@ -215,16 +215,7 @@ def function_panels(
             f"{source.kind} with inputs of shape {source.input_shape}; choose task=sinusoid"
         )
     learner: Any = algorithm
-    if "eval_inner_steps" not in {field.name for field in dataclasses.fields(learner)}:
-        raise ValueError(
-            f"the algorithm must have eval_inner_steps, got {type(algorithm).__name__}; "
-            "choose one that adapts by gradient steps"
-        )
-    learner = dataclasses.replace(
-        learner,
-        eval_inner_steps=max(steps),
-        network=algorithm.network.to("cpu", training=False),
-    )
+    learner = dataclasses.replace(learner, network=algorithm.network.to("cpu", training=False))
     panels = []
     for slot in range(num_tasks):
         rng = task_rng(seed, Block(split, 0, 0, slot, 1), slot)
@@ -250,7 +241,13 @@ def _panel(
     path: list[Adapted] = []
     query = source.preprocess(torch.from_numpy(task.query_x[order]))
     with torch.no_grad():
-        learner.adapt(meta_params, support, recording(path.append), training=False)
+        stage = Stage(training=False, ways=size.ways, inner_steps=max(steps))
+        learner.adapt(meta_params, support, recording(path.append), stage)
+        if not path:
+            raise ValueError(
+                f"the algorithm must adapt by inner steps, got {type(learner).__name__}, which "
+                "has none; choose algorithm=maml"
+            )
         predictions = {_after(k): learner.predict(path[k], query)[:, 0].numpy() for k in steps}
     return FunctionPanel(
         title=f"{split} task {slot + 1}",

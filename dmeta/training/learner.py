@@ -5,7 +5,6 @@ Letters: S support examples, N examples to predict, W ways.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.solvers import recording
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 
 Array: TypeAlias = Tensor | npt.ArrayLike
 
@@ -111,14 +110,13 @@ class Learner:
             raise ValueError(
                 f"support_y must have {len(x)} rows, got {len(y)}; give one per example"
             )
-        algorithm: Any = self.algorithm
-        if inner_steps is not None:
-            algorithm = dataclasses.replace(algorithm, eval_inner_steps=inner_steps)
+        ways = int(y.max()) + 1 if self.kind == "classification" else 1
         support = Examples(x.to(device), y.to(device))
         with torch.no_grad():
             solve = recording(lambda _: None)
-            adapted = algorithm.adapt(self.meta_params, support, solve, training=False)
-        return AdaptedLearner(algorithm, adapted, support.x)
+            stage = Stage(training=False, ways=ways, inner_steps=inner_steps)
+            adapted = self.algorithm.adapt(self.meta_params, support, solve, stage)
+        return AdaptedLearner(self.algorithm, adapted, support.x)
 
 
 def _floats(x: Array) -> Tensor:

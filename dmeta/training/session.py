@@ -197,7 +197,8 @@ def draw_figures(
         runs["joint pre-training"] = (joint, run_dir / JOINT, other.test)
     evaluations = {title: evaluation for title, (_, _, evaluation) in runs.items()}
     figures.inner_step_curve(evaluations, folder / "inner_steps.png")
-    if source.kind == "regression" and source.input_shape == (1,):
+    has_steps = len(test.transductive.mean) > 1
+    if source.kind == "regression" and source.input_shape == (1,) and has_steps:
         panels = {title: _function_panels(*each) for title, each in runs.items()}
         figures.adapted_functions(panels, folder / "adapted_functions.png")
 

@@ -23,7 +23,7 @@ from dmeta.bilevel.estimators import Estimator, Loss
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient, for_each_task
 from dmeta.bilevel.solvers import recording
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Task
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
 
@@ -100,7 +100,12 @@ class TaskWork:
         tasks = self._draw(block, factory.seed, factory.training)
         with _seeded(factory.seed, block):
             result = block_gradient(
-                factory.plan, factory.estimator, self._training, self._params(vector), tasks
+                factory.plan,
+                factory.estimator,
+                self._training,
+                self._params(vector),
+                tasks,
+                Stage(training=True, ways=factory.training.ways, step=block.step),
             )
         gradient = factory.layout.flatten(result.gradients).cpu().numpy()
         metric = metric_of(factory.source.kind, result.predictions, tasks.query.y)
@@ -120,8 +125,10 @@ class TaskWork:
         tasks = self._draw(block, factory.eval_seed, factory.evaluation)
         params = self._params(vector)
 
+        stage = Stage(training=False, ways=factory.evaluation.ways)
+
         def scores(task: Task) -> dict[str, Tensor]:
-            return evaluate_task(self._evaluation, factory.source.kind, params, task)
+            return evaluate_task(self._evaluation, factory.source.kind, params, task, stage)
 
         with torch.no_grad(), _seeded(factory.eval_seed, block):
             out = for_each_task(factory.plan, scores, tasks)
@@ -152,7 +159,7 @@ class TaskWork:
 
 
 def evaluate_task(
-    algorithm: Algorithm, kind: Kind, meta_params: Params, task: Task
+    algorithm: Algorithm, kind: Kind, meta_params: Params, task: Task, stage: Stage
 ) -> dict[str, Tensor]:
     """The metric of one task after 0, 1, ..., K inner steps.
 
@@ -162,7 +169,7 @@ def evaluate_task(
         The same where the network has no batch statistics.
     """
     path: list[Adapted] = []
-    final = algorithm.adapt(meta_params, task.support, recording(path.append), training=False)
+    final = algorithm.adapt(meta_params, task.support, recording(path.append), stage)
     states = path or [final]
     together = torch.stack([algorithm.predict(state, task.query.x) for state in states])
     apart = together

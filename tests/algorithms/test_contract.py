@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
 import pytest
@@ -16,8 +15,18 @@ from dmeta.algorithms.maml import Maml
 from dmeta.bilevel.estimators import ESTIMATORS, displacement, exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import recording, stop_gradient, unrolled
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Task
-from tests.bilevel.problems import Problem, draw_tasks, flat, network, problem
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
+from tests.bilevel.problems import (
+    EVALUATION,
+    TRAINING,
+    Problem,
+    draw_tasks,
+    flat,
+    has_option,
+    make_algorithm,
+    network,
+    problem,
+)
 
 KINDS: tuple[Kind, ...] = ("classification", "regression")
 SMALLEST = 1e-12
@@ -34,7 +43,7 @@ def sensible(algorithm: str) -> list[str]:
     kept = []
     for gradient in ESTIMATORS:
         try:
-            ESTIMATORS[gradient].make()(at.algorithm, at.params, first_task(at))
+            ESTIMATORS[gradient].make()(at.algorithm, at.params, first_task(at), TRAINING)
         except ValueError:
             continue
         kept.append(gradient)
@@ -53,7 +62,7 @@ def test_adapt_and_predict_are_pure(algorithm: str, model: str, kind: Kind) -> N
     random_state = torch.random.get_rng_state()
 
     def predict() -> Tensor:
-        adapted = at.algorithm.adapt(at.params, task.support, unrolled, training=True)
+        adapted = at.algorithm.adapt(at.params, task.support, unrolled, TRAINING)
         out: Tensor = at.algorithm.predict(adapted, task.query.x)
         return out
 
@@ -78,17 +87,17 @@ def test_initial_meta_parameters_are_new_float_tensors_each_time(algorithm: str)
         assert p.data_ptr() != again[name].data_ptr()
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("stage", [TRAINING, EVALUATION])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_it_adapts_from_a_single_support_example(
-    algorithm: str, model: str, kind: Kind, training: bool
+    algorithm: str, model: str, kind: Kind, stage: Stage
 ) -> None:
     at = problem(model, kind, algorithm)
     task = first_task(at)
     alone = Examples(task.support.x[:1], task.support.y[:1])
-    adapted = at.algorithm.adapt(at.params, alone, unrolled, training=training)
+    adapted = at.algorithm.adapt(at.params, alone, unrolled, stage)
     out = at.algorithm.predict(adapted, task.query.x)
     assert out.shape == (5, 3)
     assert out.isfinite().all()
@@ -100,7 +109,7 @@ def test_evaluation_learns_from_the_support_set(algorithm: str) -> None:
     at = problem("mlp", "regression", algorithm)
     support = first_task(at).support
     path: list[Adapted] = []
-    final = at.algorithm.adapt(at.params, support, recording(path.append), training=False)
+    final = at.algorithm.adapt(at.params, support, recording(path.append), EVALUATION)
     states = path or [final]
     losses = [
         float(at.algorithm.loss(at.algorithm.predict(s, support.x), support.y)) for s in states
@@ -121,7 +130,7 @@ def test_meta_gradients_are_finite_and_not_all_zero(
 ) -> None:
     at = problem("conv4_strided", kind, algorithm)
     estimator = ESTIMATORS[gradient].make()
-    result = block_gradient(plan, estimator, at.algorithm, at.params, at.tasks)
+    result = block_gradient(plan, estimator, at.algorithm, at.params, at.tasks, TRAINING)
     assert all(g.isfinite().all() for g in result.gradients.values())
     assert flat(result.gradients).norm() > SMALLEST
     assert result.losses.isfinite().all()
@@ -142,8 +151,8 @@ class HeadOnly:
     def loss(self) -> Any:
         return self.maml.loss
 
-    def adapt(self, meta_params: Params, support: Examples, solve: Any, *, training: bool) -> Any:
-        adapted = self.maml.adapt(meta_params, support, solve, training=training)
+    def adapt(self, meta_params: Params, support: Examples, solve: Any, stage: Stage) -> Any:
+        adapted = self.maml.adapt(meta_params, support, solve, stage)
         last = list(adapted)[-1]
         return {last: adapted[last]}
 
@@ -158,7 +167,7 @@ def test_displacement_is_refused_for_what_adapts_something_else() -> None:
         "got HeadOnly; choose gradient=exact or first_order"
     )
     with pytest.raises(ValueError, match=message):
-        displacement(HeadOnly(at.algorithm), at.params, first_task(at))
+        displacement(HeadOnly(at.algorithm), at.params, first_task(at), TRAINING)
 
 
 IMPOSSIBLE = [
@@ -167,6 +176,9 @@ IMPOSSIBLE = [
     ("inner_lr", float("nan"), "must be > 0"),
     ("inner_steps", -1, "must be >= 0"),
     ("eval_inner_steps", -1, "must be >= 0"),
+    ("inner_momentum", 1.0, "must be >= 0 and < 1"),
+    ("inner_momentum", -0.5, "must be >= 0 and < 1"),
+    ("inner_clip_norm", 0.0, "must be > 0 or null"),
     ("inner_batch_size", 0, "must be >= 1 or null"),
     ("eval_inner_batch_size", 0, "must be >= 1 or null"),
 ]
@@ -175,7 +187,7 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize(("key", "value", "rule"), IMPOSSIBLE)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_impossible_settings_are_refused(algorithm: str, key: str, value: float, rule: str) -> None:
-    if key not in inspect.signature(ALGORITHMS[algorithm].make).parameters:
+    if not has_option(algorithm, key):
         pytest.skip(f"{algorithm} has no {key}")
     with pytest.raises(ValueError, match=f"algorithm.{key} {rule}, got {value}"):
         problem("mlp", algorithm=algorithm, **{key: value})
@@ -186,17 +198,17 @@ def test_impossible_settings_are_refused(algorithm: str, key: str, value: float,
 def test_evaluation_shows_a_state_before_and_after_every_inner_step(
     algorithm: str, steps: int
 ) -> None:
-    if "eval_inner_steps" not in inspect.signature(ALGORITHMS[algorithm].make).parameters:
+    if not has_option(algorithm, "eval_inner_steps"):
         pytest.skip(f"{algorithm} has no inner steps")
     at = problem("mlp", algorithm=algorithm, eval_inner_steps=steps, inner_steps=2)
     support = first_task(at).support
     states: list[Adapted] = []
-    at.algorithm.adapt(at.params, support, recording(states.append), training=False)
+    at.algorithm.adapt(at.params, support, recording(states.append), EVALUATION)
     assert len(states) == steps + 1
     trained: list[Adapted] = []
-    at.algorithm.adapt(at.params, support, recording(trained.append), training=True)
+    at.algorithm.adapt(at.params, support, recording(trained.append), TRAINING)
     assert len(trained) == 3
-    assert all(torch.equal(states[0][name], p) for name, p in at.params.items())
+    assert all(torch.equal(p, at.params[name]) for name, p in states[0].items())
 
 
 @dataclasses.dataclass
@@ -210,32 +222,30 @@ class Watching:
         return F.mse_loss(prediction, target)
 
 
-def rows_used(num_rows: int, *, training: bool, **options: Any) -> list[list[int]]:
+def rows_used(num_rows: int, stage: Stage, **options: Any) -> list[list[int]]:
     made, shape = network("mlp", 1)
     watch = Watching([])
-    learner = ALGORITHMS["maml"].make(network=made, loss=watch, **options)
+    learner = make_algorithm("maml", made, watch, **options)
     x = torch.ones(num_rows, *shape, dtype=torch.float64)
     y = torch.arange(num_rows, dtype=torch.float64)[:, None]
-    learner.adapt(learner.init_meta_params(), Examples(x, y), stop_gradient, training=training)
+    learner.adapt(learner.init_meta_params(), Examples(x, y), stop_gradient, stage)
     return watch.rows
 
 
 def test_mini_batches_are_consecutive_slices_that_go_round() -> None:
-    used = rows_used(5, training=True, inner_batch_size=2, inner_steps=6)
+    used = rows_used(5, TRAINING, inner_batch_size=2, inner_steps=6)
     assert used == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4], [0, 1]]
 
 
 @pytest.mark.parametrize("size", [None, 5, 7])
 def test_without_mini_batches_every_step_takes_all_rows(size: int | None) -> None:
-    assert rows_used(5, training=True, inner_batch_size=size, inner_steps=2) == 2 * [
-        [0, 1, 2, 3, 4]
-    ]
+    assert rows_used(5, TRAINING, inner_batch_size=size, inner_steps=2) == 2 * [[0, 1, 2, 3, 4]]
 
 
 def test_training_and_evaluation_have_their_own_mini_batches() -> None:
     options = {"inner_batch_size": 1, "eval_inner_batch_size": 3, "inner_steps": 1}
-    assert rows_used(4, training=True, **options) == [[0]]
-    assert rows_used(4, training=False, eval_inner_steps=2, **options) == [[0, 1, 2], [3, 0, 1]]
+    assert rows_used(4, TRAINING, **options) == [[0]]
+    assert rows_used(4, EVALUATION, eval_inner_steps=2, **options) == [[0, 1, 2], [3, 0, 1]]
 
 
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
@@ -245,7 +255,7 @@ def test_without_inner_steps_the_meta_loss_is_the_plain_query_loss(
 ) -> None:
     """Joint pre-training: the gradient is that of the loss over all query examples."""
     at = problem("conv4_strided", inner_steps=0)
-    result = block_gradient(plan, estimator, at.algorithm, at.params, at.tasks)
+    result = block_gradient(plan, estimator, at.algorithm, at.params, at.tasks, TRAINING)
     leaves = {name: p.clone().requires_grad_() for name, p in at.params.items()}
     losses = torch.stack(
         [
@@ -270,7 +280,7 @@ def test_two_steps_of_maml_are_two_steps_of_gradient_descent() -> None:
             name: (w - 0.3 * g).detach().requires_grad_()
             for (name, w), g in zip(weights.items(), grads, strict=True)
         }
-    adapted = at.algorithm.adapt(at.params, task.support, unrolled, training=True)
+    adapted = at.algorithm.adapt(at.params, task.support, unrolled, TRAINING)
     for name, w in weights.items():
         torch.testing.assert_close(adapted[name], w.detach())
 
@@ -287,3 +297,77 @@ def test_tasks_of_the_contract_differ_from_each_other() -> None:
     tasks = draw_tasks("regression", (2,), seed=0)
     assert not torch.equal(tasks.support.y[0], tasks.support.y[1])
     assert not torch.equal(tasks.support.x[0], tasks.query.x[0, :1].expand_as(tasks.support.x[0]))
+
+
+MOVED = [
+    ("all", ["1.weight", "1.bias", "3.weight", "3.bias", "5.weight", "5.bias"]),
+    ("head", ["5.weight", "5.bias"]),
+    ("body", ["1.weight", "1.bias", "3.weight", "3.bias"]),
+    (("*.bias", "3.*"), ["1.bias", "3.weight", "3.bias", "5.bias"]),
+]
+
+
+@pytest.mark.parametrize(("adapt", "moved"), MOVED)
+def test_the_inner_loop_moves_what_it_is_told_to(adapt: Any, moved: list[str]) -> None:
+    at = problem("mlp", adapt=adapt)
+    adapted = at.algorithm.adapt(at.params, first_task(at).support, stop_gradient, TRAINING)
+    assert [n for n, p in at.params.items() if not torch.equal(adapted[n], p)] == moved
+
+
+@pytest.mark.parametrize("algorithm", ["anil", "body_only"])
+def test_what_the_inner_loop_leaves_is_still_meta_learned(algorithm: str) -> None:
+    at = problem("mlp", algorithm=algorithm)
+    for estimator in (exact, first_order):
+        result = block_gradient("loop", estimator, at.algorithm, at.params, at.tasks, TRAINING)
+        assert all(g.norm() > SMALLEST for g in result.gradients.values())
+
+
+@pytest.mark.parametrize("algorithm", ["anil", "body_only", "meta_sgd"])
+def test_displacement_is_refused_where_a_part_would_never_be_learned(algorithm: str) -> None:
+    assert sensible(algorithm) == ["exact", "first_order"]
+
+
+def test_a_pattern_that_fits_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"algorithm\.adapt must be .*1\.weight.*, got 'haed\.\*'"):
+        problem("mlp", adapt=["haed.*"])
+    with pytest.raises(ValueError, match=r"algorithm\.adapt=body must leave a parameter to adapt"):
+        problem("mlp", adapt="body", model_options={"num_layers": 0})
+
+
+RATES = [("per_tensor", [()] * 6), ("per_tensor_and_step", [(3,)] * 6), ("per_element", None)]
+
+
+@pytest.mark.parametrize(("learned", "shapes"), RATES)
+def test_learned_rates_start_as_the_inner_lr_and_do_what_it_does(learned: str, shapes: Any) -> None:
+    fixed = problem("mlp", inner_lr=0.05, inner_steps=3, eval_inner_steps=5)
+    at = problem("mlp", inner_lr=0.05, inner_steps=3, eval_inner_steps=5, learn_inner_lr=learned)
+    rates = {n: p for n, p in at.params.items() if n.startswith("inner_lr/")}
+    assert [n.removeprefix("inner_lr/") for n in rates] == list(fixed.params)
+    assert [tuple(p.shape) for p in rates.values()] == (
+        shapes or [tuple(p.shape) for p in fixed.params.values()]
+    )
+    for stage in (TRAINING, EVALUATION):
+        support = first_task(at).support
+        want = fixed.algorithm.adapt(fixed.params, support, stop_gradient, stage)
+        got = at.algorithm.adapt(at.params, support, stop_gradient, stage)
+        assert all(torch.allclose(got[n], p, rtol=1e-14) for n, p in want.items())
+
+
+def test_a_step_may_be_clipped_and_have_momentum() -> None:
+    at = problem("mlp", inner_lr=1.0, inner_clip_norm=1e-3, inner_steps=1)
+    support = first_task(at).support
+    adapted = at.algorithm.adapt(at.params, support, stop_gradient, TRAINING)
+    assert torch.isclose((flat(adapted) - flat(at.params)).norm(), torch.tensor(1e-3).double())
+    loose = problem("mlp", inner_lr=1.0, inner_clip_norm=1e3, inner_steps=1)
+    plain = problem("mlp", inner_lr=1.0, inner_steps=1)
+    pair = [p.algorithm.adapt(p.params, support, stop_gradient, TRAINING) for p in (loose, plain)]
+    assert torch.allclose(flat(pair[0]), flat(pair[1]), rtol=1e-14)
+    heavy = problem("mlp", inner_momentum=0.9, inner_steps=3)
+    light = problem("mlp", inner_steps=3)
+    moves = [
+        (
+            flat(p.algorithm.adapt(p.params, support, stop_gradient, TRAINING)) - flat(p.params)
+        ).norm()
+        for p in (heavy, light)
+    ]
+    assert moves[0] > 1.5 * moves[1]

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.bilevel.types import Examples, Kind, Params, Task
+from dmeta.bilevel.types import Examples, Kind, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
+from dmeta.training.config import Choice, checked_options
 
 # Smallest sensible size of every registered model: options, input shape. A model that is not named
 # here is made with its defaults on images of 32 pixels a side.
@@ -25,6 +26,8 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "conv4": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
     "conv4_strided": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
 }
+TRAINING = Stage(training=True, ways=3)
+EVALUATION = Stage(training=False, ways=3)
 UNKNOWN: tuple[dict[str, Any], tuple[int, ...]] = ({}, (3, 32, 32))
 
 
@@ -47,6 +50,22 @@ def network(
         torch.manual_seed(seed)
         module = MODELS[model].make(input_shape=shape, num_outputs=num_outputs, **(own | options))
     return Network.of(module.double()), shape
+
+
+def make_algorithm(name: str, made: Network, loss: Any, **options: Any) -> Any:
+    """A registered algorithm with options as in a config."""
+    make = ALGORITHMS[name].make
+    checked = checked_options(make, Choice(name, options), "algorithm")
+    return make(network=made, loss=loss, **checked)
+
+
+def has_option(algorithm: str, key: str) -> bool:
+    """Whether a config may set ``algorithm.<key>`` for the algorithm."""
+    try:
+        checked_options(ALGORITHMS[algorithm].make, Choice(algorithm, {key: 1}), "algorithm")
+    except ValueError as error:
+        return "unknown key" not in str(error)
+    return True
 
 
 def draw_tasks(
@@ -77,7 +96,7 @@ def problem(
     """A registered algorithm on a small registered model, with T = 2 tasks."""
     made, shape = network(model, 3, seed, **(model_options or {}))
     loss = F.cross_entropy if kind == "classification" else F.mse_loss
-    learner = ALGORITHMS[algorithm].make(network=made, loss=loss, **options)
+    learner = make_algorithm(algorithm, made, loss, **options)
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))
 
 

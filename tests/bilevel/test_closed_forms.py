@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.estimators import displacement, exact, first_order
-from dmeta.bilevel.inner import InnerProblem, InnerSGD
+from dmeta.bilevel.inner import ConstantRate, InnerProblem, InnerSGD
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Params, Task
+from dmeta.bilevel.types import Adapted, Examples, Params, Stage, Task
+from tests.bilevel.problems import TRAINING
 
 P, T = 4, 3
 BOUND = 1e-12
@@ -39,15 +40,13 @@ class Quadratic:
         away = prediction[:, -1] - target
         return away @ prediction[:, :-1] @ away / 2
 
-    def adapt(
-        self, meta_params: Params, support: Examples, solve: Solver, *, training: bool
-    ) -> Adapted:
+    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
         lr = meta_params["lr"] if self.learned_lr else self.lr
         return solve(
             InnerProblem(
                 objective=lambda w, step: self.loss(self.predict(w, support.x), support.y),
                 start={"w": meta_params["w"]},
-                optimizer=InnerSGD(lr),  # type: ignore[arg-type]
+                optimizer=InnerSGD(ConstantRate(lr)),
                 num_steps=self.num_steps,
                 finish=lambda w: w,
             )
@@ -94,7 +93,7 @@ def adapted_by_hand(t: int, steps: int) -> tuple[Tensor, Tensor]:
 
 def got(estimator: object, steps: int, plan: str, tasks: Task = TASKS) -> Tensor:
     algorithm = Quadratic(LR, steps)
-    return block_gradient(plan, estimator, algorithm, {"w": THETA}, tasks).gradients["w"]
+    return block_gradient(plan, estimator, algorithm, {"w": THETA}, tasks, TRAINING).gradients["w"]
 
 
 def assert_close(value: Tensor, expected: Tensor) -> None:
@@ -157,7 +156,9 @@ def test_a_block_is_the_sum_of_its_tasks(estimator: object, plan: str) -> None:
 @pytest.mark.parametrize("estimator", [exact, first_order, displacement])
 def test_the_plans_agree_on_gradients_losses_and_predictions(estimator: object) -> None:
     algorithm = Quadratic(LR, 3)
-    loop, vmap = (block_gradient(plan, estimator, algorithm, {"w": THETA}, TASKS) for plan in PLANS)
+    loop, vmap = (
+        block_gradient(plan, estimator, algorithm, {"w": THETA}, TASKS, TRAINING) for plan in PLANS
+    )
     assert_close(vmap.gradients["w"], loop.gradients["w"])
     assert_close(vmap.losses, loop.losses)
     assert_close(vmap.predictions, loop.predictions)
@@ -176,7 +177,7 @@ def test_a_learned_rate_gets_its_derivative_from_both_exact_and_first_order(plan
 
     def rate(estimator: object, steps: int) -> Tensor:
         algorithm = Quadratic(LR, steps, learned_lr=True)
-        return block_gradient(plan, estimator, algorithm, params, TASKS).gradients["lr"]
+        return block_gradient(plan, estimator, algorithm, params, TASKS, TRAINING).gradients["lr"]
 
     expected = torch.zeros((), dtype=torch.float64)
     for t in range(T):

@@ -17,7 +17,7 @@ from dmeta.bilevel.estimators import exact, first_order
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import unrolled
-from tests.bilevel.problems import Problem, flat, problem, relative_error
+from tests.bilevel.problems import TRAINING, Problem, flat, problem, relative_error
 
 BOUND = 1e-6
 H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
@@ -26,6 +26,15 @@ STEPS = (1, 3, 5)
 
 # name -> (model, kind, seed, options of the algorithm, options of the model, every coordinate?)
 CASES = {
+    "mlp, ANIL": ("mlp", "regression", 0, {"adapt": "head"}, {}, True),
+    "mlp, body only": ("mlp", "regression", 0, {"adapt": "body"}, {}, True),
+    "mlp, Meta-SGD": ("mlp", "regression", 0, {"learn_inner_lr": "per_element"}, {}, True),
+    "mlp, a rate per tensor and step": (
+        "mlp", "regression", 0, {"learn_inner_lr": "per_tensor_and_step"}, {}, True,
+    ),
+    "mlp, momentum and clipping": (
+        "mlp", "regression", 0, {"inner_momentum": 0.9, "inner_clip_norm": 0.5}, {}, True,
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}, True),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}, True),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}, True),
@@ -85,7 +94,7 @@ def finite_differences(name: str, steps: int) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)
         for i in range(at.tasks.support.x.shape[0]):
             support, query = (type(part)(*(t[i] for t in part)) for part in at.tasks)
-            adapted = at.algorithm.adapt(layout.unflatten(vector), support, unrolled, training=True)
+            adapted = at.algorithm.adapt(layout.unflatten(vector), support, unrolled, TRAINING)
             total = total + at.algorithm.loss(at.algorithm.predict(adapted, query.x), query.y)
         return total
 
@@ -114,7 +123,9 @@ def test_the_exact_meta_gradient_is_that_of_finite_differences(
 ) -> None:
     at = case(name, steps)
     expected = finite_differences(name, steps)
-    gradient = flat(block_gradient(plan, exact, at.algorithm, at.params, at.tasks).gradients)
+    gradient = flat(
+        block_gradient(plan, exact, at.algorithm, at.params, at.tasks, TRAINING).gradients
+    )
     error = relative_error(directions(name, gradient.numel()) @ gradient, expected)
     table.append((name, steps, plan, len(expected), error))
     assert expected.norm() > 0.01
@@ -131,7 +142,11 @@ def test_the_first_order_meta_gradient_is_another_one_from_the_first_step_on(
     for steps in (0, *STEPS):
         at = case(name, steps)
         got = [
-            flat(block_gradient(plan, estimator, at.algorithm, at.params, at.tasks).gradients)
+            flat(
+                block_gradient(
+                    plan, estimator, at.algorithm, at.params, at.tasks, TRAINING
+                ).gradients
+            )
             for estimator in (first_order, exact)
         ]
         distance[steps] = relative_error(*got)
@@ -156,7 +171,7 @@ def test_inner_adam_is_differentiable_where_a_weight_has_no_gradient(
         return at.algorithm.loss(at.algorithm.network.apply(w, x), y)
 
     assert not torch.func.grad(support_loss)(params)[first][0].any()
-    gradients = block_gradient(plan, exact, at.algorithm, params, tasks).gradients
+    gradients = block_gradient(plan, exact, at.algorithm, params, tasks, TRAINING).gradients
     assert all(g.isfinite().all() for g in gradients.values())
     assert flat(gradients).norm() > 0.01
     assert not gradients[first][0].any()

@@ -13,7 +13,7 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, block_gradient, for_each_task
 from dmeta.bilevel.types import Task
 from dmeta.models import MODELS
-from tests.bilevel.problems import Problem, flat, problem, relative_error
+from tests.bilevel.problems import TRAINING, Problem, flat, problem, relative_error
 
 CASES = list(itertools.product(ALGORITHMS, MODELS, ESTIMATORS))
 PLANS = ("loop", "vmap")
@@ -23,7 +23,7 @@ def run(at: Problem, gradient: str, plan: str) -> BlockGradient:
     """Skips an estimator that the algorithm refuses (which ones: tests/algorithms)."""
     estimator = ESTIMATORS[gradient].make()
     try:
-        return block_gradient(plan, estimator, at.algorithm, at.params, at.tasks)
+        return block_gradient(plan, estimator, at.algorithm, at.params, at.tasks, TRAINING)
     except ValueError as refused:
         if "gradient=displacement must have" not in str(refused):
             raise
@@ -74,7 +74,9 @@ def test_a_block_changes_nothing_it_was_given_and_leaves_no_graph(
 def test_meta_parameters_that_require_a_gradient_are_only_read(plan: str) -> None:
     at = problem("mlp")
     leaves = {name: p.clone().requires_grad_() for name, p in at.params.items()}
-    result = block_gradient(plan, ESTIMATORS["exact"].make(), at.algorithm, leaves, at.tasks)
+    result = block_gradient(
+        plan, ESTIMATORS["exact"].make(), at.algorithm, leaves, at.tasks, TRAINING
+    )
     assert all(p.grad is None for p in leaves.values())
     assert not any(g.requires_grad for g in result.gradients.values())
     assert torch.equal(flat(result.gradients), flat(run(at, "exact", plan).gradients))
@@ -95,7 +97,7 @@ def test_an_unused_meta_parameter_has_gradient_zero(plan: str) -> None:
             used = {name: p for name, p in params.items() if name != "unused"}
             return at.algorithm.adapt(used, *args, **keys)
 
-    gradients = block_gradient(plan, estimator, Ignoring(), dead, at.tasks).gradients
+    gradients = block_gradient(plan, estimator, Ignoring(), dead, at.tasks, TRAINING).gradients
     assert not gradients.pop("unused").any()
     assert torch.equal(flat(gradients), flat(run(at, "first_order", plan).gradients))
 

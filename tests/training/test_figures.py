@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from dmeta.algorithms.inner_loop import InnerLoop
 from dmeta.algorithms.maml import Maml
 from dmeta.models.mlp import mlp
 from dmeta.models.network import Network
@@ -55,7 +56,7 @@ def _maml() -> Maml:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network.of(mlp((1,), 1))
-    return Maml(network, F.mse_loss, inner_lr=0.01, eval_inner_steps=3)
+    return Maml(network, F.mse_loss, InnerLoop(inner_lr=0.01, eval_inner_steps=3))
 
 
 def _panels(steps: tuple[int, ...] = (0, 1, 10), num_tasks: int = 2) -> list[figures.FunctionPanel]:
@@ -157,7 +158,7 @@ def test_function_panels_show_the_learner_before_and_after_adaptation() -> None:
 
 
 def test_function_panels_agree_with_the_evaluation_of_the_same_tasks() -> None:
-    from dmeta.bilevel.types import Examples, Task
+    from dmeta.bilevel.types import Examples, Stage, Task
     from dmeta.runtime.protocol import Block
     from dmeta.training.work import task_rng
 
@@ -167,7 +168,8 @@ def test_function_panels_agree_with_the_evaluation_of_the_same_tasks() -> None:
     )
     tensors = [torch.from_numpy(np.asarray(part)) for part in drawn]
     task = Task(Examples(tensors[0], tensors[1]), Examples(tensors[2], tensors[3]))
-    scores = evaluate_task(maml, "regression", maml.init_meta_params(), task)["transductive"]
+    stage = Stage(training=False, ways=1)
+    scores = evaluate_task(maml, "regression", maml.init_meta_params(), task, stage)["transductive"]
     errors = [float(np.mean((y - panel.truth) ** 2)) for y in panel.predictions.values()]
     np.testing.assert_allclose(errors, scores.detach()[[0, 3]].numpy(), rtol=1e-4)
 

@@ -1,0 +1,210 @@
+"""The inner loop that every gradient-based method has: its settings, and the problem they make.
+
+A method says what is minimised and from where; this says how: which parameters move, by which
+rule, how far, on which examples, and whether the rates are meta-learned too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from dmeta.bilevel.inner import (
+    Clipped,
+    ConstantRate,
+    InnerAdam,
+    InnerOptimizer,
+    InnerProblem,
+    InnerSGD,
+    LearnedRates,
+    Rates,
+)
+from dmeta.bilevel.types import Adapted, Examples, Params, Stage
+from dmeta.models.network import Network
+
+RATE = "inner_lr/"
+"""Prefix of the meta-parameters that are learned rates."""
+
+Learned: TypeAlias = Literal["per_tensor", "per_tensor_and_step", "per_element"]
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Settings of an inner loop; each is a key of ``algorithm`` in a config.
+
+    Attributes:
+        inner_lr: step size; the initial value of learned rates.
+        inner_steps: steps in training.
+        eval_inner_steps: steps at evaluation.
+        inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
+        inner_momentum: of ``sgd`` (0: none).
+        inner_clip_norm: bound on the 2-norm of a step's gradient over all tensors; None: no bound.
+        inner_batch_size: support examples per step in training; None takes all of them.
+        eval_inner_batch_size: the same at evaluation.
+        adapt: parameters that the inner loop moves: ``all``, the ``head`` (the network's last layer
+            with parameters), the ``body`` (the others), or patterns of names such as
+            ``[block4.*, head.*]``.
+        learn_inner_lr: meta-learn the rates, one ``per_tensor``, one ``per_tensor_and_step``
+            (evaluation repeats the last) or one ``per_element``; None: they stay `inner_lr`.
+    """
+
+    inner_lr: float = 0.01
+    inner_steps: int = 1
+    eval_inner_steps: int = 10
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    inner_momentum: float = 0.0
+    inner_clip_norm: float | None = None
+    inner_batch_size: int | None = None
+    eval_inner_batch_size: int | None = None
+    adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
+    learn_inner_lr: Learned | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses impossible settings."""
+        self._check_steps_and_batches()
+        if not self.inner_lr > 0:
+            raise ValueError(f"algorithm.inner_lr must be > 0, got {self.inner_lr}; raise it")
+        if not 0 <= self.inner_momentum < 1:
+            raise ValueError(
+                f"algorithm.inner_momentum must be >= 0 and < 1, got {self.inner_momentum}; "
+                "change it"
+            )
+        if self.inner_momentum and self.inner_optimizer != "sgd":
+            raise ValueError(
+                f"algorithm.inner_momentum must be 0 with algorithm.inner_optimizer="
+                f"{self.inner_optimizer}, got {self.inner_momentum}; choose sgd"
+            )
+        if self.inner_clip_norm is not None and not self.inner_clip_norm > 0:
+            raise ValueError(
+                f"algorithm.inner_clip_norm must be > 0 or null, got {self.inner_clip_norm}; "
+                "raise it"
+            )
+
+    def _check_steps_and_batches(self) -> None:
+        for key in ("inner_steps", "eval_inner_steps"):
+            if getattr(self, key) < 0:
+                raise ValueError(
+                    f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it"
+                )
+        for key in ("inner_batch_size", "eval_inner_batch_size"):
+            size = getattr(self, key)
+            if size is not None and size < 1:
+                raise ValueError(f"algorithm.{key} must be >= 1 or null, got {size}; raise it")
+        if self.learn_inner_lr == "per_tensor_and_step" and self.inner_steps < 1:
+            raise ValueError(
+                "algorithm.inner_steps must be >= 1 with algorithm.learn_inner_lr="
+                f"per_tensor_and_step, got {self.inner_steps}; raise it"
+            )
+
+    def moved(self, network: Network) -> tuple[str, ...]:
+        """Names of the network's parameters that the inner loop moves, in the network's order.
+
+        Raises:
+            ValueError: a pattern fits no parameter, or nothing is left to move.
+        """
+        names = network.names
+        if self.adapt == "all":
+            return names
+        if self.adapt in ("head", "body"):
+            chosen = tuple(n for n in names if (n in network.head) == (self.adapt == "head"))
+        else:
+            for pattern in self.adapt:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    raise ValueError(
+                        f"algorithm.adapt must be all, head, body or patterns of the network's "
+                        f"parameters ({', '.join(names)}), got {pattern!r}, which fits none; "
+                        "change it"
+                    )
+            chosen = tuple(n for n in names if any(fnmatchcase(n, p) for p in self.adapt))
+        if not chosen:
+            raise ValueError(
+                f"algorithm.adapt={self.adapt} must leave a parameter to adapt, got none of "
+                f"{', '.join(names)}; choose all"
+            )
+        return chosen
+
+    def init_rates(self, start: Params) -> dict[str, Tensor]:
+        """Meta-parameters of the learned rates, all of them `inner_lr` at first.
+
+        Args:
+            start: what the inner loop moves.
+
+        Returns: ``inner_lr/<name>`` -> [] (per_tensor), [inner_steps] (per_tensor_and_step) or the
+            parameter's shape (per_element); nothing if the rates are not learned.
+        """
+        if self.learn_inner_lr is None:
+            return {}
+        rates = {}
+        for name, p in start.items():
+            shape = {
+                "per_tensor": (),
+                "per_tensor_and_step": (self.inner_steps,),
+                "per_element": tuple(p.shape),
+            }[self.learn_inner_lr]
+            rates[RATE + name] = p.new_full(shape, self.inner_lr)
+        return rates
+
+    def problem(
+        self,
+        objective: Callable[[Params, Examples], Tensor],
+        start: Params,
+        meta_params: Params,
+        support: Examples,
+        stage: Stage,
+        finish: Callable[[Params], Adapted],
+    ) -> InnerProblem:
+        """The inner problem of one task.
+
+        Args:
+            objective: (iterate, support examples) -> scalar to be minimised.
+            start: first iterate.
+            meta_params: hold the learned rates, if there are any.
+            support: the support set.
+            stage: training or evaluation.
+            finish: iterate -> what the method's `predict` reads.
+        """
+        batch_size = self.inner_batch_size if stage.training else self.eval_inner_batch_size
+        return InnerProblem(
+            objective=lambda iterate, step: objective(
+                iterate, _mini_batch(support, batch_size, step)
+            ),
+            start=start,
+            optimizer=self._optimizer(self._rates(start, meta_params)),
+            num_steps=self._num_steps(stage),
+            finish=finish,
+        )
+
+    def _num_steps(self, stage: Stage) -> int:
+        if stage.inner_steps is not None:
+            return stage.inner_steps
+        return self.inner_steps if stage.training else self.eval_inner_steps
+
+    def _rates(self, start: Params, meta_params: Params) -> Rates:
+        if self.learn_inner_lr is None:
+            return ConstantRate(self.inner_lr)
+        learned = {name: meta_params[RATE + name] for name in start}
+        return LearnedRates(learned, per_step=self.learn_inner_lr == "per_tensor_and_step")
+
+    def _optimizer(self, rates: Rates) -> InnerOptimizer:
+        optimizer: InnerOptimizer = (
+            InnerAdam(rates)
+            if self.inner_optimizer == "adam"
+            else InnerSGD(rates, self.inner_momentum)
+        )
+        if self.inner_clip_norm is None:
+            return optimizer
+        return Clipped(optimizer, self.inner_clip_norm)
+
+
+def _mini_batch(support: Examples, size: int | None, step: int) -> Examples:
+    """Rows step*size .. step*size + size - 1 of the support set, around its end if need be."""
+    num_rows = support.x.shape[0]
+    if size is None or size >= num_rows:
+        return support
+    rows = torch.arange(step * size, (step + 1) * size, device=support.x.device) % num_rows
+    return Examples(support.x[rows], support.y[rows])
