@@ -8,6 +8,7 @@ from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.meta_sgd import meta_sgd
+from dmeta.algorithms.protonet import ProtoNet
 from dmeta.registry import Entry, Registry
 
 ALGORITHMS: Registry[Algorithm] = Registry(
@@ -42,6 +43,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             meta_sgd,
             "MAML with a meta-learned rate for every weight",
             "Li et al. 2017, arXiv:1707.09835",
+        ),
+        "protonet": Entry(
+            ProtoNet,
+            "the nearest class mean in a learned embedding; no inner loop",
+            "Snell et al. 2017, arXiv:1703.05175",
         ),
         "joint": Entry(
             Maml,

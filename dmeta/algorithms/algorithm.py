@@ -8,13 +8,13 @@ Letters: S support examples, N examples to predict.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 from dmeta.models.network import Network
 
 
@@ -49,3 +49,18 @@ class Algorithm(Protocol):
     def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W] or values [N, *output_shape]."""
         ...
+
+
+def embeds(method: Any) -> bool:
+    """Whether a method (a class, factory or instance) wants an embedding for a network.
+
+    The network is then built without its output layer, and tasks may have any number of ways. A
+    class says so with ``embeds: ClassVar[bool] = True``.
+    """
+    return bool(getattr(getattr(method, "func", method), "embeds", False))
+
+
+def kinds(method: Any) -> tuple[Kind, ...]:
+    """Kinds of task that a method can learn; both, unless its class has a ClassVar ``kinds``."""
+    everything: tuple[Kind, ...] = ("classification", "regression")
+    return tuple(getattr(getattr(method, "func", method), "kinds", everything))

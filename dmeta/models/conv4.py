@@ -19,7 +19,7 @@ from dmeta.models.sizes import check_sizes
 
 
 def conv4(
-    input_shape: tuple[int, ...], num_outputs: int, filters: int = 64, blocks: int = 4
+    input_shape: tuple[int, ...], num_outputs: int | None, filters: int = 64, blocks: int = 4
 ) -> nn.Module:
     """[3x3 conv, batch-norm, 2x2 max-pool, ReLU] x blocks, then a linear layer.
 
@@ -27,7 +27,7 @@ def conv4(
 
     Args:
         input_shape: (channels, height, width).
-        num_outputs: width of the last layer.
+        num_outputs: width of the last layer; None: no such layer, an embedding.
         filters: channels of every block.
         blocks: number of blocks.
 
@@ -38,7 +38,7 @@ def conv4(
 
 
 def conv4_strided(
-    input_shape: tuple[int, ...], num_outputs: int, filters: int = 64, blocks: int = 4
+    input_shape: tuple[int, ...], num_outputs: int | None, filters: int = 64, blocks: int = 4
 ) -> nn.Module:
     """[3x3 conv of stride 2, batch-norm, ReLU] x blocks, the mean over pixels, a linear layer.
 
@@ -48,7 +48,12 @@ def conv4_strided(
 
 
 def _network(
-    input_shape: tuple[int, ...], num_outputs: int, filters: int, blocks: int, *, strided: bool
+    input_shape: tuple[int, ...],
+    num_outputs: int | None,
+    filters: int,
+    blocks: int,
+    *,
+    strided: bool,
 ) -> nn.Module:
     check_sizes(filters=(filters, 1), blocks=(blocks, 1))
     name = "conv4_strided" if strided else "conv4"
@@ -73,7 +78,8 @@ def _network(
     if strided:
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    with torch.no_grad():
-        width = nn.Sequential(layers)(torch.zeros(2, *input_shape)).shape[1]
-    layers["head"] = nn.Linear(width, num_outputs)
+    if num_outputs is not None:
+        with torch.no_grad():
+            width = nn.Sequential(layers)(torch.zeros(2, *input_shape)).shape[1]
+        layers["head"] = nn.Linear(width, num_outputs)
     return nn.Sequential(layers)

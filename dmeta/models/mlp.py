@@ -10,13 +10,14 @@ from dmeta.models.sizes import check_sizes
 
 
 def mlp(
-    input_shape: tuple[int, ...], num_outputs: int, hidden: int = 40, num_layers: int = 2
+    input_shape: tuple[int, ...], num_outputs: int | None, hidden: int = 40, num_layers: int = 2
 ) -> nn.Module:
     """ReLU layers of equal width; 1-40-40-1 is the sinusoid network of Finn et al. 2017, sec. 5.1.
 
     Args:
         input_shape: of one example; flattened.
-        num_outputs: width of the last layer.
+        num_outputs: width of the last layer; None: no such layer, an embedding in `hidden`
+            dimensions.
         hidden: width of each hidden layer.
         num_layers: number of hidden layers (0: a linear model).
 
@@ -29,4 +30,6 @@ def mlp(
     for _ in range(num_layers):
         layers += [nn.Linear(width, hidden), nn.ReLU()]
         width = hidden
-    return nn.Sequential(*layers, nn.Linear(width, num_outputs))
+    if num_outputs is not None:
+        layers.append(nn.Linear(width, num_outputs))
+    return nn.Sequential(*layers)

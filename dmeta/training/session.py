@@ -20,7 +20,7 @@ from dmeta.training.learner import Learner
 from dmeta.training.loop import Progress, evaluate, fresh, progress_of, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.results import Finished, Result, summary_of, write_json
-from dmeta.training.setup import Run
+from dmeta.training.setup import Run, num_outputs_of
 
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
@@ -229,7 +229,7 @@ def _write_settings(run: Run, run_dir: Path) -> None:
             _SHAPES: {
                 "kind": run.source.kind,
                 "input_shape": list(run.source.input_shape),
-                "num_outputs": run.source.num_outputs(run.config.task.evaluation.ways),
+                "num_outputs": num_outputs_of(run.algorithm, run.source, run.config),
             },
         },
     )

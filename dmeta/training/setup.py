@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import Algorithm
+from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.types import Kind
@@ -69,14 +69,17 @@ def check_sizes(config: RunConfig, source: TaskSource) -> None:
 
 
 def make_network(
-    config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, module: nn.Module | None
+    config: RunConfig,
+    input_shape: tuple[int, ...],
+    num_outputs: int | None,
+    module: nn.Module | None,
 ) -> Network:
     """The network with its initial weights, which follow from the seed.
 
     Args:
         config: settings.
         input_shape: of one example.
-        num_outputs: width of the output.
+        num_outputs: width of the output; None: an embedding, of any width.
         module: the user's own, or None for the one that the settings name.
 
     Raises:
@@ -93,10 +96,9 @@ def make_network(
     return network
 
 
-def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int) -> None:
+def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int | None) -> None:
     # Two rows of noise: batch statistics need two, and all-equal inputs have no variance.
     x = torch.linspace(-1, 1, 2 * int(np.prod(input_shape))).reshape(2, *input_shape)
-    wanted = (2, num_outputs)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             got = tuple(network.apply(network.init_params(), x).shape)
@@ -105,10 +107,16 @@ def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int)
             f"the model must take inputs of shape {input_shape}, got: {error}; "
             "choose another model or task"
         ) from error
-    if got != wanted:
+    if num_outputs is None:
+        if len(got) < 2 or got[0] != 2:
+            raise ValueError(
+                f"the model must give one embedding per input, got shape {got} for 2 inputs; "
+                "change its last layer"
+            )
+    elif got != (2, num_outputs):
         raise ValueError(
-            f"the model must give {num_outputs} outputs for this task (shape {wanted} for 2 "
-            f"inputs), got shape {got}; change its last layer, or task.ways"
+            f"the model must give {num_outputs} outputs for this task (shape (2, {num_outputs}) "
+            f"for 2 inputs), got shape {got}; change its last layer, or task.ways"
         )
 
 
@@ -121,6 +129,11 @@ def make_algorithm(config: RunConfig, network: Network, kind: Kind) -> Algorithm
     entry = ALGORITHMS[config.algorithm.name]
     options = checked_options(entry.make, config.algorithm, "algorithm")
     return entry.make(network=network, loss=loss_of(kind), **options)
+
+
+def num_outputs_of(method: Any, source: TaskSource, config: RunConfig) -> int | None:
+    """Width of the network's output for the settings' tasks; None where the method embeds."""
+    return None if embeds(method) else source.num_outputs(config.task.evaluation.ways)
 
 
 def prepare(
@@ -144,21 +157,26 @@ def prepare(
     """
     estimator = ESTIMATORS[config.gradient.name]
     checked_options(estimator.make, config.gradient, "gradient")
-    if algorithm is None:
-        ALGORITHMS[config.algorithm.name]  # an unknown name is told before a data set is read
+    # Unknown names are told before a data set is read.
+    method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]
     config = _named_after(config, model=model, source=source, algorithm=algorithm)
     source = make_source(config) if source is None else source
     check_sizes(config, source)
-    if config.task.training.ways != config.task.evaluation.ways:
+    if source.kind not in kinds(method):
+        raise ValueError(
+            f"algorithm={config.algorithm.name} must have {' or '.join(kinds(method))} tasks, got "
+            f"{source.kind} (task={config.task.source.name}); choose another task or algorithm"
+        )
+    if not embeds(method) and config.task.training.ways != config.task.evaluation.ways:
         raise ValueError(
             f"task.train_ways must equal task.ways ({config.task.evaluation.ways}) for an "
             f"algorithm whose output layer has one unit per way, got {config.task.training.ways}; "
             "remove task.train_ways"
         )
     if algorithm is None or inspect.isclass(algorithm) or not hasattr(algorithm, "adapt"):
-        outputs = source.num_outputs(config.task.evaluation.ways)
+        outputs = num_outputs_of(method, source, config)
         network = make_network(config, source.input_shape, outputs, model)
         if algorithm is None:
             algorithm = make_algorithm(config, network, source.kind)

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms import ALGORITHMS
+from dmeta.algorithms.algorithm import embeds, kinds
+from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.types import Examples, Kind, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
@@ -41,7 +43,7 @@ class Problem:
 
 
 def network(
-    model: str, num_outputs: int, seed: int = 0, **options: Any
+    model: str, num_outputs: int | None, seed: int = 0, **options: Any
 ) -> tuple[Network, tuple[int, ...]]:
     """A small float64 network of a registered model, and its input shape."""
     own, shape = SMALL.get(model, UNKNOWN)
@@ -66,6 +68,29 @@ def has_option(algorithm: str, key: str) -> bool:
     except ValueError as error:
         return "unknown key" not in str(error)
     return True
+
+
+def first_task(at: Problem) -> Task:
+    """Its first task, not stacked."""
+    support, query = (Examples(part.x[0], part.y[0]) for part in at.tasks)
+    return Task(support, query)
+
+
+def sensible(algorithm: str) -> list[str]:
+    """Estimators that the algorithm does not refuse."""
+    at = problem("mlp", kinds(ALGORITHMS[algorithm].make)[0], algorithm)
+    kept = []
+    for gradient in ESTIMATORS:
+        try:
+            ESTIMATORS[gradient].make()(at.algorithm, at.params, first_task(at), TRAINING)
+        except ValueError:
+            continue
+        kept.append(gradient)
+    return kept
+
+
+LEARNS = [(name, kind) for name in ALGORITHMS for kind in kinds(ALGORITHMS[name].make)]
+"""Every registered algorithm with every kind of task that it can learn."""
 
 
 def draw_tasks(
@@ -94,7 +119,8 @@ def problem(
     **options: Any,
 ) -> Problem:
     """A registered algorithm on a small registered model, with T = 2 tasks."""
-    made, shape = network(model, 3, seed, **(model_options or {}))
+    outputs = None if embeds(ALGORITHMS[algorithm].make) else 3
+    made, shape = network(model, outputs, seed, **(model_options or {}))
     loss = F.cross_entropy if kind == "classification" else F.mse_loss
     learner = make_algorithm(algorithm, made, loss, **options)
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))

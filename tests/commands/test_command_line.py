@@ -73,6 +73,7 @@ BAD = [
     (["train", "task=omniglot"], "images_background"),
     (["train", "task=miniimagenet"], "mini-imagenet"),
     (["train", "task=glyphs", "task.train_ways=7"], "task.train_ways must equal task.ways"),
+    (["train", "algorithm=protonet"], "protonet must have classification tasks, got regression"),
     (["train", "model=conv4"], "model=conv4 must have images"),
     (["train", "resume=true", "run_dir=nowhere"], "resume=true must have a run"),
     (["train", "=3"], ""),

@@ -123,6 +123,13 @@ def test_pooling_refuses_an_image_that_is_too_small_for_its_blocks() -> None:
         MODELS["conv4"].make(input_shape=(1, 16, 15), num_outputs=5, filters=2)
 
 
+@pytest.mark.parametrize(("model", "width"), [("mlp", 5), ("conv4", 8), ("conv4_strided", 2)])
+def test_without_outputs_a_model_is_an_embedding(model: str, width: int) -> None:
+    options, shape = SMALL[model]
+    made = MODELS[model].make(input_shape=shape, num_outputs=None, **options)
+    assert made(torch.randn(N, *shape)).flatten(1).shape == (N, width)
+
+
 @pytest.mark.parametrize(
     ("model", "option", "least"),
     [
