@@ -6,6 +6,7 @@ They know no data set, no runtime and no configuration system. A factory is call
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
+from dmeta.algorithms.imaml import imaml
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.meta_sgd import meta_sgd
 from dmeta.algorithms.protonet import ProtoNet
@@ -43,6 +44,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             meta_sgd,
             "MAML with a meta-learned rate for every weight",
             "Li et al. 2017, arXiv:1707.09835",
+        ),
+        "imaml": Entry(
+            imaml,
+            "a proximal inner problem, differentiated at its solution",
+            "Rajeswaran et al. 2019, arXiv:1909.04630",
         ),
         "protonet": Entry(
             ProtoNet,

@@ -44,6 +44,8 @@ class InnerLoop:
         inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
         inner_momentum: of ``sgd`` (0: none).
         inner_clip_norm: bound on the 2-norm of a step's gradient over all tensors; None: no bound.
+        inner_proximal: lambda of a term lambda/2 |w - start|^2 that is added to what is minimised
+            (iMAML, Rajeswaran et al. 2019, arXiv:1909.04630, eq. 3); 0: none.
         inner_batch_size: support examples per step in training; None takes all of them.
         eval_inner_batch_size: the same at evaluation.
         adapt: parameters that the inner loop moves: ``all``, the ``head`` (the network's last layer
@@ -59,6 +61,7 @@ class InnerLoop:
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     inner_momentum: float = 0.0
     inner_clip_norm: float | None = None
+    inner_proximal: float = 0.0
     inner_batch_size: int | None = None
     eval_inner_batch_size: int | None = None
     adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
@@ -78,6 +81,10 @@ class InnerLoop:
             raise ValueError(
                 f"algorithm.inner_momentum must be 0 with algorithm.inner_optimizer="
                 f"{self.inner_optimizer}, got {self.inner_momentum}; choose sgd"
+            )
+        if not self.inner_proximal >= 0:
+            raise ValueError(
+                f"algorithm.inner_proximal must be >= 0, got {self.inner_proximal}; raise it"
             )
         if self.inner_clip_norm is not None and not self.inner_clip_norm > 0:
             raise ValueError(
@@ -157,6 +164,8 @@ class InnerLoop:
         support: Examples,
         stage: Stage,
         finish: Callable[[Params], Adapted],
+        *,
+        depends_on_meta: bool,
     ) -> InnerProblem:
         """The inner problem of one task.
 
@@ -167,16 +176,24 @@ class InnerLoop:
             support: the support set.
             stage: training or evaluation.
             finish: iterate -> what the method's `predict` reads.
+            depends_on_meta: whether the objective has meta-parameters that the iterate has not.
         """
         batch_size = self.inner_batch_size if stage.training else self.eval_inner_batch_size
+
+        def regularised(iterate: Params, step: int) -> Tensor:
+            value = objective(iterate, _mini_batch(support, batch_size, step))
+            if self.inner_proximal == 0:
+                return value
+            away = [(p - start[name]).square().sum() for name, p in iterate.items()]
+            return value + self.inner_proximal / 2 * torch.stack(away).sum()
+
         return InnerProblem(
-            objective=lambda iterate, step: objective(
-                iterate, _mini_batch(support, batch_size, step)
-            ),
+            objective=regularised,
             start=start,
             optimizer=self._optimizer(self._rates(start, meta_params)),
             num_steps=self._num_steps(stage),
             finish=finish,
+            depends_on_meta=depends_on_meta or self.inner_proximal > 0,
         )
 
     def _num_steps(self, stage: Stage) -> int:

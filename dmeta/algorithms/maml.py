@@ -68,6 +68,7 @@ class Maml:
                 support=support,
                 stage=stage,
                 finish=lambda moved: {**weights, **moved},
+                depends_on_meta=len(start) < len(weights),
             )
         )
 

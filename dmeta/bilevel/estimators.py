@@ -11,11 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from dmeta.bilevel.adjoint import (
+    GradientPull,
+    ProblemAt,
+    Walk,
+    difference_pull,
+    exact_pull,
+    sweep,
+    vjp,
+    walk,
+)
+from dmeta.bilevel.inner import InnerProblem
+from dmeta.bilevel.linear import add, conjugate_gradient, neumann_series, plus, scaled
 from dmeta.bilevel.solvers import Solver, stop_gradient, unrolled
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage, Task
 from dmeta.registry import Entry, Registry
@@ -110,12 +122,237 @@ def displacement(
     return Surrogate(scalar, algorithm.loss(prediction, task.query.y).detach(), prediction)
 
 
+@dataclass(frozen=True)
+class Checkpointed:
+    """The exact meta-gradient in little memory: inner steps are computed again on the way back.
+
+    Memory is that of one inner step and of 2 sqrt(K) iterates; each inner gradient is computed
+    three times instead of once (Griewank & Walther 2000, "Algorithm 799: revolve", with one level;
+    the sweep is reverse-mode differentiation of hyper-parameters, Franceschi et al. 2017,
+    arXiv:1703.01785, algorithm 1).
+    """
+
+    def __call__(
+        self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+    ) -> Surrogate:
+        """See `exact`."""
+        return _swept(algorithm, meta_params, task, stage, exact_pull)
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Exact through the last inner steps, first-order before them.
+
+    Shaban et al. 2019 (arXiv:1810.10667), section 3, where the steps before are dropped; here they
+    keep their first-order part, without which initial weights would have no meta-gradient at all.
+
+    Attributes:
+        last: how many of the last steps are exact; 0 is first_order, K and more is exact.
+    """
+
+    last: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses a negative number."""
+        if self.last < 0:
+            raise ValueError(f"gradient.last must be >= 0, got {self.last}; raise it")
+
+    def __call__(
+        self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+    ) -> Surrogate:
+        """See `exact`."""
+        return _swept(algorithm, meta_params, task, stage, exact_pull, self.last)
+
+
+@dataclass(frozen=True)
+class FiniteDifference:
+    """Second derivatives by differences of first-order gradients, two more for each inner step.
+
+    HF-MAML, Fallah, Mokhtari & Ozdaglar 2020 (arXiv:1908.10400), section 5.
+
+    Attributes:
+        relative_step: length of the difference over max(1, |w|).
+    """
+
+    relative_step: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuses a step that is none."""
+        if not self.relative_step > 0:
+            raise ValueError(
+                f"gradient.relative_step must be > 0, got {self.relative_step}; raise it"
+            )
+
+    def __call__(
+        self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+    ) -> Surrogate:
+        """See `exact`."""
+        pull = difference_pull(self.relative_step)
+        return _swept(algorithm, meta_params, task, stage, pull)
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """The derivative of the inner problem's solution, whatever path led there.
+
+    iMAML, Rajeswaran, Finn, Kakade & Levine 2019 (arXiv:1909.04630), eq. 6 and algorithm 2, by the
+    implicit function theorem: at a stationary point of the objective G,
+
+        dL/dtheta + v^T dw/dtheta,   v = dL/dw,   dw/dtheta = -(d2G/dw2)^-1 d2G/(dtheta dw).
+
+    Attributes:
+        solver: ``cg`` (conjugate gradient) or ``neumann``.
+        iterations: steps of cg, or terms of the series.
+        damping: added to the diagonal of d2G/dw2.
+        tolerance: cg stops at this relative residual.
+        scale: of the Neumann series, in units of w per unit of gradient, as an inner step size.
+    """
+
+    solver: Literal["cg", "neumann"] = "cg"
+    iterations: int = 5
+    damping: float = 0.0
+    tolerance: float = 1e-6
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuses impossible settings."""
+        if self.iterations < 1:
+            raise ValueError(f"gradient.iterations must be >= 1, got {self.iterations}; raise it")
+        for key in ("damping", "tolerance"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"gradient.{key} must be >= 0, got {getattr(self, key)}; raise it")
+        if not self.scale > 0:
+            raise ValueError(f"gradient.scale must be > 0, got {self.scale}; raise it")
+
+    def __call__(
+        self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+    ) -> Surrogate:
+        """See `exact`.
+
+        Raises:
+            ValueError: the inner objective does not depend on the meta-parameters.
+        """
+
+        def pull_back(problem_at: ProblemAt, still: Params, walked: Walk, v: Params) -> Params:
+            problem = problem_at(still)
+            if not problem.depends_on_meta:
+                raise ValueError(
+                    "gradient=implicit must have an inner objective that depends on the "
+                    f"meta-parameters, got {type(algorithm).__name__} without a proximal term; set "
+                    "algorithm.inner_proximal (as algorithm=imaml does) or choose gradient=exact"
+                )
+            _, pull = exact_pull(problem_at, still, walked.end, problem.num_steps)
+
+            def product(u: Params) -> Params:
+                return plus(pull(u).iterate, self.damping, u)
+
+            if self.solver == "cg":
+                u, _ = conjugate_gradient(product, v, self.iterations, self.tolerance)
+            else:
+                u, _ = neumann_series(product, v, self.iterations, self.scale)
+            return scaled(-1.0, pull(u).meta)
+
+        return _pulled_back(algorithm, meta_params, task, stage, pull_back)
+
+
+def _swept(
+    algorithm: Differentiable,
+    meta_params: Params,
+    task: Task,
+    stage: Stage,
+    gradient_pull: GradientPull,
+    last: int | None = None,
+) -> Surrogate:
+    """The surrogate of a sweep (see there)."""
+
+    def pull_back(problem_at: ProblemAt, still: Params, walked: Walk, v: Params) -> Params:
+        return sweep(problem_at, still, walked, v, gradient_pull, last)
+
+    return _pulled_back(algorithm, meta_params, task, stage, pull_back)
+
+
+def _pulled_back(
+    algorithm: Differentiable,
+    meta_params: Params,
+    task: Task,
+    stage: Stage,
+    pull_back: Callable[[ProblemAt, Params, Walk, Params], Params],
+) -> Surrogate:
+    """Walk without a graph, differentiate the query loss there, pull that back to theta.
+
+    Args:
+        algorithm: adapt, predict and loss.
+        meta_params: theta.
+        task: one task.
+        stage: when.
+        pull_back: (problem, theta, walk, v) -> v^T d w_K / d theta, for v = dL/dw_K.
+    """
+    still = {name: p.detach() for name, p in meta_params.items()}
+
+    def problem_at(theta: Params) -> InnerProblem:
+        return inner_problem_of(algorithm, theta, task.support, stage)
+
+    walked = walk(problem_at(still))
+
+    def query_loss(theta: Params, end: Params) -> tuple[Tensor, Tensor]:
+        adapted = algorithm.adapt(theta, task.support, lambda problem: problem.finish(end), stage)
+        prediction = algorithm.predict(adapted, task.query.x)
+        return algorithm.loss(prediction, task.query.y), prediction
+
+    (loss, prediction), pull = vjp(query_loss, still, dict(walked.end))
+    direct, v = pull((torch.ones_like(loss), torch.zeros_like(prediction)))
+    total = add(direct, pull_back(problem_at, still, walked, v))
+    scalar = torch.stack([(p * total[name].detach()).sum() for name, p in meta_params.items()])
+    return Surrogate(scalar.sum(), loss.detach(), prediction.detach())
+
+
+def inner_problem_of(
+    algorithm: Differentiable, meta_params: Params, support: Examples, stage: Stage
+) -> InnerProblem:
+    """The inner problem that a method hands to its solver.
+
+    Raises:
+        ValueError: the method has none.
+    """
+    problems: list[InnerProblem] = []
+
+    def solve(problem: InnerProblem) -> Adapted:
+        problems.append(problem)
+        return problem.finish(problem.start)
+
+    algorithm.adapt(meta_params, support, solve, stage)
+    if not problems:
+        raise ValueError(
+            f"this gradient must have a method with an inner loop, got {type(algorithm).__name__}; "
+            "choose gradient=exact"
+        )
+    return problems[0]
+
+
 ESTIMATORS: Registry[Estimator] = Registry(
     "gradient",
     {
         "exact": Entry(lambda: exact, "through every inner step", "Finn et al. 2017, eq. 1"),
         "first_order": Entry(
             lambda: first_order, "inner gradients taken for constants", "Nichol et al. 2018, eq. 7"
+        ),
+        "checkpointed": Entry(
+            Checkpointed,
+            "exact, inner steps computed again instead of remembered",
+            "Griewank & Walther 2000",
+        ),
+        "truncated": Entry(
+            Truncated, "exact through the last inner steps", "Shaban et al. 2019, arXiv:1810.10667"
+        ),
+        "finite_difference": Entry(
+            FiniteDifference,
+            "exact up to differences of first-order gradients (HF-MAML)",
+            "Fallah et al. 2020, arXiv:1908.10400",
+        ),
+        "implicit": Entry(
+            Implicit,
+            "of the inner problem's solution, whatever the path (iMAML)",
+            "Rajeswaran et al. 2019, arXiv:1909.04630",
         ),
         "displacement": Entry(
             lambda: displacement, "theta - theta' (Reptile)", "Nichol et al. 2018, algorithm 1"

@@ -62,7 +62,7 @@ class InnerOptimizer(Protocol):
     """A pure update rule: gradients and state in, parameters and state out."""
 
     def init(self, params: Params) -> State:
-        """The state before the first step (a pytree of tensors, or None)."""
+        """The state before the first step (a pytree of tensors)."""
         ...
 
     def update(
@@ -82,6 +82,8 @@ class InnerProblem:
         optimizer: the update rule.
         num_steps: how many steps to take (0 is allowed).
         finish: iterate -> what the algorithm's `predict` reads.
+        depends_on_meta: whether the objective depends on the meta-parameters other than through
+            the iterate.
     """
 
     objective: Callable[[Params, int], torch.Tensor]
@@ -89,6 +91,7 @@ class InnerProblem:
     optimizer: InnerOptimizer
     num_steps: int
     finish: Callable[[Params], Adapted]
+    depends_on_meta: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class InnerSGD:
 
     def init(self, params: Params) -> State:
         """Zero velocities; none without momentum."""
-        return {n: torch.zeros_like(p) for n, p in params.items()} if self.momentum else None
+        return {n: torch.zeros_like(p) for n, p in params.items()} if self.momentum else {}
 
     def update(
         self, params: Params, gradients: Params, state: State, step: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ from torch import nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel.estimators import ESTIMATORS, Estimator
 from dmeta.bilevel.flat import Layout
-from dmeta.bilevel.types import Kind
+from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.types import Examples, Kind, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.tasks import TASKS
@@ -131,6 +133,42 @@ def make_algorithm(config: RunConfig, network: Network, kind: Kind) -> Algorithm
     return entry.make(network=network, loss=loss_of(kind), **options)
 
 
+def make_estimator(config: RunConfig) -> Estimator:
+    """The meta-gradient estimator that the settings name.
+
+    Raises:
+        ValueError: unknown or impossible options.
+    """
+    entry = ESTIMATORS[config.gradient.name]
+    return entry.make(**checked_options(entry.make, config.gradient, "gradient"))
+
+
+def _check_gradient(
+    config: RunConfig,
+    algorithm: Algorithm,
+    estimator: Estimator,
+    source: TaskSource,
+    initial: Params,
+) -> None:
+    """Try the estimator, with one inner step, on one made-up task of a row for each way.
+
+    Raises:
+        ValueError: it makes no sense with this method; the message says why.
+    """
+    ways = config.task.training.ways
+    num_rows = max(ways, 2)
+    count = num_rows * math.prod(source.input_shape)
+    x = torch.linspace(-1, 1, count).reshape(1, num_rows, *source.input_shape)
+    if source.kind == "classification":
+        y = (torch.arange(num_rows) % ways)[None]
+    else:
+        y = torch.zeros(1, num_rows, source.num_outputs(ways))
+    task = Task(Examples(x, y), Examples(x, y))
+    stage = Stage(training=True, ways=ways, inner_steps=1)
+    with torch.random.fork_rng(devices=[]):
+        block_gradient(config.runtime.plan, estimator, algorithm, initial, task, stage)
+
+
 def num_outputs_of(method: Any, source: TaskSource, config: RunConfig) -> int | None:
     """Width of the network's output for the settings' tasks; None where the method embeds."""
     return None if embeds(method) else source.num_outputs(config.task.evaluation.ways)
@@ -155,8 +193,7 @@ def prepare(
     Raises:
         ValueError: whatever is wrong, with the key to change.
     """
-    estimator = ESTIMATORS[config.gradient.name]
-    checked_options(estimator.make, config.gradient, "gradient")
+    estimator = make_estimator(config)
     # Unknown names are told before a data set is read.
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
@@ -183,10 +220,11 @@ def prepare(
         else:
             algorithm = algorithm(network=network, loss=loss_of(source.kind))
     initial = algorithm.init_meta_params()
+    _check_gradient(config, algorithm, estimator, source, initial)
     layout = Layout.of(initial)
     work = TaskWorkFactory(
         algorithm=algorithm,
-        estimator=estimator.make(),
+        estimator=estimator,
         plan=config.runtime.plan,
         source=source,
         training=config.task.training,

@@ -306,7 +306,7 @@ def test_what_the_inner_loop_leaves_is_still_meta_learned(algorithm: str) -> Non
 
 @pytest.mark.parametrize("algorithm", ["anil", "body_only", "meta_sgd"])
 def test_displacement_is_refused_where_a_part_would_never_be_learned(algorithm: str) -> None:
-    assert sensible(algorithm) == ["exact", "first_order"]
+    assert "displacement" not in sensible(algorithm)
 
 
 def test_a_pattern_that_fits_nothing_is_refused() -> None:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from dmeta.bilevel.estimators import displacement, exact, first_order
+from dmeta.bilevel.estimators import (
+    Checkpointed,
+    FiniteDifference,
+    Implicit,
+    Truncated,
+    displacement,
+    exact,
+    first_order,
+)
 from dmeta.bilevel.inner import ConstantRate, InnerProblem, InnerSGD
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import Solver
@@ -33,6 +42,7 @@ class Quadratic:
     lr: float
     num_steps: int
     learned_lr: bool = False
+    proximal: float = 0.0
 
     @staticmethod
     def loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -42,13 +52,19 @@ class Quadratic:
 
     def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
         lr = meta_params["lr"] if self.learned_lr else self.lr
+
+        def objective(w: Params, step: int) -> Tensor:
+            away = (w["w"] - meta_params["w"]).square().sum()
+            return self.loss(self.predict(w, support.x), support.y) + self.proximal / 2 * away
+
         return solve(
             InnerProblem(
-                objective=lambda w, step: self.loss(self.predict(w, support.x), support.y),
+                objective=objective,
                 start={"w": meta_params["w"]},
                 optimizer=InnerSGD(ConstantRate(lr)),
                 num_steps=self.num_steps,
                 finish=lambda w: w,
+                depends_on_meta=self.proximal > 0,
             )
         )
 
@@ -91,8 +107,10 @@ def adapted_by_hand(t: int, steps: int) -> tuple[Tensor, Tensor]:
     return c + jacobian @ (THETA - c), jacobian
 
 
-def got(estimator: object, steps: int, plan: str, tasks: Task = TASKS) -> Tensor:
-    algorithm = Quadratic(LR, steps)
+def got(
+    estimator: object, steps: int, plan: str, tasks: Task = TASKS, proximal: float = 0.0
+) -> Tensor:
+    algorithm = Quadratic(LR, steps, proximal=proximal)
     return block_gradient(plan, estimator, algorithm, {"w": THETA}, tasks, TRAINING).gradients["w"]
 
 
@@ -107,25 +125,118 @@ def test_the_matrices_do_not_commute_so_that_a_transposed_jacobian_would_show() 
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("estimator", [exact, Checkpointed(), Truncated(5)])
 def test_exact_is_the_jacobian_of_every_step_times_the_gradient_there(
-    steps: int, plan: str
+    estimator: object, steps: int, plan: str
 ) -> None:
     expected = torch.zeros(P, dtype=torch.float64)
     for t in range(T):
         _, _, b, d = one(t)
         adapted, jacobian = adapted_by_hand(t, steps)
         expected += jacobian.T @ b @ (adapted - d)
-    assert_close(got(exact, steps, plan), expected)
+    assert_close(got(estimator, steps, plan), expected)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("steps", STEPS)
-def test_first_order_is_the_gradient_at_the_adapted_weights(steps: int, plan: str) -> None:
+@pytest.mark.parametrize("estimator", [first_order, Truncated(0)])
+def test_first_order_is_the_gradient_at_the_adapted_weights(
+    estimator: object, steps: int, plan: str
+) -> None:
     expected = torch.zeros(P, dtype=torch.float64)
     for t in range(T):
         _, _, b, d = one(t)
         expected += b @ (adapted_by_hand(t, steps)[0] - d)
-    assert_close(got(first_order, steps, plan), expected)
+    assert_close(got(estimator, steps, plan), expected)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("last", [1, 2, 4])
+def test_truncated_is_the_jacobian_of_the_last_steps_alone(last: int, plan: str) -> None:
+    expected = torch.zeros(P, dtype=torch.float64)
+    for t in range(T):
+        a, _, b, d = one(t)
+        jacobian = power(torch.eye(P, dtype=torch.float64) - LR * a, last)
+        expected += jacobian.T @ b @ (adapted_by_hand(t, 5)[0] - d)
+    assert_close(got(Truncated(last), 5, plan), expected)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("relative_step", [1.0, 1e-3])
+def test_finite_differences_of_a_quadratic_are_exact(relative_step: float, plan: str) -> None:
+    exactly = got(exact, 5, plan)
+    error = (got(FiniteDifference(relative_step), 5, plan) - exactly).norm() / exactly.norm()
+    assert error < 1e-11
+
+
+def implicit_by_hand(t: int, steps: int, proximal: float) -> Tensor:
+    """lambda (A + lambda I)^-1 B (w_K - d) (Rajeswaran et al. 2019, eq. 6)."""
+    a, c, b, d = one(t)
+    hessian = a + proximal * torch.eye(P, dtype=torch.float64)
+    w = THETA
+    for _ in range(steps):
+        w = w - LR * (a @ (w - c) + proximal * (w - THETA))
+    return proximal * torch.linalg.solve(hessian, b @ (w - d))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Implicit(iterations=P, tolerance=0.0),
+        Implicit(solver="neumann", iterations=400, scale=0.2),
+    ],
+)
+def test_implicit_solves_with_the_hessian_at_the_last_iterate(
+    estimator: object, steps: int, plan: str
+) -> None:
+    expected = sum(implicit_by_hand(t, steps, 1.5) for t in range(T))
+    assert isinstance(expected, Tensor)
+    error = (got(estimator, steps, plan, proximal=1.5) - expected).norm() / expected.norm()
+    assert error < 1e-10
+
+
+def test_implicit_is_what_long_unrolling_tends_to() -> None:
+    implicit = got(Implicit(iterations=P, tolerance=0.0), 200, "vmap", proximal=1.5)
+    errors = []
+    for steps in (2, 10, 200):
+        unrolled = got(exact, steps, "vmap", proximal=1.5)
+        errors.append(float((unrolled - implicit).norm() / implicit.norm()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-10
+
+
+def test_damping_is_added_to_the_hessian() -> None:
+    damped = got(Implicit(iterations=P, tolerance=0.0, damping=0.7), 3, "loop", proximal=1.5)
+    expected = torch.zeros(P, dtype=torch.float64)
+    for t in range(T):
+        a, _, _, _ = one(t)
+        eye = torch.eye(P, dtype=torch.float64)
+        right = torch.linalg.solve(torch.linalg.inv(a + 1.5 * eye), implicit_by_hand(t, 3, 1.5))
+        expected += torch.linalg.solve(a + 2.2 * eye, right)
+    assert_close(damped, expected)
+
+
+def test_implicit_is_refused_where_the_objective_has_no_meta_parameters() -> None:
+    with pytest.raises(ValueError, match=r"depends on the meta-parameters.*algorithm\.inner_prox"):
+        got(Implicit(), 2, "loop")
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: Truncated(-1), "last"),
+        (lambda: FiniteDifference(0.0), "relative_step"),
+        (lambda: Implicit(iterations=0), "iterations"),
+        (lambda: Implicit(damping=-1.0), "damping"),
+        (lambda: Implicit(tolerance=-1.0), "tolerance"),
+        (lambda: Implicit(scale=0.0), "scale"),
+    ],
+)
+def test_impossible_settings_of_a_gradient_are_refused(make: Any, key: str) -> None:
+    with pytest.raises(ValueError, match=rf"gradient\.{key} must be"):
+        make()
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -142,7 +253,7 @@ def test_displacement_is_zero_without_inner_steps(plan: str) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("estimator", [exact, first_order, displacement])
+@pytest.mark.parametrize("estimator", [exact, first_order, displacement, Checkpointed()])
 def test_a_block_is_the_sum_of_its_tasks(estimator: object, plan: str) -> None:
     def only(t: int) -> Task:
         rows = [Examples(part.x[t : t + 1], part.y[t : t + 1]) for part in TASKS]
@@ -153,7 +264,9 @@ def test_a_block_is_the_sum_of_its_tasks(estimator: object, plan: str) -> None:
     assert_close(got(estimator, 3, plan), parts)
 
 
-@pytest.mark.parametrize("estimator", [exact, first_order, displacement])
+@pytest.mark.parametrize(
+    "estimator", [exact, first_order, displacement, Checkpointed(), Truncated(2)]
+)
 def test_the_plans_agree_on_gradients_losses_and_predictions(estimator: object) -> None:
     algorithm = Quadratic(LR, 3)
     loop, vmap = (
