@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.inner import (
+    MOMENT,
+    MOMENT_WEIGHTS,
+    CarriedAdam,
     Clipped,
     ConstantRate,
     InnerAdam,
@@ -23,12 +26,15 @@ from dmeta.bilevel.inner import (
     InnerSGD,
     LearnedRates,
     Rates,
+    no_moments,
 )
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
 
 RATE = "inner_lr/"
 """Prefix of the meta-parameters that are learned rates."""
+
+_MOMENTS = (MOMENT, MOMENT_WEIGHTS)
 
 Learned: TypeAlias = Literal["per_tensor", "per_tensor_and_step", "per_element"]
 
@@ -42,6 +48,9 @@ class InnerLoop:
         inner_steps: steps in training.
         eval_inner_steps: steps at evaluation.
         inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
+        carry_moments: with ``adam``, learn its second moments along with the weights instead of
+            starting each task from none, as Reptile's code does; for ``gradient=displacement``
+            (under any other they stay none).
         inner_momentum: of ``sgd`` (0: none).
         inner_clip_norm: bound on the 2-norm of a step's gradient over all tensors; None: no bound.
         inner_proximal: lambda of a term lambda/2 |w - start|^2 that is added to what is minimised
@@ -59,6 +68,7 @@ class InnerLoop:
     inner_steps: int = 1
     eval_inner_steps: int = 10
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    carry_moments: bool = False
     inner_momentum: float = 0.0
     inner_clip_norm: float | None = None
     inner_proximal: float = 0.0
@@ -81,6 +91,11 @@ class InnerLoop:
             raise ValueError(
                 f"algorithm.inner_momentum must be 0 with algorithm.inner_optimizer="
                 f"{self.inner_optimizer}, got {self.inner_momentum}; choose sgd"
+            )
+        if self.carry_moments and self.inner_optimizer != "adam":
+            raise ValueError(
+                "algorithm.carry_moments must be false with algorithm.inner_optimizer="
+                f"{self.inner_optimizer}, got true; choose adam"
             )
         if not self.inner_proximal >= 0:
             raise ValueError(
@@ -135,15 +150,19 @@ class InnerLoop:
             )
         return chosen
 
-    def init_rates(self, start: Params) -> dict[str, Tensor]:
-        """Meta-parameters of the learned rates, all of them `inner_lr` at first.
+    def init_meta_params(self, start: Params) -> dict[str, Tensor]:
+        """The inner loop's own meta-parameters, beside those of the network.
 
         Args:
             start: what the inner loop moves.
 
-        Returns: ``inner_lr/<name>`` -> [] (per_tensor), [inner_steps] (per_tensor_and_step) or the
-            parameter's shape (per_element); nothing if the rates are not learned.
+        Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor),
+            [inner_steps] (per_tensor_and_step) or the parameter's shape (per_element); carried
+            moments (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are neither.
         """
+        return self._init_rates(start) | (no_moments(start) if self.carry_moments else {})
+
+    def _init_rates(self, start: Params) -> dict[str, Tensor]:
         if self.learn_inner_lr is None:
             return {}
         rates = {}
@@ -181,15 +200,18 @@ class InnerLoop:
         batch_size = self.inner_batch_size if stage.training else self.eval_inner_batch_size
 
         def regularised(iterate: Params, step: int) -> Tensor:
-            value = objective(iterate, _mini_batch(support, batch_size, step))
+            moved = {name: iterate[name] for name in start}
+            value = objective(moved, _mini_batch(support, batch_size, step))
             if self.inner_proximal == 0:
                 return value
-            away = [(p - start[name]).square().sum() for name, p in iterate.items()]
+            away = [(p - start[name]).square().sum() for name, p in moved.items()]
             return value + self.inner_proximal / 2 * torch.stack(away).sum()
 
+        # Detached: only the displacement may move them (a learned moment could become negative).
+        moments = {n: p.detach() for n, p in meta_params.items() if n.startswith(_MOMENTS)}
         return InnerProblem(
             objective=regularised,
-            start=start,
+            start={**start, **moments},
             optimizer=self._optimizer(self._rates(start, meta_params)),
             num_steps=self._num_steps(stage),
             finish=finish,
@@ -208,14 +230,20 @@ class InnerLoop:
         return LearnedRates(learned, per_step=self.learn_inner_lr == "per_tensor_and_step")
 
     def _optimizer(self, rates: Rates) -> InnerOptimizer:
-        optimizer: InnerOptimizer = (
-            InnerAdam(rates)
-            if self.inner_optimizer == "adam"
-            else InnerSGD(rates, self.inner_momentum)
-        )
+        optimizer: InnerOptimizer
+        if self.inner_optimizer == "sgd":
+            optimizer = InnerSGD(rates, self.inner_momentum)
+        else:
+            optimizer = CarriedAdam(rates) if self.carry_moments else InnerAdam(rates)
         if self.inner_clip_norm is None:
             return optimizer
         return Clipped(optimizer, self.inner_clip_norm)
+
+
+def network_params(meta_params: Params) -> dict[str, Tensor]:
+    """The network's share of the meta-parameters: without rates and moments."""
+    own = (RATE, *_MOMENTS)
+    return {name: p for name, p in meta_params.items() if not name.startswith(own)}
 
 
 def _mini_batch(support: Examples, size: int | None, step: int) -> Examples:

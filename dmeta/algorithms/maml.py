@@ -9,10 +9,11 @@ the plain loss over all tasks.
     w_0 = theta,   w_{k+1} = w_k - inner_lr * grad L_support(w_k),   theta' = w_K
     meta-loss(theta) = L_query(theta')
 
-Differs from the paper: inner Adam starts from zero moments for every task, where Reptile's code
-carries them from task to task (a result would then depend on which worker drew which task);
-mini-batches are consecutive slices of the support set, whose order is random, and a second pass
-takes them in the same order.
+Differs from the papers' code: Reptile's inner Adam hands its second moments from task to task, one
+after the other, so that a result would depend on which worker drew which task; here
+(``carry_moments``) all tasks of a step start from the same moments, and these are then averaged and
+moved as the weights are. Mini-batches are consecutive slices of the support set, whose order is
+random, and a second pass takes them in the same order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dmeta.algorithms.inner_loop import RATE, InnerLoop
+from dmeta.algorithms.inner_loop import InnerLoop, network_params
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage
@@ -47,14 +48,14 @@ class Maml:
         self.inner.moved(self.network)
 
     def init_meta_params(self) -> Params:
-        """The network's initial weights, and the inner rates if they are learned."""
+        """The network's initial weights, and what the inner loop itself learns."""
         weights = self.network.init_params()
         start = {name: weights[name] for name in self.inner.moved(self.network)}
-        return weights | self.inner.init_rates(start)
+        return weights | self.inner.init_meta_params(start)
 
     def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
-        """All weights after the inner steps: name -> tensor, the network's names."""
-        weights = {name: p for name, p in meta_params.items() if not name.startswith(RATE)}
+        """All weights (and carried moments) after the inner steps: name -> tensor."""
+        weights = network_params(meta_params)
         start = {name: weights[name] for name in self.inner.moved(self.network)}
 
         def objective(moved: Params, examples: Examples) -> Tensor:
@@ -74,4 +75,4 @@ class Maml:
 
     def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
         """The network at the adapted weights."""
-        return self.network.apply(adapted, x)
+        return self.network.apply(network_params(adapted), x)

@@ -16,6 +16,12 @@ from dmeta.bilevel.types import Adapted, Params
 
 State: TypeAlias = Any
 
+MOMENT = "inner_moment/"
+"""Prefix of second moments that are part of an iterate."""
+
+MOMENT_WEIGHTS = "inner_moment_weights"
+"""Name of the sum of their weights."""
+
 
 class Rates(Protocol):
     """Step sizes."""
@@ -187,3 +193,49 @@ class InnerAdam:
             for n, p in params.items()
         }
         return moved, (first, second)
+
+
+@dataclass(frozen=True)
+class CarriedAdam:
+    """Adam with beta1 = 0 whose second moments are part of the iterate.
+
+    So they need not start from nothing: what adapts to a task hands them on like the weights, as
+    Reptile's code does (Nichol et al. 2018, section 6.1, github.com/openai/supervised-reptile),
+    where one optimiser serves all tasks. Beside each parameter the iterate has its uncorrected
+    moment, and one number, the sum of the moments' weights, that corrects them (1 - beta2^t in the
+    paper on Adam, whatever has been averaged since).
+
+    Attributes:
+        rates: step sizes, in units of w.
+        beta2: decay of the second moment.
+        eps: added to its root.
+    """
+
+    rates: Rates
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def init(self, params: Params) -> State:  # noqa: ARG002 - the protocol's signature
+        """No state beside the iterate."""
+        return {}
+
+    def update(
+        self, params: Params, gradients: Params, state: State, step: int
+    ) -> tuple[Params, State]:
+        """One step."""
+        total = self.beta2 * params[MOMENT_WEIGHTS] + (1 - self.beta2)
+        after = {MOMENT_WEIGHTS: total}
+        for name in (n for n in params if MOMENT + n in params):
+            g = gradients[name]
+            second = self.beta2 * params[MOMENT + name].clamp(min=0) + (1 - self.beta2) * g * g
+            root = (second / total + self.eps**2).sqrt() + self.eps
+            after[name] = params[name] - self.rates(name, step) * g / root
+            after[MOMENT + name] = second
+        return {name: after[name] for name in params}, state
+
+
+def no_moments(params: Params) -> dict[str, torch.Tensor]:
+    """The moments of parameters that have not been moved yet, as `CarriedAdam` names them."""
+    some = next(iter(params.values()))
+    zeros = {MOMENT + name: torch.zeros_like(p) for name, p in params.items()}
+    return {**zeros, MOMENT_WEIGHTS: some.new_zeros(())}

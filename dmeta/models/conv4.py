@@ -11,6 +11,7 @@ sqrt 5), not Xavier-uniform with a standard normal last layer. After 400 steps o
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 import torch
 from torch import nn
@@ -38,13 +39,19 @@ def conv4(
 
 
 def conv4_strided(
-    input_shape: tuple[int, ...], num_outputs: int | None, filters: int = 64, blocks: int = 4
+    input_shape: tuple[int, ...],
+    num_outputs: int | None,
+    filters: int = 64,
+    blocks: int = 4,
+    pool: Literal["mean", "none"] = "mean",
 ) -> nn.Module:
     """[3x3 conv of stride 2, batch-norm, ReLU] x blocks, the mean over pixels, a linear layer.
 
-    Args and errors: as `conv4`.
+    Args and errors: as `conv4`, and:
+        pool: ``mean`` over pixels before the last layer, as in MAML's code, or ``none``, as in
+            Reptile's.
     """
-    return _network(input_shape, num_outputs, filters, blocks, strided=True)
+    return _network(input_shape, num_outputs, filters, blocks, strided=True, pool=pool)
 
 
 def _network(
@@ -54,6 +61,7 @@ def _network(
     blocks: int,
     *,
     strided: bool,
+    pool: str = "none",
 ) -> nn.Module:
     check_sizes(filters=(filters, 1), blocks=(blocks, 1))
     name = "conv4_strided" if strided else "conv4"
@@ -75,7 +83,7 @@ def _network(
         norm = nn.BatchNorm2d(filters)
         layers[f"block{i}"] = nn.Sequential(conv, norm, *after, nn.ReLU())
         channels = filters
-    if strided:
+    if pool == "mean":
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     if num_outputs is not None:

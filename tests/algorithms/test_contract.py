@@ -17,7 +17,7 @@ from dmeta.algorithms.maml import Maml
 from dmeta.bilevel.estimators import ESTIMATORS, displacement, exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import recording, stop_gradient, unrolled
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
 from dmeta.models.network import Network
 from tests.bilevel.problems import (
     EVALUATION,
@@ -368,3 +368,51 @@ def test_prototypes_are_class_means_and_the_nearest_one_wins() -> None:
     logits = learner.predict(adapted, queries)
     assert torch.equal(logits, -((queries[:, None] - prototypes) ** 2).sum(-1))
     assert logits.argmax(1).tolist() == [0, 1]
+
+
+CARRIED: dict[str, Any] = {"inner_optimizer": "adam", "carry_moments": True, "inner_steps": 3}
+
+
+def test_carried_moments_start_as_none() -> None:
+    fresh = problem("mlp", inner_optimizer="adam", inner_steps=3)
+    carried = problem("mlp", **CARRIED)
+    support = first_task(fresh).support
+    want = fresh.algorithm.adapt(fresh.params, support, stop_gradient, TRAINING)
+    got = carried.algorithm.adapt(carried.params, support, stop_gradient, TRAINING)
+    assert got.keys() == carried.params.keys()
+    assert got.keys() > want.keys()
+    for name, p in want.items():
+        torch.testing.assert_close(got[name], p, rtol=1e-12, atol=1e-12)
+
+
+def test_carried_moments_are_one_adam_for_all_tasks() -> None:
+    """Reptile with an outer rate of 1 and one task a step is Adam, step after step, over all."""
+    at = problem("mlp", "regression", "reptile", inner_batch_size=None, **CARRIED)
+    params = at.params
+    leaves = {n: params[n].clone().requires_grad_() for n in at.algorithm.network.names}
+    adam = torch.optim.Adam(leaves.values(), lr=at.algorithm.inner.inner_lr, betas=(0.0, 0.999))
+    for step in range(4):
+        support = Examples(*(part[step % 2] for part in at.tasks.support))
+        task = Task(Examples(*(p[None] for p in support)), Examples(*(p[None] for p in support)))
+        result = block_gradient("loop", displacement, at.algorithm, params, task, TRAINING)
+        params = {name: p - result.gradients[name] for name, p in params.items()}
+        for _ in range(3):
+            adam.zero_grad()
+            at.algorithm.loss(at.algorithm.network.apply(leaves, support.x), support.y).backward()
+            adam.step()
+        for name, p in leaves.items():
+            torch.testing.assert_close(params[name], p.detach(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", [exact, first_order])
+def test_moments_stay_none_unless_displaced(estimator: Any) -> None:
+    at = problem("mlp", **CARRIED)
+    gradients = block_gradient("vmap", estimator, at.algorithm, at.params, at.tasks, TRAINING)
+    moments = [g for n, g in gradients.gradients.items() if n.startswith("inner_moment")]
+    assert len(moments) == 7
+    assert not any(g.any() for g in moments)
+
+
+def test_carried_moments_are_adams() -> None:
+    with pytest.raises(ValueError, match=r"algorithm\.carry_moments must be false .* choose adam"):
+        problem("mlp", carry_moments=True)
