@@ -6,6 +6,7 @@ They know no data set, no runtime and no configuration system. A factory is call
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
+from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.meta_sgd import meta_sgd
@@ -44,6 +45,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             meta_sgd,
             "MAML with a meta-learned rate for every weight",
             "Li et al. 2017, arXiv:1707.09835",
+        ),
+        "cavia": Entry(
+            Cavia,
+            "adapt a few context parameters; the network is learned by the outer loop alone",
+            "Zintgraf et al. 2019, arXiv:1810.03642",
         ),
         "imaml": Entry(
             imaml,

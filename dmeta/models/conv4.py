@@ -16,11 +16,18 @@ from typing import Literal
 import torch
 from torch import nn
 
+from dmeta.models.context import Film
 from dmeta.models.sizes import check_sizes
+
+_FILM_BLOCK = 3  # as in the code of Zintgraf et al. 2019
 
 
 def conv4(
-    input_shape: tuple[int, ...], num_outputs: int | None, filters: int = 64, blocks: int = 4
+    input_shape: tuple[int, ...],
+    num_outputs: int | None,
+    filters: int = 64,
+    blocks: int = 4,
+    context: int = 0,
 ) -> nn.Module:
     """[3x3 conv, batch-norm, 2x2 max-pool, ReLU] x blocks, then a linear layer.
 
@@ -31,11 +38,14 @@ def conv4(
         num_outputs: width of the last layer; None: no such layer, an embedding.
         filters: channels of every block.
         blocks: number of blocks.
+        context: numbers that scale and shift the channels of the third block (or the last one)
+            before its ReLU, and that a method such as CAVIA moves for each task (see
+            `dmeta.models.context`).
 
     Raises:
         ValueError: the input is not an image, or too small for so many blocks; a size is below 1.
     """
-    return _network(input_shape, num_outputs, filters, blocks, strided=False)
+    return _network(input_shape, num_outputs, filters, blocks, context, strided=False)
 
 
 def conv4_strided(
@@ -43,6 +53,7 @@ def conv4_strided(
     num_outputs: int | None,
     filters: int = 64,
     blocks: int = 4,
+    context: int = 0,
     pool: Literal["mean", "none"] = "mean",
 ) -> nn.Module:
     """[3x3 conv of stride 2, batch-norm, ReLU] x blocks, the mean over pixels, a linear layer.
@@ -51,7 +62,7 @@ def conv4_strided(
         pool: ``mean`` over pixels before the last layer, as in MAML's code, or ``none``, as in
             Reptile's.
     """
-    return _network(input_shape, num_outputs, filters, blocks, strided=True, pool=pool)
+    return _network(input_shape, num_outputs, filters, blocks, context, strided=True, pool=pool)
 
 
 def _network(
@@ -59,11 +70,12 @@ def _network(
     num_outputs: int | None,
     filters: int,
     blocks: int,
+    context: int,
     *,
     strided: bool,
     pool: str = "none",
 ) -> nn.Module:
-    check_sizes(filters=(filters, 1), blocks=(blocks, 1))
+    check_sizes(filters=(filters, 1), blocks=(blocks, 1), context=(context, 0))
     name = "conv4_strided" if strided else "conv4"
     if len(input_shape) != 3:
         raise ValueError(
@@ -81,6 +93,8 @@ def _network(
         conv = nn.Conv2d(channels, filters, 3, stride=2 if strided else 1, padding=1)
         after: list[nn.Module] = [] if strided else [nn.MaxPool2d(2)]
         norm = nn.BatchNorm2d(filters)
+        if context and i == min(_FILM_BLOCK, blocks):
+            after.append(Film(context, filters))
         layers[f"block{i}"] = nn.Sequential(conv, norm, *after, nn.ReLU())
         channels = filters
     if pool == "mean":

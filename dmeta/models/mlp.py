@@ -6,11 +6,16 @@ import math
 
 from torch import nn
 
+from dmeta.models.context import ContextInput
 from dmeta.models.sizes import check_sizes
 
 
 def mlp(
-    input_shape: tuple[int, ...], num_outputs: int | None, hidden: int = 40, num_layers: int = 2
+    input_shape: tuple[int, ...],
+    num_outputs: int | None,
+    hidden: int = 40,
+    num_layers: int = 2,
+    context: int = 0,
 ) -> nn.Module:
     """ReLU layers of equal width; 1-40-40-1 is the sinusoid network of Finn et al. 2017, sec. 5.1.
 
@@ -20,13 +25,17 @@ def mlp(
             dimensions.
         hidden: width of each hidden layer.
         num_layers: number of hidden layers (0: a linear model).
+        context: numbers that are joined to the input and that a method such as CAVIA moves for each
+            task (see `dmeta.models.context`).
 
     Raises:
         ValueError: a size is too small.
     """
-    check_sizes(hidden=(hidden, 1), num_layers=(num_layers, 0))
+    check_sizes(hidden=(hidden, 1), num_layers=(num_layers, 0), context=(context, 0))
     layers: list[nn.Module] = [nn.Flatten()]
-    width = math.prod(input_shape)
+    if context:
+        layers.append(ContextInput(context))
+    width = math.prod(input_shape) + context
     for _ in range(num_layers):
         layers += [nn.Linear(width, hidden), nn.ReLU()]
         width = hidden

@@ -99,6 +99,10 @@ class Network:
         """Names of the trainable parameters, in the module's order."""
         return tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
 
+    def shape_of(self, name: str) -> torch.Size:
+        """Shape of a parameter."""
+        return self.module.get_parameter(name).shape
+
     @property
     def head(self) -> frozenset[str]:
         """Names of the parameters of the last layer that has any."""

@@ -190,7 +190,9 @@ def test_evaluation_shows_a_state_before_and_after_every_inner_step(
     trained: list[Adapted] = []
     at.algorithm.adapt(at.params, support, recording(trained.append), TRAINING)
     assert len(trained) == 3
-    assert all(torch.equal(p, at.params[name]) for name, p in states[0].items())
+    begun = {name: p for name, p in states[0].items() if name in at.params}
+    assert begun
+    assert all(torch.equal(p, at.params[name]) for name, p in begun.items())
 
 
 @dataclasses.dataclass
@@ -416,3 +418,20 @@ def test_moments_stay_none_unless_displaced(estimator: Any) -> None:
 def test_carried_moments_are_adams() -> None:
     with pytest.raises(ValueError, match=r"algorithm\.carry_moments must be false .* choose adam"):
         problem("mlp", carry_moments=True)
+
+
+@pytest.mark.parametrize("model", ["mlp", "conv4", "conv4_strided"])
+def test_cavia_moves_the_context_from_zero_and_learns_the_rest(model: str) -> None:
+    at = problem(model, algorithm="cavia", inner_steps=2)
+    contexts = [n for n in at.algorithm.network.names if n.split(".")[-1] == "context"]
+    assert len(contexts) == 1
+    assert contexts[0] not in at.params
+    states: list[Adapted] = []
+    at.algorithm.adapt(at.params, first_task(at).support, recording(states.append), TRAINING)
+    assert not states[0][contexts[0]].any()
+    assert states[1][contexts[0]].any()
+    for state in states:
+        assert all(torch.equal(state[name], p) for name, p in at.params.items())
+    gradients = block_gradient("vmap", exact, at.algorithm, at.params, at.tasks, TRAINING).gradients
+    # A convolution's bias before batch-norm has no effect, hence no gradient.
+    assert sum(float(g.norm()) > 1e-9 for g in gradients.values()) >= len(gradients) - 4

@@ -120,7 +120,8 @@ def problem(
 ) -> Problem:
     """A registered algorithm on a small registered model, with T = 2 tasks."""
     outputs = None if embeds(ALGORITHMS[algorithm].make) else 3
-    made, shape = network(model, outputs, seed, **(model_options or {}))
+    needed = {"context": 4} if algorithm == "cavia" else {}
+    made, shape = network(model, outputs, seed, **needed, **(model_options or {}))
     loss = F.cross_entropy if kind == "classification" else F.mse_loss
     learner = make_algorithm(algorithm, made, loss, **options)
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))

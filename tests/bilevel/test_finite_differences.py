@@ -32,6 +32,9 @@ CASES = {
     "mlp, a rate per tensor and step": (
         "mlp", "regression", 0, {"learn_inner_lr": "per_tensor_and_step"}, {}, True,
     ),
+    "mlp, iMAML's inner problem": ("mlp", "regression", 0, {"inner_proximal": 2.0}, {}, True),
+    "mlp, CAVIA": ("mlp", "regression", 0, {"algorithm": "cavia"}, {}, True),
+    "conv4, 2 blocks, CAVIA": ("conv4", "classification", 0, {"algorithm": "cavia"}, {}, True),
     "mlp, momentum and clipping": (
         "mlp", "regression", 0, {"inner_momentum": 0.9, "inner_clip_norm": 0.5}, {}, True,
     ),
