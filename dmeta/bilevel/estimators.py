@@ -168,7 +168,8 @@ class Truncated:
 class FiniteDifference:
     """Second derivatives by differences of first-order gradients, two more for each inner step.
 
-    HF-MAML, Fallah, Mokhtari & Ozdaglar 2020 (arXiv:1908.10400), section 5.
+    HF-MAML, Fallah, Mokhtari & Ozdaglar 2020 (arXiv:1908.10400), section 5. For smooth objectives:
+    where many ReLUs or max-pools switch within the step (conv4), it is far off (issue 3).
 
     Attributes:
         relative_step: length of the difference over max(1, |w|).
