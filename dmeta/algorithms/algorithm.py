@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage
 from dmeta.models.network import Network
 
 
@@ -35,7 +35,9 @@ class Algorithm(Protocol):
         """What is meta-learned, at its initial values: name -> float tensor."""
         ...
 
-    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+    ) -> Adapted | Outcome:
         """Learn one task from its support set.
 
         Args:
@@ -43,6 +45,9 @@ class Algorithm(Protocol):
             support: x [S, *input_shape], y [S] or [S, *output_shape].
             solve: walks the inner problem, if the method has one.
             stage: training or evaluation (their settings differ), how many classes.
+
+        Returns: what `predict` reads; in training an `Outcome`, if the meta-loss is more than the
+            query loss of one such state.
         """
         ...
 

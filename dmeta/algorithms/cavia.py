@@ -20,7 +20,7 @@ from torch import Tensor
 from dmeta.algorithms.inner_loop import InnerLoop, network_params
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage
 from dmeta.models.context import CONTEXT
 from dmeta.models.network import Network
 
@@ -62,12 +62,14 @@ class Cavia:
         start = {name: weights.pop(name) for name in self._contexts}
         return weights | self.inner.init_meta_params(start)
 
-    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+    ) -> Adapted | Outcome:
         """The network's weights with the task's context: name -> tensor."""
         weights = network_params(meta_params)
         like = next(iter(weights.values()))
 
-        def objective(context: Params, examples: Examples) -> Tensor:
+        def objective(context: Params, examples: Examples, _: int) -> Tensor:
             return self.loss(self.network.apply({**weights, **context}, examples.x), examples.y)
 
         return solve(
@@ -77,7 +79,7 @@ class Cavia:
                 meta_params=meta_params,
                 support=support,
                 stage=stage,
-                finish=lambda context: {**weights, **context},
+                finish=lambda context, _: {**weights, **context},
                 depends_on_meta=True,
             )
         )

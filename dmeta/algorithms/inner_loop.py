@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,8 @@ class InnerLoop:
     Attributes:
         inner_lr: step size; the initial value of learned rates.
         inner_steps: steps in training.
+        inner_steps_max: None, or draw the steps of every outer step, the same for all its tasks,
+            from `inner_steps` to `inner_steps_max` with equal chances.
         eval_inner_steps: steps at evaluation.
         inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
         carry_moments: with ``adam``, learn its second moments along with the weights instead of
@@ -62,10 +65,14 @@ class InnerLoop:
             ``[block4.*, head.*]``.
         learn_inner_lr: meta-learn the rates, one ``per_tensor``, one ``per_tensor_and_step``
             (evaluation repeats the last) or one ``per_element``; None: they stay `inner_lr`.
+        multi_step_loss_until: outer step up to which the query losses after every inner step enter
+            the meta-loss: all alike at first, and less and less of those before the last (MAML++,
+            Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
     """
 
     inner_lr: float = 0.01
     inner_steps: int = 1
+    inner_steps_max: int | None = None
     eval_inner_steps: int = 10
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     carry_moments: bool = False
@@ -76,6 +83,7 @@ class InnerLoop:
     eval_inner_batch_size: int | None = None
     adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
     learn_inner_lr: Learned | None = None
+    multi_step_loss_until: int = 0
 
     def __post_init__(self) -> None:
         """Refuses impossible settings."""
@@ -108,11 +116,16 @@ class InnerLoop:
             )
 
     def _check_steps_and_batches(self) -> None:
-        for key in ("inner_steps", "eval_inner_steps"):
+        for key in ("inner_steps", "eval_inner_steps", "multi_step_loss_until"):
             if getattr(self, key) < 0:
                 raise ValueError(
                     f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it"
                 )
+        if self.inner_steps_max is not None and self.inner_steps_max < self.inner_steps:
+            raise ValueError(
+                f"algorithm.inner_steps_max must be >= algorithm.inner_steps ({self.inner_steps}) "
+                f"or null, got {self.inner_steps_max}; raise it"
+            )
         for key in ("inner_batch_size", "eval_inner_batch_size"):
             size = getattr(self, key)
             if size is not None and size < 1:
@@ -122,6 +135,11 @@ class InnerLoop:
                 "algorithm.inner_steps must be >= 1 with algorithm.learn_inner_lr="
                 f"per_tensor_and_step, got {self.inner_steps}; raise it"
             )
+
+    @property
+    def most_inner_steps(self) -> int:
+        """Most steps that training takes."""
+        return self.inner_steps if self.inner_steps_max is None else self.inner_steps_max
 
     def moved(self, network: Network) -> tuple[str, ...]:
         """Names of the network's parameters that the inner loop moves, in the network's order.
@@ -156,8 +174,8 @@ class InnerLoop:
         Args:
             start: what the inner loop moves.
 
-        Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor),
-            [inner_steps] (per_tensor_and_step) or the parameter's shape (per_element); carried
+        Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor), [most
+            inner steps] (per_tensor_and_step) or the parameter's shape (per_element); carried
             moments (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are neither.
         """
         return self._init_rates(start) | (no_moments(start) if self.carry_moments else {})
@@ -169,7 +187,7 @@ class InnerLoop:
         for name, p in start.items():
             shape = {
                 "per_tensor": (),
-                "per_tensor_and_step": (self.inner_steps,),
+                "per_tensor_and_step": (self.most_inner_steps,),
                 "per_element": tuple(p.shape),
             }[self.learn_inner_lr]
             rates[RATE + name] = p.new_full(shape, self.inner_lr)
@@ -177,31 +195,31 @@ class InnerLoop:
 
     def problem(
         self,
-        objective: Callable[[Params, Examples], Tensor],
+        objective: Callable[[Params, Examples, int], Tensor],
         start: Params,
         meta_params: Params,
         support: Examples,
         stage: Stage,
-        finish: Callable[[Params], Adapted],
+        finish: Callable[[Params, int], Adapted],
         *,
         depends_on_meta: bool,
     ) -> InnerProblem:
         """The inner problem of one task.
 
         Args:
-            objective: (iterate, support examples) -> scalar to be minimised.
+            objective: (iterate, support examples, inner step) -> scalar to be minimised.
             start: first iterate.
             meta_params: hold the learned rates, if there are any.
             support: the support set.
             stage: training or evaluation.
-            finish: iterate -> what the method's `predict` reads.
+            finish: (iterate, steps taken) -> what the method's `predict` reads.
             depends_on_meta: whether the objective has meta-parameters that the iterate has not.
         """
         batch_size = self.inner_batch_size if stage.training else self.eval_inner_batch_size
 
         def regularised(iterate: Params, step: int) -> Tensor:
             moved = {name: iterate[name] for name in start}
-            value = objective(moved, _mini_batch(support, batch_size, step))
+            value = objective(moved, _mini_batch(support, batch_size, step), step)
             if self.inner_proximal == 0:
                 return value
             away = [(p - start[name]).square().sum() for name, p in moved.items()]
@@ -209,19 +227,32 @@ class InnerLoop:
 
         # Detached: only the displacement may move them (a learned moment could become negative).
         moments = {n: p.detach() for n, p in meta_params.items() if n.startswith(_MOMENTS)}
+        num_steps = self._num_steps(stage)
         return InnerProblem(
             objective=regularised,
             start={**start, **moments},
             optimizer=self._optimizer(self._rates(start, meta_params)),
-            num_steps=self._num_steps(stage),
+            num_steps=num_steps,
             finish=finish,
             depends_on_meta=depends_on_meta or self.inner_proximal > 0,
+            loss_weights=self._loss_weights(stage, num_steps),
         )
 
     def _num_steps(self, stage: Stage) -> int:
         if stage.inner_steps is not None:
             return stage.inner_steps
-        return self.inner_steps if stage.training else self.eval_inner_steps
+        if not stage.training:
+            return self.eval_inner_steps
+        if self.inner_steps_max is None:
+            return self.inner_steps
+        rng = np.random.default_rng([stage.seed, stage.step])
+        return int(rng.integers(self.inner_steps, self.inner_steps_max, endpoint=True))
+
+    def _loss_weights(self, stage: Stage, num_steps: int) -> dict[int, float] | None:
+        until = self.multi_step_loss_until
+        if not stage.training or stage.step >= until or num_steps == 0:
+            return None
+        return multi_step_weights(num_steps, stage.step / until)
 
     def _rates(self, start: Params, meta_params: Params) -> Rates:
         if self.learn_inner_lr is None:
@@ -238,6 +269,21 @@ class InnerLoop:
         if self.inner_clip_norm is None:
             return optimizer
         return Clipped(optimizer, self.inner_clip_norm)
+
+
+def multi_step_weights(num_steps: int, progress: float) -> dict[int, float]:
+    """Number of inner steps -> weight of the query loss after so many; they sum to 1.
+
+    As in MAML++'s code (github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch): 1/K each at first,
+    falling linearly to 0 but never below 0.03/K for all but the last, which takes the rest.
+
+    Args:
+        num_steps: K, at least 1.
+        progress: from 0 to 1, how much of the annealing is done.
+    """
+    each = max(1 - progress, 0.03) / num_steps
+    before = dict.fromkeys(range(1, num_steps), each)
+    return {**before, num_steps: 1 - (num_steps - 1) * each}
 
 
 def network_params(meta_params: Params) -> dict[str, Tensor]:

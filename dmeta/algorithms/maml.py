@@ -25,7 +25,7 @@ from torch import Tensor
 from dmeta.algorithms.inner_loop import InnerLoop, network_params
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage
 from dmeta.models.network import Network
 
 
@@ -53,12 +53,14 @@ class Maml:
         start = {name: weights[name] for name in self.inner.moved(self.network)}
         return weights | self.inner.init_meta_params(start)
 
-    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+    ) -> Adapted | Outcome:
         """All weights (and carried moments) after the inner steps: name -> tensor."""
         weights = network_params(meta_params)
         start = {name: weights[name] for name in self.inner.moved(self.network)}
 
-        def objective(moved: Params, examples: Examples) -> Tensor:
+        def objective(moved: Params, examples: Examples, _: int) -> Tensor:
             return self.loss(self.network.apply({**weights, **moved}, examples.x), examples.y)
 
         return solve(
@@ -68,7 +70,7 @@ class Maml:
                 meta_params=meta_params,
                 support=support,
                 stage=stage,
-                finish=lambda moved: {**weights, **moved},
+                finish=lambda moved, _: {**weights, **moved},
                 depends_on_meta=len(start) < len(weights),
             )
         )

@@ -15,7 +15,7 @@ Letters: theta meta-parameters, w iterate, s optimiser state, K inner steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
@@ -117,12 +117,12 @@ class Walk(NamedTuple):
     """A forward walk without a graph.
 
     Attributes:
-        end: w_K.
+        judged: w_k for the numbers of steps k whose query loss enters the meta-loss.
         kept: (w_k, s_k) of every `every`-th step, from k = 0.
         every: distance of the kept ones.
     """
 
-    end: Params
+    judged: dict[int, Params]
     kept: list[tuple[Params, State]]
     every: int
 
@@ -138,34 +138,37 @@ def walk(problem: InnerProblem, every: int | None = None) -> Walk:
     every = max(1, math.isqrt(max(problem.num_steps - 1, 0)) + 1) if every is None else every
     iterate, state = problem.start, problem.optimizer.init(problem.start)
     kept = []
+    judged = {0: iterate} if 0 in problem.judged else {}
     for step in range(problem.num_steps):
         if step % every == 0:
             kept.append((iterate, state))
         iterate, state = _step(problem, iterate, state, step)
-    return Walk(iterate, kept, every)
+        if step + 1 in problem.judged:
+            judged[step + 1] = iterate
+    return Walk(judged, kept, every)
 
 
 def sweep(
     problem_at: ProblemAt,
     meta: Params,
     walked: Walk,
-    cotangent: Params,
+    cotangents: Mapping[int, Params],
     gradient_pull: GradientPull,
     last: int | None = None,
 ) -> Params:
-    """Pull a cotangent of w_K back to theta: v^T d w_K / d theta.
+    """Pull cotangents of iterates back to theta: sum_k v_k^T d w_k / d theta.
 
     Args:
         problem_at: the inner problem as a function of theta.
         meta: theta.
         walked: the walk at theta.
-        cotangent: v.
+        cotangents: k -> v_k, that of w_K among them.
         gradient_pull: how inner gradients are pulled back.
         last: of the last so many steps only, the others' are constants; None: of all.
     """
     problem = problem_at(meta)
     total = zeros_like(meta)
-    v_iterate: Params = cotangent
+    v_iterate: Params = cotangents[problem.num_steps]
     v_state: State = pytree.tree_map(torch.zeros_like, problem.optimizer.init(problem.start))
     for first in reversed(range(0, problem.num_steps, walked.every)):
         steps = range(first, min(first + walked.every, problem.num_steps))
@@ -178,6 +181,8 @@ def sweep(
             )
             products = pull(v_gradient)
             v_iterate = add(v_iterate, products.iterate)
+            if step in cotangents:
+                v_iterate = add(v_iterate, cotangents[step])
             total = add(add(total, of_meta), products.meta)
     _, pull_start = vjp(lambda theta: dict(problem_at(theta).start), dict(meta))
     (of_start,) = pull_start(dict(v_iterate))

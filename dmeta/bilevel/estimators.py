@@ -10,8 +10,8 @@ Letters: theta meta-parameters, theta' what a task adapts them to, L the query l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from dmeta.bilevel.adjoint import (
 from dmeta.bilevel.inner import InnerProblem
 from dmeta.bilevel.linear import add, conjugate_gradient, neumann_series, plus, scaled
 from dmeta.bilevel.solvers import Solver, stop_gradient, unrolled
-from dmeta.bilevel.types import Adapted, Examples, Params, Stage, Task
+from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage, Task
 from dmeta.registry import Entry, Registry
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +44,9 @@ class Differentiable(Protocol):
         """The query loss."""
         ...
 
-    def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+    ) -> Adapted | Outcome:
         """Learn one task."""
         ...
 
@@ -61,23 +63,52 @@ class Surrogate:
         scalar: its gradient with respect to the meta-parameters is the estimate.
         loss: query loss after adaptation, detached.
         prediction: query predictions after adaptation [Q, ...], detached.
+        notes: name -> scalar that the estimator has to say of itself, such as a residual.
     """
 
     scalar: Tensor
     loss: Tensor
     prediction: Tensor
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Estimator: TypeAlias = Callable[[Differentiable, Params, Task, Stage], Surrogate]
+
+Notes: TypeAlias = Mapping[str, Tensor]
+
+PullBack: TypeAlias = Callable[
+    [ProblemAt, Params, Walk, Mapping[int, Params]], tuple[Params, Notes]
+]
 
 
 def _query_loss(
     algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage, solve: Solver
 ) -> Surrogate:
-    adapted = algorithm.adapt(meta_params, task.support, solve, stage)
-    prediction = algorithm.predict(adapted, task.query.x)
-    loss = algorithm.loss(prediction, task.query.y)
-    return Surrogate(loss, loss.detach(), prediction.detach())
+    outcome = algorithm.adapt(meta_params, task.support, solve, stage)
+    judged = _meta_loss(algorithm, outcome, task.query)
+    return Surrogate(judged.scalar, judged.loss.detach(), judged.prediction.detach())
+
+
+class _Judged(NamedTuple):
+    scalar: Tensor
+    loss: Tensor
+    prediction: Tensor
+
+
+def _meta_loss(algorithm: Differentiable, outcome: Adapted | Outcome, query: Examples) -> _Judged:
+    """The meta-loss; the query loss and predictions of the state that predicts."""
+    if not isinstance(outcome, Outcome):
+        outcome = Outcome((outcome,), (1.0,))
+    predictions = [algorithm.predict(state, query.x) for state in outcome.states]
+    losses = [algorithm.loss(prediction, query.y) for prediction in predictions]
+    if outcome.weights == (1.0,):
+        scalar = losses[0]
+    else:
+        weighed = [w * loss for w, loss in zip(outcome.weights, losses, strict=True)]
+        scalar = torch.stack(weighed).sum()
+    if outcome.penalty is not None:
+        scalar = scalar + outcome.penalty
+    return _Judged(scalar, losses[-1], predictions[-1])
 
 
 def exact(algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage) -> Surrogate:
@@ -107,7 +138,7 @@ def displacement(
         ValueError: what the algorithm adapts is not the meta-parameters themselves.
     """
     still = {name: p.detach() for name, p in meta_params.items()}
-    adapted = algorithm.adapt(still, task.support, stop_gradient, stage)
+    adapted: Any = algorithm.adapt(still, task.support, stop_gradient, stage)
     same_names = isinstance(adapted, Mapping) and adapted.keys() == still.keys()
     # A part that is handed through is never learned; all of it is, where there is no inner step.
     if not same_names or len({adapted[name] is p for name, p in still.items()}) > 1:
@@ -234,24 +265,32 @@ class Implicit:
             ValueError: the inner objective does not depend on the meta-parameters.
         """
 
-        def pull_back(problem_at: ProblemAt, still: Params, walked: Walk, v: Params) -> Params:
+        def pull_back(
+            problem_at: ProblemAt, still: Params, walked: Walk, cotangents: Mapping[int, Params]
+        ) -> tuple[Params, Notes]:
             problem = problem_at(still)
+            if problem.judged != (problem.num_steps,):
+                raise ValueError(
+                    "gradient=implicit must have a meta-loss of the last inner step alone, got a "
+                    "multi-step loss; set algorithm.multi_step_loss_until=0"
+                )
             if not problem.depends_on_meta:
                 raise ValueError(
                     "gradient=implicit must have an inner objective that depends on the "
                     f"meta-parameters, got {type(algorithm).__name__} without a proximal term; set "
                     "algorithm.inner_proximal (as algorithm=imaml does) or choose gradient=exact"
                 )
-            _, pull = exact_pull(problem_at, still, walked.end, problem.num_steps)
+            end, v = walked.judged[problem.num_steps], cotangents[problem.num_steps]
+            _, pull = exact_pull(problem_at, still, end, problem.num_steps)
 
             def product(u: Params) -> Params:
                 return plus(pull(u).iterate, self.damping, u)
 
             if self.solver == "cg":
-                u, _ = conjugate_gradient(product, v, self.iterations, self.tolerance)
+                u, residual = conjugate_gradient(product, v, self.iterations, self.tolerance)
             else:
-                u, _ = neumann_series(product, v, self.iterations, self.scale)
-            return scaled(-1.0, pull(u).meta)
+                u, residual = neumann_series(product, v, self.iterations, self.scale)
+            return scaled(-1.0, pull(u).meta), {"residual": residual.detach()}
 
         return _pulled_back(algorithm, meta_params, task, stage, pull_back)
 
@@ -266,8 +305,10 @@ def _swept(
 ) -> Surrogate:
     """The surrogate of a sweep (see there)."""
 
-    def pull_back(problem_at: ProblemAt, still: Params, walked: Walk, v: Params) -> Params:
-        return sweep(problem_at, still, walked, v, gradient_pull, last)
+    def pull_back(
+        problem_at: ProblemAt, still: Params, walked: Walk, cotangents: Mapping[int, Params]
+    ) -> tuple[Params, Notes]:
+        return sweep(problem_at, still, walked, cotangents, gradient_pull, last), {}
 
     return _pulled_back(algorithm, meta_params, task, stage, pull_back)
 
@@ -277,7 +318,7 @@ def _pulled_back(
     meta_params: Params,
     task: Task,
     stage: Stage,
-    pull_back: Callable[[ProblemAt, Params, Walk, Params], Params],
+    pull_back: PullBack,
 ) -> Surrogate:
     """Walk without a graph, differentiate the query loss there, pull that back to theta.
 
@@ -286,7 +327,8 @@ def _pulled_back(
         meta_params: theta.
         task: one task.
         stage: when.
-        pull_back: (problem, theta, walk, v) -> v^T d w_K / d theta, for v = dL/dw_K.
+        pull_back: (problem, theta, walk, cotangents) -> sum_k v_k^T d w_k / d theta, for the
+            cotangents v_k = dL/dw_k, and notes.
     """
     still = {name: p.detach() for name, p in meta_params.items()}
 
@@ -295,16 +337,18 @@ def _pulled_back(
 
     walked = walk(problem_at(still))
 
-    def query_loss(theta: Params, end: Params) -> tuple[Tensor, Tensor]:
-        adapted = algorithm.adapt(theta, task.support, lambda problem: problem.finish(end), stage)
-        prediction = algorithm.predict(adapted, task.query.x)
-        return algorithm.loss(prediction, task.query.y), prediction
+    def meta_loss(theta: Params, iterates: dict[int, Params]) -> _Judged:
+        outcome = algorithm.adapt(theta, task.support, lambda p: p.outcome(iterates), stage)
+        return _meta_loss(algorithm, outcome, task.query)
 
-    (loss, prediction), pull = vjp(query_loss, still, dict(walked.end))
-    direct, v = pull((torch.ones_like(loss), torch.zeros_like(prediction)))
-    total = add(direct, pull_back(problem_at, still, walked, v))
+    judged, pull = vjp(meta_loss, still, {k: dict(w) for k, w in walked.judged.items()})
+    ones = torch.ones_like(judged.scalar)
+    zeros = torch.zeros_like(judged.loss), torch.zeros_like(judged.prediction)
+    direct, cotangents = pull(_Judged(ones, *zeros))
+    pulled, notes = pull_back(problem_at, still, walked, cotangents)
+    total = add(direct, pulled)
     scalar = torch.stack([(p * total[name].detach()).sum() for name, p in meta_params.items()])
-    return Surrogate(scalar.sum(), loss.detach(), prediction.detach())
+    return Surrogate(scalar.sum(), judged.loss.detach(), judged.prediction.detach(), notes)
 
 
 def inner_problem_of(
@@ -319,9 +363,14 @@ def inner_problem_of(
 
     def solve(problem: InnerProblem) -> Adapted:
         problems.append(problem)
-        return problem.finish(problem.start)
+        return problem.finish(problem.start, 0)
 
     algorithm.adapt(meta_params, support, solve, stage)
+    if len(problems) > 1:
+        raise ValueError(
+            f"this gradient must have a method with one inner loop, got {type(algorithm).__name__} "
+            "with several; choose gradient=exact or first_order"
+        )
     if not problems:
         raise ValueError(
             f"this gradient must have a method with an inner loop, got {type(algorithm).__name__}; "

@@ -6,13 +6,13 @@ differentiated is the solver's choice, not the algorithm's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import torch
 
-from dmeta.bilevel.types import Adapted, Params
+from dmeta.bilevel.types import Adapted, Outcome, Params
 
 State: TypeAlias = Any
 
@@ -87,17 +87,32 @@ class InnerProblem:
         start: the first iterate; may depend differentiably on the meta-parameters.
         optimizer: the update rule.
         num_steps: how many steps to take (0 is allowed).
-        finish: iterate -> what the algorithm's `predict` reads.
+        finish: (iterate, steps taken) -> what the algorithm's `predict` reads.
         depends_on_meta: whether the objective depends on the meta-parameters other than through
             the iterate.
+        loss_weights: number of steps -> weight in the meta-loss of the query loss after so many,
+            in rising order up to `num_steps`; None: the query loss after the last step alone.
     """
 
     objective: Callable[[Params, int], torch.Tensor]
     start: Params
     optimizer: InnerOptimizer
     num_steps: int
-    finish: Callable[[Params], Adapted]
+    finish: Callable[[Params, int], Adapted]
     depends_on_meta: bool = False
+    loss_weights: Mapping[int, float] | None = None
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Numbers of steps after which the iterate enters the meta-loss."""
+        return (self.num_steps,) if self.loss_weights is None else tuple(self.loss_weights)
+
+    def outcome(self, iterates: Mapping[int, Params]) -> Adapted | Outcome:
+        """What `adapt` returns, of the iterates after the `judged` numbers of steps."""
+        states = tuple(self.finish(iterates[steps], steps) for steps in self.judged)
+        if self.loss_weights is None:
+            return states[-1]
+        return Outcome(states, tuple(self.loss_weights.values()))
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,13 @@ class BlockGradient(NamedTuple):
         gradients: name -> sum of the T meta-gradients.
         losses: [T] query loss after adaptation.
         predictions: [T, Q, ...] query predictions after adaptation.
+        notes: name -> [T], what the estimator has to say of itself.
     """
 
     gradients: dict[str, Tensor]
     losses: Tensor
     predictions: Tensor
+    notes: dict[str, Tensor]
 
 
 def for_each_task(plan: PlanName, function: Callable[[Task], Out], tasks: Task) -> Out:
@@ -46,9 +48,7 @@ def for_each_task(plan: PlanName, function: Callable[[Task], Out], tasks: Task) 
     if plan == "vmap":
         mapped: Out = torch.func.vmap(function, randomness="different")(tasks)
         return mapped
-    outputs = [function(task) for task in _unstack(tasks)]
-    stacked: Out = pytree.tree_map(lambda *leaves: torch.stack(leaves), *outputs)
-    return stacked
+    return _stacked([function(task) for task in _unstack(tasks)])
 
 
 def block_gradient(
@@ -75,24 +75,27 @@ def block_gradient(
     """
     leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
 
-    def surrogate(task: Task) -> tuple[Tensor, Tensor, Tensor]:
+    def surrogate(task: Task) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
         value = estimator(algorithm, leaves, task, stage)
-        return value.scalar, value.loss, value.prediction
+        return value.scalar, (value.loss, value.prediction, dict(value.notes))
 
     if plan == "vmap":
-        scalars, losses, predictions = for_each_task("vmap", surrogate, tasks)
-        return BlockGradient(_grad(scalars.sum(), leaves), losses, predictions)
+        scalars, reports = for_each_task("vmap", surrogate, tasks)
+        return BlockGradient(_grad(scalars.sum(), leaves), *reports)
     total: dict[str, Tensor] | None = None
-    reports: list[tuple[Tensor, Tensor]] = []
+    rows = []
     for task in _unstack(tasks):
-        scalar, loss, prediction = surrogate(task)
+        scalar, report = surrogate(task)
         gradients = _grad(scalar, leaves)
         total = gradients if total is None else {n: total[n] + g for n, g in gradients.items()}
-        reports.append((loss, prediction))
+        rows.append(report)
     assert total is not None, "a block has at least one task"
-    return BlockGradient(
-        total, torch.stack([r[0] for r in reports]), torch.stack([r[1] for r in reports])
-    )
+    return BlockGradient(total, *_stacked(rows))
+
+
+def _stacked(rows: list[Out]) -> Out:
+    stacked: Out = pytree.tree_map(lambda *leaves: torch.stack(leaves), *rows)
+    return stacked
 
 
 def _grad(scalar: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ Params: TypeAlias = Mapping[str, Tensor]
 """Name -> tensor. Never changed in place."""
 
 Adapted: TypeAlias = Any
-"""What `adapt` returns and `predict` reads: a pytree of tensors whose shape is the method's own."""
+"""What `predict` reads: a pytree of tensors whose shape is the method's own."""
 
 Kind: TypeAlias = Literal["classification", "regression"]
 
@@ -39,6 +39,22 @@ class Task(NamedTuple):
     query: Examples
 
 
+class Outcome(NamedTuple):
+    """What `adapt` may return in training if the meta-loss is more than one query loss.
+
+    The meta-loss is sum_i weights[i] * query loss of states[i], plus the penalty.
+
+    Attributes:
+        states: adapted states; the last is the one that predicts.
+        weights: of their query losses.
+        penalty: [] added to the meta-loss; None: nothing.
+    """
+
+    states: tuple[Adapted, ...]
+    weights: tuple[float, ...]
+    penalty: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Stage:
     """When a task is learnt: what a method may take into account besides the task.
@@ -48,9 +64,11 @@ class Stage:
         ways: W, the classes of the task; 1 for regression.
         step: outer steps taken so far in meta-training; 0 at evaluation.
         inner_steps: inner steps to take instead of the method's own; None: the method's own.
+        seed: of whatever a method draws once for all tasks of an outer step.
     """
 
     training: bool
     ways: int
     step: int = 0
     inner_steps: int | None = None
+    seed: int = 0

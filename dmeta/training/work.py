@@ -105,13 +105,14 @@ class TaskWork:
                 self._training,
                 self._params(vector),
                 tasks,
-                Stage(training=True, ways=factory.training.ways, step=block.step),
+                self._training_stage(block),
             )
         gradient = factory.layout.flatten(result.gradients).cpu().numpy()
         metric = metric_of(factory.source.kind, result.predictions, tasks.query.y)
         sums = {
             "loss": float(result.losses.double().sum()),
             metric_name(factory.source.kind): float(metric.double().sum()),
+            **{name: float(value.double().sum()) for name, value in result.notes.items()},
         }
         finite = bool(np.isfinite(gradient).all() and np.isfinite(list(sums.values())).all())
         return GradientResult(
@@ -135,6 +136,10 @@ class TaskWork:
         per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
         finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
         return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)
+
+    def _training_stage(self, block: Block) -> Stage:
+        ways, seed = self._factory.training.ways, self._factory.seed
+        return Stage(training=True, ways=ways, step=block.step, seed=seed)
 
     def _params(self, vector: Vector) -> dict[str, Tensor]:
         # A copy: the vector may be shared memory, and nothing may ever write to it.

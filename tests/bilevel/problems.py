@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds, kinds
 from dmeta.bilevel.estimators import ESTIMATORS
-from dmeta.bilevel.types import Examples, Kind, Params, Stage, Task
+from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.training.config import Choice, checked_options
@@ -125,6 +125,16 @@ def problem(
     loss = F.cross_entropy if kind == "classification" else F.mse_loss
     learner = make_algorithm(algorithm, made, loss, **options)
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))
+
+
+def meta_loss_of(at: Problem, outcome: Adapted | Outcome, query: Examples) -> Tensor:
+    """The query loss of an adapted state, or what an `Outcome` says that the meta-loss is."""
+    if not isinstance(outcome, Outcome):
+        return at.algorithm.loss(at.algorithm.predict(outcome, query.x), query.y)  # type: ignore[no-any-return]
+    total = torch.zeros((), dtype=torch.float64)
+    for weight, state in zip(outcome.weights, outcome.states, strict=True):
+        total = total + weight * at.algorithm.loss(at.algorithm.predict(state, query.x), query.y)
+    return total if outcome.penalty is None else total + outcome.penalty
 
 
 def flat(params: Params) -> Tensor:

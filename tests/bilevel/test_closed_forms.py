@@ -63,7 +63,7 @@ class Quadratic:
                 start={"w": meta_params["w"]},
                 optimizer=InnerSGD(ConstantRate(lr)),
                 num_steps=self.num_steps,
-                finish=lambda w: w,
+                finish=lambda w, _: w,
                 depends_on_meta=self.proximal > 0,
             )
         )
@@ -216,6 +216,21 @@ def test_damping_is_added_to_the_hessian() -> None:
         right = torch.linalg.solve(torch.linalg.inv(a + 1.5 * eye), implicit_by_hand(t, 3, 1.5))
         expected += torch.linalg.solve(a + 2.2 * eye, right)
     assert_close(damped, expected)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("solver", ["cg", "neumann"])
+def test_implicit_reports_how_well_the_system_is_solved(solver: Any, plan: str) -> None:
+    algorithm = Quadratic(LR, 3, proximal=1.5)
+    residuals = []
+    for iterations in (1, 2, 400):
+        estimator = Implicit(solver, iterations, tolerance=0.0, scale=0.2)
+        result = block_gradient(plan, estimator, algorithm, {"w": THETA}, TASKS, TRAINING)
+        assert result.notes["residual"].shape == (T,)
+        residuals.append(float(result.notes["residual"].max()))
+    assert residuals == sorted(residuals, reverse=True)
+    assert residuals[0] > 0.01
+    assert residuals[-1] < 1e-10
 
 
 def test_implicit_is_refused_where_the_objective_has_no_meta_parameters() -> None:

@@ -17,7 +17,14 @@ from dmeta.bilevel.estimators import exact, first_order
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import unrolled
-from tests.bilevel.problems import TRAINING, Problem, flat, problem, relative_error
+from tests.bilevel.problems import (
+    TRAINING,
+    Problem,
+    flat,
+    meta_loss_of,
+    problem,
+    relative_error,
+)
 
 BOUND = 1e-6
 H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
@@ -35,6 +42,7 @@ CASES = {
     "mlp, iMAML's inner problem": ("mlp", "regression", 0, {"inner_proximal": 2.0}, {}, True),
     "mlp, CAVIA": ("mlp", "regression", 0, {"algorithm": "cavia"}, {}, True),
     "conv4, 2 blocks, CAVIA": ("conv4", "classification", 0, {"algorithm": "cavia"}, {}, True),
+    "mlp, multi-step loss": ("mlp", "regression", 0, {"multi_step_loss_until": 4}, {}, True),
     "mlp, momentum and clipping": (
         "mlp", "regression", 0, {"inner_momentum": 0.9, "inner_clip_norm": 0.5}, {}, True,
     ),
@@ -97,8 +105,8 @@ def finite_differences(name: str, steps: int) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)
         for i in range(at.tasks.support.x.shape[0]):
             support, query = (type(part)(*(t[i] for t in part)) for part in at.tasks)
-            adapted = at.algorithm.adapt(layout.unflatten(vector), support, unrolled, TRAINING)
-            total = total + at.algorithm.loss(at.algorithm.predict(adapted, query.x), query.y)
+            outcome = at.algorithm.adapt(layout.unflatten(vector), support, unrolled, TRAINING)
+            total = total + meta_loss_of(at, outcome, query)
         return total
 
     rows = []

@@ -38,7 +38,7 @@ def problem_at(
         start=begin,
         optimizer=optimizer,
         num_steps=steps,
-        finish=finish or (lambda w: w),
+        finish=finish or (lambda w, _: w),
     )
 
 
@@ -75,12 +75,14 @@ def test_recording_sees_the_adapted_state_after_every_step_and_before_the_first(
     steps: int,
 ) -> None:
     seen: list[Tensor] = []
-    doubled = problem_at(start(), InnerSGD(ConstantRate(0.01)), steps, finish=lambda w: 2 * w["w"])
+    doubled = problem_at(
+        start(), InnerSGD(ConstantRate(0.01)), steps, finish=lambda w, _: 2 * w["w"]
+    )
     end = recording(seen.append)(doubled)
     assert len(seen) == steps + 1
     assert torch.equal(seen[-1], end)
     for k, state in enumerate(seen):
-        alone = problem_at(start(), InnerSGD(ConstantRate(0.01)), k, finish=lambda w: 2 * w["w"])
+        alone = problem_at(start(), InnerSGD(ConstantRate(0.01)), k, finish=lambda w, _: 2 * w["w"])
         assert torch.equal(state, unrolled(alone))
 
 
@@ -148,7 +150,7 @@ def test_only_unrolled_differentiates_what_the_objective_closes_over(
         start=start(requires_grad=True),
         optimizer=InnerSGD(ConstantRate(0.1)),
         num_steps=2,
-        finish=lambda w: w,
+        finish=lambda w, _: w,
     )
     (got,) = torch.autograd.grad(solve(closing)["w"].sum(), shift, materialize_grads=True)
     expected = 3 * (1 - (1 - 2 * 0.1) ** 2) if through_the_objective else 0.0
