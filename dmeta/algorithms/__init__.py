@@ -9,7 +9,9 @@ from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
 from dmeta.algorithms.maml import Maml
+from dmeta.algorithms.maml_pp import maml_pp
 from dmeta.algorithms.meta_sgd import meta_sgd
+from dmeta.algorithms.proto_maml import ProtoMaml
 from dmeta.algorithms.protonet import ProtoNet
 from dmeta.registry import Entry, Registry
 
@@ -51,6 +53,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "adapt a few context parameters; the network is learned by the outer loop alone",
             "Zintgraf et al. 2019, arXiv:1810.03642",
         ),
+        "maml_pp": Entry(
+            maml_pp,
+            "MAML with a multi-step loss, learned rates and batch-norm per step (MAML++)",
+            "Antoniou et al. 2019, arXiv:1810.09502",
+        ),
         "imaml": Entry(
             imaml,
             "a proximal inner problem, differentiated at its solution",
@@ -60,6 +67,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             ProtoNet,
             "the nearest class mean in a learned embedding; no inner loop",
             "Snell et al. 2017, arXiv:1703.05175",
+        ),
+        "proto_maml": Entry(
+            ProtoMaml,
+            "MAML whose last layer starts as a prototypical network's",
+            "Triantafillou et al. 2020, arXiv:1903.03096",
         ),
         "joint": Entry(
             Maml,

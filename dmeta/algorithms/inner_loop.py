@@ -6,7 +6,7 @@ rule, how far, on which examples, and whether the rates are meta-learned too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
@@ -147,11 +147,22 @@ class InnerLoop:
         Raises:
             ValueError: a pattern fits no parameter, or nothing is left to move.
         """
-        names = network.names
+        return self.chosen(network.names, network.head)
+
+    def chosen(self, names: tuple[str, ...], head: Collection[str]) -> tuple[str, ...]:
+        """The names that `adapt` stands for.
+
+        Args:
+            names: of everything that could be moved.
+            head: of the last layer among them.
+
+        Raises:
+            ValueError: as `moved`.
+        """
         if self.adapt == "all":
             return names
         if self.adapt in ("head", "body"):
-            chosen = tuple(n for n in names if (n in network.head) == (self.adapt == "head"))
+            chosen = tuple(n for n in names if (n in head) == (self.adapt == "head"))
         else:
             for pattern in self.adapt:
                 if not any(fnmatchcase(name, pattern) for name in names):

@@ -37,20 +37,41 @@ class Maml:
         network: the model.
         loss: support and query loss.
         inner: the inner loop.
+        per_step_norm: learn one scale and shift of every normalisation layer for each inner step,
+            by the outer loop alone (MAML++, see `dmeta.algorithms.maml_pp`).
     """
 
     network: Network
     loss: Loss
     inner: InnerLoop = InnerLoop()
+    per_step_norm: bool = False
 
     def __post_init__(self) -> None:
         """Refuses names that the network does not have."""
-        self.inner.moved(self.network)
+        if not self._moved:
+            raise ValueError(
+                "algorithm.per_step_norm must leave a parameter to adapt, got algorithm.adapt="
+                f"{self.inner.adapt}, which names normalisation layers alone; change it"
+            )
+
+    @property
+    def _per_step(self) -> frozenset[str]:
+        return self.network.norm_names if self.per_step_norm else frozenset()
+
+    @property
+    def _moved(self) -> tuple[str, ...]:
+        return tuple(n for n in self.inner.moved(self.network) if n not in self._per_step)
 
     def init_meta_params(self) -> Params:
-        """The network's initial weights, and what the inner loop itself learns."""
+        """The network's initial weights, and what the inner loop itself learns.
+
+        With `per_step_norm` scales and shifts are [most inner steps, channels].
+        """
         weights = self.network.init_params()
-        start = {name: weights[name] for name in self.inner.moved(self.network)}
+        rows = max(1, self.inner.most_inner_steps)
+        for name in self._per_step:
+            weights[name] = weights[name].expand(rows, *weights[name].shape).clone()
+        start = {name: weights[name] for name in self._moved}
         return weights | self.inner.init_meta_params(start)
 
     def adapt(
@@ -58,10 +79,14 @@ class Maml:
     ) -> Adapted | Outcome:
         """All weights (and carried moments) after the inner steps: name -> tensor."""
         weights = network_params(meta_params)
-        start = {name: weights[name] for name in self.inner.moved(self.network)}
+        start = {name: weights[name] for name in self._moved}
 
-        def objective(moved: Params, examples: Examples, _: int) -> Tensor:
-            return self.loss(self.network.apply({**weights, **moved}, examples.x), examples.y)
+        def at(step: int) -> dict[str, Tensor]:
+            rows = {n: weights[n][min(step, len(weights[n]) - 1)] for n in self._per_step}
+            return {**weights, **rows}
+
+        def objective(moved: Params, examples: Examples, step: int) -> Tensor:
+            return self.loss(self.network.apply({**at(step), **moved}, examples.x), examples.y)
 
         return solve(
             self.inner.problem(
@@ -70,7 +95,7 @@ class Maml:
                 meta_params=meta_params,
                 support=support,
                 stage=stage,
-                finish=lambda moved, _: {**weights, **moved},
+                finish=lambda moved, steps: {**at(max(steps - 1, 0)), **moved},
                 depends_on_meta=len(start) < len(weights),
             )
         )

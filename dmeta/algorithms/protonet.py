@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
@@ -69,5 +69,7 @@ class ProtoNet:
 
 def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
     """Mean of the rows of each class: [S, D] and [S] in 0..W-1 to [W, D]; 0 for an empty class."""
-    members = F.one_hot(labels, ways).to(embedded.dtype)
+    # Not F.one_hot, which looks at the labels' values under vmap over vjp.
+    classes = torch.arange(ways, device=labels.device)
+    members = (labels[:, None] == classes).to(embedded.dtype)
     return (members.T @ embedded) / members.sum(0).clamp(min=1)[:, None]

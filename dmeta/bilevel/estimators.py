@@ -139,9 +139,13 @@ def displacement(
     """
     still = {name: p.detach() for name, p in meta_params.items()}
     adapted: Any = algorithm.adapt(still, task.support, stop_gradient, stage)
-    same_names = isinstance(adapted, Mapping) and adapted.keys() == still.keys()
+    same = (
+        isinstance(adapted, Mapping)
+        and adapted.keys() == still.keys()
+        and all(adapted[name].shape == p.shape for name, p in still.items())
+    )
     # A part that is handed through is never learned; all of it is, where there is no inner step.
-    if not same_names or len({adapted[name] is p for name, p in still.items()}) > 1:
+    if not same or len({adapted[name] is p for name, p in still.items()}) > 1:
         raise ValueError(
             "gradient=displacement must have an algorithm that adapts exactly its meta-parameters, "
             f"got {type(algorithm).__name__}; choose gradient=exact or first_order"
@@ -193,6 +197,33 @@ class Truncated:
     ) -> Surrogate:
         """See `exact`."""
         return _swept(algorithm, meta_params, task, stage, exact_pull, self.last)
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """First-order up to an outer step, exact from there on.
+
+    MAML++'s derivative-order annealing, Antoniou et al. 2019 (arXiv:1810.09502), section 4.
+
+    Attributes:
+        first_order_until: the outer step.
+    """
+
+    first_order_until: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses a negative step."""
+        if self.first_order_until < 0:
+            raise ValueError(
+                f"gradient.first_order_until must be >= 0, got {self.first_order_until}; raise it"
+            )
+
+    def __call__(
+        self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
+    ) -> Surrogate:
+        """See `exact`."""
+        of_now = first_order if stage.step < self.first_order_until else exact
+        return of_now(algorithm, meta_params, task, stage)
 
 
 @dataclass(frozen=True)
@@ -393,6 +424,9 @@ ESTIMATORS: Registry[Estimator] = Registry(
         ),
         "truncated": Entry(
             Truncated, "exact through the last inner steps", "Shaban et al. 2019, arXiv:1810.10667"
+        ),
+        "annealed": Entry(
+            Annealed, "first_order at first, then exact (MAML++)", "Antoniou et al. 2019, section 4"
         ),
         "finite_difference": Entry(
             FiniteDifference,

@@ -60,6 +60,9 @@ class BatchStatisticsNorm(nn.Module):
         return torch.addcmul(shift, centred, scale)
 
 
+_NORMS = (BatchStatisticsNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
+
 def _with_batch_statistics(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return BatchStatisticsNorm(module)
@@ -102,6 +105,12 @@ class Network:
     def shape_of(self, name: str) -> torch.Size:
         """Shape of a parameter."""
         return self.module.get_parameter(name).shape
+
+    @property
+    def norm_names(self) -> frozenset[str]:
+        """Names of the scales and shifts of normalisation layers."""
+        layers = {n for n, m in self.module.named_modules() if isinstance(m, _NORMS)}
+        return frozenset(name for name in self.names if name.rpartition(".")[0] in layers)
 
     @property
     def head(self) -> frozenset[str]:

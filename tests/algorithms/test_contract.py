@@ -24,6 +24,7 @@ from tests.bilevel.problems import (
     first_task,
     flat,
     has_option,
+    predicting,
     problem,
     sensible,
 )
@@ -42,7 +43,7 @@ def test_adapt_and_predict_are_pure(algorithm: str, model: str, kind: Kind) -> N
     random_state = torch.random.get_rng_state()
 
     def predict() -> Tensor:
-        adapted = at.algorithm.adapt(at.params, task.support, unrolled, TRAINING)
+        adapted = predicting(at.algorithm.adapt(at.params, task.support, unrolled, TRAINING))
         out: Tensor = at.algorithm.predict(adapted, task.query.x)
         return out
 
@@ -76,7 +77,7 @@ def test_it_adapts_from_a_single_support_example(
     at = problem(model, kind, algorithm)
     task = first_task(at)
     alone = Examples(task.support.x[:1], task.support.y[:1])
-    adapted = at.algorithm.adapt(at.params, alone, unrolled, stage)
+    adapted = predicting(at.algorithm.adapt(at.params, alone, unrolled, stage))
     out = at.algorithm.predict(adapted, task.query.x)
     assert out.shape == (5, 3)
     assert out.isfinite().all()

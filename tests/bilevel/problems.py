@@ -127,6 +127,11 @@ def problem(
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))
 
 
+def predicting(outcome: Adapted | Outcome) -> Adapted:
+    """The adapted state that predicts."""
+    return outcome.states[-1] if isinstance(outcome, Outcome) else outcome
+
+
 def meta_loss_of(at: Problem, outcome: Adapted | Outcome, query: Examples) -> Tensor:
     """The query loss of an adapted state, or what an `Outcome` says that the meta-loss is."""
     if not isinstance(outcome, Outcome):

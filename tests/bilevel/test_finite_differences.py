@@ -43,6 +43,11 @@ CASES = {
     "mlp, CAVIA": ("mlp", "regression", 0, {"algorithm": "cavia"}, {}, True),
     "conv4, 2 blocks, CAVIA": ("conv4", "classification", 0, {"algorithm": "cavia"}, {}, True),
     "mlp, multi-step loss": ("mlp", "regression", 0, {"multi_step_loss_until": 4}, {}, True),
+    "conv4, 2 blocks, MAML++": ("conv4", "classification", 0, {"algorithm": "maml_pp"}, {}, True),
+    "mlp, ProtoMAML": ("mlp", "classification", 0, {"algorithm": "proto_maml"}, {}, True),
+    "conv4, 2 blocks, ProtoMAML": (
+        "conv4", "classification", 0, {"algorithm": "proto_maml"}, {}, True,
+    ),
     "mlp, momentum and clipping": (
         "mlp", "regression", 0, {"inner_momentum": 0.9, "inner_clip_norm": 0.5}, {}, True,
     ),

@@ -1,0 +1,47 @@
+"""MAML++: MAML with six changes, each of which may be switched off.
+
+Antoniou, Edwards & Storkey 2019, "How to train your MAML" (arXiv:1810.09502), section 4:
+
+    multi-step loss (MSL)     meta-loss = sum_k v_k L_query(w_k), the weights v of the steps before
+                              the last annealed away        algorithm.multi_step_loss_until
+    learned rates (LSLR)      one for each tensor and step  algorithm.learn_inner_lr
+    batch-norm weights and    one scale and shift for each  algorithm.per_step_norm
+    biases (BNWB)             layer and step
+    derivative order (DA)     first order at first, then    gradient=annealed,
+                              second                        gradient.first_order_until
+    cosine schedule (CA)                                    outer.schedule=cosine
+    ensemble                  of the five models that are   eval.checkpoint=ensemble
+                              best on validation tasks
+
+Step k (from 0) sees row k of the per-step scales and shifts, and so does a query that is predicted
+after that step, as in the authors' code; further steps see the last row.
+
+Differs from the paper: the statistics of batch-norm are those of the batch at every step. The
+paper keeps running averages for each step (BNRS); the authors' code
+(github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch) updates them and never reads them. Scales and
+shifts start as the network has them and are not moved by the inner loop, as is their default. The
+ensemble averages probabilities.
+"""
+
+from __future__ import annotations
+
+from dmeta.algorithms.inner_loop import InnerLoop
+from dmeta.algorithms.maml import Maml
+from dmeta.bilevel.estimators import Loss
+from dmeta.models.network import Network
+
+
+def maml_pp(
+    network: Network,
+    loss: Loss,
+    inner: InnerLoop = InnerLoop(
+        inner_lr=0.1,
+        inner_steps=5,
+        eval_inner_steps=5,
+        learn_inner_lr="per_tensor_and_step",
+        multi_step_loss_until=5000,
+    ),
+    per_step_norm: bool = True,
+) -> Maml:
+    """MAML with a multi-step loss, rates and batch-norm per step."""
+    return Maml(network, loss, inner, per_step_norm)
