@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from dmeta.training.evaluation import model_in_words
 from dmeta.training.metrics import Row
 
 _LINE_EVERY_S = 10.0
@@ -278,7 +279,7 @@ def print_results(
     test, sign = results["test"], encodable("±", console)
     heading = (
         f"{results['metric']} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
-        f"{test['model']} model, {test['step']} outer steps"
+        f"{model_in_words(test['model'], test['num_models'])}, {test['step']} outer steps"
     )
     console.print(Text(heading), soft_wrap=True)
     console.print(results_table(results, sign))

@@ -17,9 +17,9 @@ from dmeta.training.config import Choice, RunConfig, checked, run_config
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import evaluate as evaluate_run
-from dmeta.training.loop import progress_of
+from dmeta.training.loop import evaluate_ensemble, progress_of
 from dmeta.training.results import write_json
-from dmeta.training.session import read_settings
+from dmeta.training.session import checkpoint_path, read_settings
 from dmeta.training.setup import make_algorithm, make_network, prepare
 
 
@@ -28,7 +28,7 @@ class EvaluateConfig:
     """Settings of an evaluation, as in configs/evaluate.yaml."""
 
     run_dir: str
-    checkpoint: int | Literal["last", "best"]
+    checkpoint: int | Literal["last", "best", "ensemble"]
     split: Split
     num_tasks: int
     seed: int | None
@@ -41,7 +41,7 @@ class EvaluateConfig:
 def evaluate(
     run_dir: str | Path,
     *,
-    checkpoint: int | Literal["last", "best"] = "last",
+    checkpoint: int | Literal["last", "best", "ensemble"] = "last",
     split: Split = "test",
     num_tasks: int = 600,
     seed: int | None = None,
@@ -57,7 +57,8 @@ def evaluate(
 
     Args:
         run_dir: what `dmeta.train` wrote.
-        checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
+        checkpoint: ``last``, ``best`` on validation tasks, ``ensemble`` (the average prediction of
+            the best ones that the run kept, see eval.ensemble_size), or the step of a kept one.
         split: ``val`` or ``test``.
         num_tasks: number of tasks.
         seed: of the tasks; None: the run's own, so that they are those of its results.
@@ -138,14 +139,23 @@ def load(
 def _evaluate(wanted: EvaluateConfig, **own: Any) -> tuple[RunConfig, Evaluation]:
     run_dir = Path(wanted.run_dir)
     config = run_config(read_settings(run_dir)["settings"])
-    checkpoint = _checkpoint(run_dir, wanted.checkpoint)
+    is_ensemble = wanted.checkpoint == "ensemble"
+    checkpoint = _checkpoint(run_dir, "best" if is_ensemble else wanted.checkpoint)
     if wanted.num_tasks < 2:
         raise ValueError(f"num_tasks must be >= 2, got {wanted.num_tasks}; raise it")
     config = _with_changes(config, wanted)
     run = prepare(config, **own)
     with open_runtime(run) as runtime:
+        if is_ensemble:
+            best = _best_checkpoints(run_dir)
+            return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
         runtime.restore(str(checkpoint.path))
         return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+
+
+def _best_checkpoints(run_dir: Path) -> dict[int, Path]:
+    last = read_checkpoint(list_checkpoints(run_dir / "checkpoints")[-1])
+    return {step: checkpoint_path(run_dir, step) for step, _ in progress_of(last).best}
 
 
 def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
@@ -177,7 +187,7 @@ def _checkpoint(run_dir: Path, which: int | str) -> Checkpoint:
     step = progress_of(last).best_step if which == "best" else which
     if step in ("last", None):
         return last
-    path = run_dir / "checkpoints" / f"step-{int(step):08d}"
+    path = checkpoint_path(run_dir, int(step))
     if path not in found:
         steps = ", ".join(str(int(p.name.removeprefix("step-"))) for p in found)
         raise CheckpointError(f"checkpoint must be last, best or one of {steps}, got {which}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dmeta.runtime.protocol import Block, Phase
 
 
-def blocks_of(phase: Phase, step: int, num_slots: int, block_size: int) -> list[Block]:
+def blocks_of(
+    phase: Phase, step: int, num_slots: int, block_size: int, *, with_predictions: bool = False
+) -> list[Block]:
     """The blocks of one step: `block_size` slots each, the last one with what remains.
 
     The cut depends on the numbers given here and never on the workers: it is part of the result,
@@ -16,6 +18,7 @@ def blocks_of(phase: Phase, step: int, num_slots: int, block_size: int) -> list[
         step: outer step; 0 for an evaluation.
         num_slots: task slots of the whole step (meta_batch_size, or evaluation tasks).
         block_size: task slots per block.
+        with_predictions: of every block.
     Raises: ValueError: a number is out of its range.
     """
     if num_slots < 1:
@@ -25,6 +28,6 @@ def blocks_of(phase: Phase, step: int, num_slots: int, block_size: int) -> list[
     if step < 0:
         raise ValueError(f"step must be >= 0, got {step}; count steps from 0")
     return [
-        Block(phase, step, index, first, min(block_size, num_slots - first))
+        Block(phase, step, index, first, min(block_size, num_slots - first), with_predictions)
         for index, first in enumerate(range(0, num_slots, block_size))
     ]

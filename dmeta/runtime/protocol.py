@@ -37,6 +37,7 @@ class Block:
         index: position among the blocks of the step; sums are taken in this order.
         first_slot: first task slot.
         num_slots: number of task slots.
+        with_predictions: whether the report of an evaluation holds predictions besides scores.
     """
 
     phase: Phase
@@ -44,6 +45,7 @@ class Block:
     index: int
     first_slot: int
     num_slots: int
+    with_predictions: bool = False
 
 
 @dataclass(frozen=True)

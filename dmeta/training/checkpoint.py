@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,10 +128,10 @@ def list_checkpoints(directory: str | Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def prune_checkpoints(directory: str | Path, keep: int, best_step: int | None) -> None:
-    """Delete all but the last `keep` checkpoints and the best one."""
+def prune_checkpoints(directory: str | Path, keep: int, best: Collection[int]) -> None:
+    """Delete all but the last `keep` checkpoints and those of the `best` steps."""
     for path in list_checkpoints(directory)[:-keep]:
-        if best_step is None or path.name != f"step-{best_step:08d}":
+        if int(path.name.removeprefix("step-")) not in best:
             shutil.rmtree(path)
 
 

@@ -90,15 +90,23 @@ class EvalOptions:
         num_tasks: test tasks of the final evaluation.
         seed: seed of validation and test tasks; independent of the run's seed, so that runs are
             compared on the same tasks.
-        checkpoint: which checkpoint the final evaluation is of: ``last``, or ``best`` on
-            validation tasks.
+        checkpoint: what the final evaluation is of: the ``last`` step, the ``best`` on validation
+            tasks, or an ``ensemble``, the average prediction of several best ones (as in MAML++,
+            Antoniou et al. 2019, arXiv:1810.09502, section 5).
+        ensemble_size: how many those are, at most.
     """
 
     every: int = 1000
     val_tasks: int = 200
     num_tasks: int = 600
     seed: int = 1
-    checkpoint: Literal["last", "best"] = "last"
+    checkpoint: Literal["last", "best", "ensemble"] = "last"
+    ensemble_size: int = 5
+
+    @property
+    def num_best(self) -> int:
+        """How many of the best models on validation tasks are kept."""
+        return self.ensemble_size if self.checkpoint == "ensemble" else 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class CheckpointOptions:
 
     Attributes:
         every: outer steps between checkpoints; 0: only at the end.
-        keep: how many of the last ones are kept; the best is kept besides.
+        keep: how many of the last ones are kept; the best ones are kept besides.
     """
 
     every: int = 1000
@@ -160,7 +168,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuses impossible numbers."""
         _at_least(self, "", steps=1, meta_batch_size=1, max_rejected=1, log_every=1, seed=0)
-        _at_least(self.eval, "eval.", every=0, val_tasks=2, num_tasks=2, seed=0)
+        _at_least(self.eval, "eval.", every=0, val_tasks=2, num_tasks=2, seed=0, ensemble_size=1)
         _at_least(self.checkpoint, "checkpoint.", every=0, keep=1)
         _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
         _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)

@@ -12,13 +12,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dmeta.bilevel.types import Kind
 from dmeta.runtime.protocol import BlockReport
 from dmeta.tasks.source import Split
-from dmeta.training.work import metric_name
+from dmeta.training.work import MODES, TARGET, metric_name, predictions_key, scores_of
 
-Mode: TypeAlias = Literal["transductive", "non_transductive"]
+Ranking: TypeAlias = tuple[tuple[int, float], ...]
+"""(outer step, score) of validated models, best first."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,21 @@ class Evaluation:
         split: classes the tasks were drawn from.
         num_tasks: M.
         metric: ``accuracy`` (fraction) or ``mse``.
-        step: outer steps the meta-parameters had seen.
-        model: always a single model here, never an ensemble.
+        step: outer steps the meta-parameters had seen; of an ensemble, the best of them.
+        model: ``single``, or ``ensemble``: the average prediction of several.
         transductive: batch statistics (if any) of the whole query set at once.
         non_transductive: batch statistics of the support set alone.
+        num_models: how many were averaged.
     """
 
     split: Split
     num_tasks: int
     metric: str
     step: int
-    model: Literal["single"]
+    model: Literal["single", "ensemble"]
     transductive: Curve
     non_transductive: Curve
+    num_models: int = 1
 
     @property
     def value(self) -> float:
@@ -67,23 +71,65 @@ class Evaluation:
         """Half-width of its 95% confidence interval."""
         return self.transductive.ci95[-1]
 
-    def is_better_than(self, value: float | None) -> bool:
-        """Whether the headline beats `value`; NaN beats nothing."""
-        if math.isnan(self.value):
-            return False
-        if value is None:
-            return True
-        return self.value > value if self.metric == "accuracy" else self.value < value
+
+def model_in_words(model: str, num_models: int) -> str:
+    """``single model`` or ``ensemble of 5 models``."""
+    return "single model" if model == "single" else f"ensemble of {num_models} models"
+
+
+def ranked(best: Ranking, evaluation: Evaluation, keep: int) -> Ranking:
+    """The `keep` best of earlier evaluations and this one, best first; of equals, the earlier.
+
+    An evaluation that is NaN is not among them.
+    """
+    if math.isnan(evaluation.value):
+        return best
+    sign = -1 if evaluation.metric == "accuracy" else 1
+    everything = [*best, (evaluation.step, evaluation.value)]
+    return tuple(sorted(everything, key=lambda scored: sign * scored[1])[:keep])
 
 
 def summarize(reports: Sequence[BlockReport], split: Split, step: int, kind: Kind) -> Evaluation:
     """Mean and confidence interval over all tasks of the reports (in order of block)."""
-    curves = {
-        mode: _curve(np.concatenate([report.per_task[mode] for report in reports]))
-        for mode in ("transductive", "non_transductive")
-    }
+    together, apart = (_curve(_all_tasks(reports, mode)) for mode in MODES)
     num_tasks = sum(report.block.num_slots for report in reports)
-    return Evaluation(split, num_tasks, metric_name(kind), step, "single", **curves)
+    return Evaluation(split, num_tasks, metric_name(kind), step, "single", together, apart)
+
+
+def summarize_ensemble(
+    models: Sequence[Sequence[BlockReport]], split: Split, step: int, kind: Kind
+) -> Evaluation:
+    """The evaluation of the models' average prediction: probabilities, or values of a regression.
+
+    Args:
+        models: the reports of each, with predictions, on the same tasks.
+        split: of the tasks.
+        step: of the best model.
+        kind: of the tasks.
+    """
+    averaged = {TARGET: torch.from_numpy(_all_tasks(models[0], TARGET))}
+    for key in map(predictions_key, MODES):
+        predictions = [torch.from_numpy(_all_tasks(reports, key)) for reports in models]
+        if kind == "classification":
+            predictions = [logits.softmax(-1) for logits in predictions]
+        averaged[key] = torch.stack(predictions).mean(0)
+    scores = scores_of(kind, averaged)
+    together, apart = (_curve(scores[mode].numpy()) for mode in MODES)
+    num_tasks = len(averaged[TARGET])
+    return Evaluation(
+        split,
+        num_tasks,
+        metric_name(kind),
+        step,
+        "ensemble",
+        together,
+        apart,
+        num_models=len(models),
+    )
+
+
+def _all_tasks(reports: Sequence[BlockReport], key: str) -> npt.NDArray[np.float32]:
+    return np.concatenate([report.per_task[key] for report in reports])
 
 
 def _curve(scores: npt.NDArray[np.float32]) -> Curve:

@@ -29,7 +29,7 @@ from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import EpisodeSize, Split, TaskSource
-from dmeta.training.evaluation import Curve, Evaluation
+from dmeta.training.evaluation import Curve, Evaluation, model_in_words
 from dmeta.training.metrics import Row
 from dmeta.training.work import task_rng
 
@@ -137,9 +137,9 @@ def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
     axes.set_ylabel(_axis_label(metric, kind))
     _scale(axes, metric, kind, means)
     of = " and ".join(f"{num_tasks} {split} tasks" for split, num_tasks in tasks)
-    figure.suptitle(
-        f"{_words(metric, kind)} on {of}\nmean and 95% confidence band, single model", fontsize=11
-    )
+    models = {model_in_words(e.model, e.num_models) for e in evaluations.values()}
+    band = f"mean and 95% confidence band, {', '.join(sorted(models))}"
+    figure.suptitle(f"{_words(metric, kind)} on {of}\n{band}", fontsize=11)
     _legend_below(figure, axes)
     return _save(figure, path)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,13 @@ from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.tasks.source import Split
 from dmeta.training.checkpoint import Checkpoint, list_checkpoints, prune_checkpoints
-from dmeta.training.evaluation import Evaluation, summarize
+from dmeta.training.evaluation import (
+    Evaluation,
+    Ranking,
+    ranked,
+    summarize,
+    summarize_ensemble,
+)
 from dmeta.training.metrics import Observer, Row
 from dmeta.training.setup import Run
 
@@ -30,8 +36,7 @@ class Progress:
 
     Attributes:
         step: outer steps done.
-        best_step: the step whose validation score is the best so far; None before the first.
-        best_value: that score.
+        best: steps whose validation scores are the best so far, with the scores, best first.
         rejected: steps dropped because a gradient was not finite.
         rejected_in_a_row: of those, how many just now.
         retried_blocks: blocks computed again because a worker was lost.
@@ -40,23 +45,28 @@ class Progress:
     """
 
     step: int
-    best_step: int | None
-    best_value: float | None
+    best: Ranking
     rejected: int
     rejected_in_a_row: int
     retried_blocks: int
     seconds: float
     fingerprint: str
 
+    @property
+    def best_step(self) -> int | None:
+        """The best step on validation tasks; None before the first evaluation."""
+        return self.best[0][0] if self.best else None
+
 
 def fresh(fingerprint: str) -> Progress:
     """The progress of a run that has not begun."""
-    return Progress(0, None, None, 0, 0, 0, 0.0, fingerprint)
+    return Progress(0, (), 0, 0, 0, 0.0, fingerprint)
 
 
 def progress_of(checkpoint: Checkpoint) -> Progress:
     """The progress that a checkpoint holds."""
-    return Progress(**checkpoint.progress)
+    plain = checkpoint.progress
+    return Progress(**{**plain, "best": tuple((step, value) for step, value in plain["best"])})
 
 
 def train(
@@ -74,6 +84,27 @@ def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int
     """Evaluate the runtime's current meta-parameters on `num_tasks` tasks of `split`."""
     blocks = blocks_of(split, 0, num_tasks, run.config.runtime.block_size)
     return summarize(runtime.evaluate(blocks), split, step, run.source.kind)
+
+
+def evaluate_ensemble(
+    run: Run, runtime: Runtime, split: Split, num_tasks: int, checkpoints: Mapping[int, Path]
+) -> Evaluation:
+    """Evaluate the average prediction of the models of several checkpoints.
+
+    Args:
+        run: what was trained.
+        runtime: who computes; is left at the last of the checkpoints.
+        split: classes the tasks are drawn from.
+        num_tasks: how many.
+        checkpoints: outer step -> checkpoint, the best first.
+    """
+    size = run.config.runtime.block_size
+    blocks = blocks_of(split, 0, num_tasks, size, with_predictions=True)
+    models = []
+    for path in checkpoints.values():
+        runtime.restore(str(path))
+        models.append(runtime.evaluate(blocks))
+    return summarize_ensemble(models, split, next(iter(checkpoints)), run.source.kind)
 
 
 class _Loop:
@@ -154,12 +185,11 @@ class _Loop:
         self._tell(row)
 
     def _validate(self) -> bool:
-        """Evaluate on validation tasks; whether it is the best score so far."""
+        """Evaluate on validation tasks; whether it is among the best scores so far."""
         step = self._progress.step
         result = evaluate(self._run, self._runtime, "val", self._run.config.eval.val_tasks, step)
-        better = result.is_better_than(self._progress.best_value)
-        if better:
-            self._advance(best_step=step, best_value=result.value)
+        before = self._progress.best
+        self._advance(best=ranked(before, result, self._run.config.eval.num_best))
         self._tell(
             {
                 "event": "val",
@@ -174,13 +204,13 @@ class _Loop:
             }
         )
         self._row_began = time.perf_counter()
-        return better
+        return self._progress.best != before
 
     def _save(self) -> None:
         self._advance(seconds=self._elapsed())
         self._runtime.save(str(self._directory), dataclasses.asdict(self._progress))
         keep = self._run.config.checkpoint.keep
-        prune_checkpoints(self._directory, keep, self._progress.best_step)
+        prune_checkpoints(self._directory, keep, [step for step, _ in self._progress.best])
 
     def _elapsed(self) -> float:
         return self._seconds_before + time.perf_counter() - self._began

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from dmeta.runtime.protocol import RuntimeInfo
-from dmeta.training.evaluation import Curve, Evaluation
+from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import Progress
 from dmeta.training.setup import Run
 
@@ -95,7 +95,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
             "rejected_steps": progress.rejected,
             "retried_blocks": progress.retried_blocks,
             "best_step": progress.best_step,
-            "best_val": progress.best_value,
+            "best_val": progress.best[0][1] if progress.best else None,
         },
         "runtime": dataclasses.asdict(finished.info),
         "settings": config.as_mapping(),
@@ -135,12 +135,3 @@ def write_json(path: Path, content: Any) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(json.dumps(content, indent=2) + "\n")
     aside.replace(path)
-
-
-def evaluation_of(plain: dict[str, Any]) -> Evaluation:
-    """An `Evaluation` out of results.json."""
-    curves = {
-        mode: Curve(tuple(plain[mode]["mean"]), tuple(plain[mode]["ci95"]))
-        for mode in ("transductive", "non_transductive")
-    }
-    return Evaluation(**{**plain, **curves})

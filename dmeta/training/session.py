@@ -17,7 +17,14 @@ from dmeta.training.checkpoint import CheckpointError, list_checkpoints, read_ch
 from dmeta.training.config import Choice, RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
-from dmeta.training.loop import Progress, evaluate, fresh, progress_of, train
+from dmeta.training.loop import (
+    Progress,
+    evaluate,
+    evaluate_ensemble,
+    fresh,
+    progress_of,
+    train,
+)
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.results import Finished, Result, summary_of, write_json
 from dmeta.training.setup import Run, num_outputs_of
@@ -149,12 +156,20 @@ def train_in(
 
 
 def final_evaluation(run: Run, run_dir: Path, runtime: Runtime, progress: Progress) -> Evaluation:
-    """Evaluate the last step's meta-parameters, or the best ones', on test tasks."""
-    step = progress.step
-    if run.config.eval.checkpoint == "best" and progress.best_step is not None:
-        step = progress.best_step
-        runtime.restore(str(run_dir / "checkpoints" / f"step-{step:08d}"))
-    return evaluate(run, runtime, "test", run.config.eval.num_tasks, step)
+    """Evaluate the last step's meta-parameters, the best ones, or an ensemble, on test tasks."""
+    options, step = run.config.eval, progress.step
+    best = {step: checkpoint_path(run_dir, step) for step, _ in progress.best}
+    if options.checkpoint == "ensemble" and best:
+        return evaluate_ensemble(run, runtime, "test", options.num_tasks, best)
+    if options.checkpoint == "best" and best:
+        step, path = next(iter(best.items()))
+        runtime.restore(str(path))
+    return evaluate(run, runtime, "test", options.num_tasks, step)
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of a step."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
 def joint_config(config: RunConfig) -> RunConfig:
@@ -204,7 +219,7 @@ def draw_figures(
 
 
 def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[figures.FunctionPanel]:
-    learner = learner_of(run, run_dir / "checkpoints" / f"step-{test.step:08d}")
+    learner = learner_of(run, checkpoint_path(run_dir, test.step))
     config = run.config
     return figures.function_panels(
         learner.algorithm,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
+
+Mode: TypeAlias = Literal["transductive", "non_transductive"]
+MODES: tuple[Mode, ...] = ("transductive", "non_transductive")
+TARGET = "target"
 
 _PHASES = {"train": 0, "val": 1, "test": 2}
 
@@ -120,7 +124,10 @@ class TaskWork:
         )
 
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
-        """Per task and inner step: the metric, transductive and not ([T, K+1] each)."""
+        """Per task and inner step: the metric, transductive and not ([T, K+1] each).
+
+        With predictions, also what `evaluate_task` says of them.
+        """
         started = time.perf_counter()
         factory = self._factory
         tasks = self._draw(block, factory.eval_seed, factory.evaluation)
@@ -129,7 +136,9 @@ class TaskWork:
         stage = Stage(training=False, ways=factory.evaluation.ways)
 
         def scores(task: Task) -> dict[str, Tensor]:
-            return evaluate_task(self._evaluation, factory.source.kind, params, task, stage)
+            predictions = predict_task(self._evaluation, params, task, stage)
+            out = scores_of(factory.source.kind, predictions)
+            return out | predictions if block.with_predictions else out
 
         with torch.no_grad(), _seeded(factory.eval_seed, block):
             out = for_each_task(factory.plan, scores, tasks)
@@ -163,15 +172,21 @@ class TaskWork:
         )
 
 
-def evaluate_task(
-    algorithm: Algorithm, kind: Kind, meta_params: Params, task: Task, stage: Stage
+def predictions_key(mode: Mode) -> str:
+    """Under which `predict_task` has the predictions of a mode."""
+    return f"{mode}_prediction"
+
+
+def predict_task(
+    algorithm: Algorithm, meta_params: Params, task: Task, stage: Stage
 ) -> dict[str, Tensor]:
-    """The metric of one task after 0, 1, ..., K inner steps.
+    """Query predictions of one task after 0, 1, ..., K inner steps.
 
     Returns:
-        ``transductive`` [K+1]: the query set is predicted as one batch, so batch statistics see
-        all of it; ``non_transductive`` [K+1]: batch statistics are those of the support set alone.
-        The same where the network has no batch statistics.
+        ``transductive_prediction`` [K+1, Q, ...]: the query set is predicted as one batch, so batch
+        statistics see all of it; ``non_transductive_prediction`` [K+1, Q, ...]: batch statistics
+        are those of the support set alone. The same where the network has no batch statistics.
+        ``target`` [Q, ...].
     """
     path: list[Adapted] = []
     final = algorithm.adapt(meta_params, task.support, recording(path.append), stage)
@@ -183,11 +198,17 @@ def evaluate_task(
         both = torch.cat([task.support.x, task.query.x])
         with algorithm.network.statistics_of_first(rows):
             apart = torch.stack([algorithm.predict(state, both)[rows:] for state in states])
-    target = task.query.y.expand(len(states), *task.query.y.shape)
-    return {
-        "transductive": metric_of(kind, together, target),
-        "non_transductive": metric_of(kind, apart, target),
-    }
+    keys = [predictions_key(mode) for mode in MODES]
+    return {**dict(zip(keys, (together, apart), strict=True)), TARGET: task.query.y}
+
+
+def scores_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The metric of what `predict_task` predicted: mode -> [..., K+1], tasks in front or not."""
+    scores: dict[str, Tensor] = {}
+    for mode in MODES:
+        target = predictions[TARGET].unsqueeze(-2 if kind == "classification" else -3)
+        scores[mode] = metric_of(kind, predictions[predictions_key(mode)], target)
+    return scores
 
 
 def _with_network(algorithm: Any, network: Any) -> Algorithm:

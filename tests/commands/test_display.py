@@ -145,6 +145,7 @@ def test_a_terminal_gets_a_bar_with_the_last_numbers() -> None:
 def _evaluation(metric: str, together: list[float], apart: list[float]) -> dict[str, Any]:
     return {
         "split": "test", "num_tasks": 600, "metric": metric, "step": 60000, "model": "single",
+        "num_models": 1,
         "transductive": {"mean": together, "ci95": [0.0031] * len(together)},
         "non_transductive": {"mean": apart, "ci95": [0.0044] * len(apart)},
     }  # fmt: skip

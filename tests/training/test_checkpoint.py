@@ -269,16 +269,17 @@ def test_listing_is_by_number_and_ignores_what_is_no_checkpoint(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("keep", "best", "left"),
     [
-        (1, None, [5]),
-        (2, None, [4, 5]),
-        (9, None, [1, 2, 3, 4, 5]),
-        (2, 1, [1, 4, 5]),
-        (2, 4, [4, 5]),
-        (1, 7, [5]),
+        (1, [], [5]),
+        (2, [], [4, 5]),
+        (9, [], [1, 2, 3, 4, 5]),
+        (2, [1], [1, 4, 5]),
+        (2, [4], [4, 5]),
+        (1, [7], [5]),
+        (1, [3, 1], [1, 3, 5]),
     ],
 )
 def test_pruning_keeps_the_last_ones_and_the_best(
-    keep: int, best: int | None, left: list[int], tmp_path: Path
+    keep: int, best: list[int], left: list[int], tmp_path: Path
 ) -> None:
     saved(tmp_path, 1, 2, 3, 4, 5)
     (tmp_path / ".step-00000001.9").mkdir()
@@ -289,5 +290,5 @@ def test_pruning_keeps_the_last_ones_and_the_best(
 
 def test_pruning_without_a_best_step_does_not_keep_step_zero(tmp_path: Path) -> None:
     saved(tmp_path, 0, 1, 2)
-    prune_checkpoints(tmp_path, 1, None)
+    prune_checkpoints(tmp_path, 1, [])
     assert names(tmp_path) == ["step-00000002"]

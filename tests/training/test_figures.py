@@ -20,7 +20,7 @@ from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training import figures
 from dmeta.training.evaluation import Curve, Evaluation
-from dmeta.training.work import evaluate_task
+from dmeta.training.work import predict_task, scores_of
 
 SHOTS = 7
 
@@ -169,7 +169,8 @@ def test_function_panels_agree_with_the_evaluation_of_the_same_tasks() -> None:
     tensors = [torch.from_numpy(np.asarray(part)) for part in drawn]
     task = Task(Examples(tensors[0], tensors[1]), Examples(tensors[2], tensors[3]))
     stage = Stage(training=False, ways=1)
-    scores = evaluate_task(maml, "regression", maml.init_meta_params(), task, stage)["transductive"]
+    predictions = predict_task(maml, maml.init_meta_params(), task, stage)
+    scores = scores_of("regression", predictions)["transductive"]
     errors = [float(np.mean((y - panel.truth) ** 2)) for y in panel.predictions.values()]
     np.testing.assert_allclose(errors, scores.detach()[[0, 3]].numpy(), rtol=1e-4)
 

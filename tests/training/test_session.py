@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dmeta
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Block, GradientResult, Runtime, Vector
 from dmeta.training.checkpoint import list_checkpoints
@@ -102,6 +103,25 @@ def test_only_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None
     best = read_metrics(tmp_path)[-1]["best_step"]
     kept = {int(p.name.removeprefix("step-")) for p in list_checkpoints(tmp_path / "checkpoints")}
     assert kept == {8, best}
+
+
+def test_an_ensemble_averages_the_best_validated_models(tmp_path: Path) -> None:
+    result = finish(
+        tmp_path, steps=6, eval__every=1, eval__checkpoint="ensemble", eval__ensemble_size=3,
+        checkpoint__keep=1,
+    )  # fmt: skip
+    values = {r["step"]: r["mse"] for r in read_metrics(tmp_path) if r["event"] == "val"}
+    best = sorted(values, key=values.__getitem__)[:3]
+    assert (result.test.model, result.test.num_models) == ("ensemble", 3)
+    assert result.test.step == best[0]
+    kept = {int(p.name.removeprefix("step-")) for p in list_checkpoints(tmp_path / "checkpoints")}
+    assert kept == {*best, 6}
+    again = dmeta.evaluate(tmp_path, checkpoint="ensemble", num_tasks=6)
+    assert again == result.test
+    members = [dmeta.evaluate(tmp_path, checkpoint=step, num_tasks=6).value for step in best]
+    # The squared error of a mean is at most the mean of the squared errors.
+    assert result.test.value <= sum(members) / 3
+    assert result.test.value not in members
 
 
 @pytest.mark.parametrize(
