@@ -1,7 +1,7 @@
 """Sinusoid regression (Finn et al. 2017, arXiv:1703.03400, sec. 5.1).
 
-A task is one sine wave, y = amplitude * sin(x - phase); support and query points are drawn from
-the same interval. It must not know who fits the wave.
+A task is one sine wave, y = amplitude * sin(frequency * x - phase); support and query points are
+drawn from the same interval. It must not know who fits the wave.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 
 @dataclass(frozen=True)
 class Sinusoid:
-    """Sine waves of random amplitude and phase.
+    """Sine waves of random amplitude and phase, and of random frequency if asked for.
 
     train, val and test are one distribution: they differ only by the generator that the caller
     passes, so give each split its own seed.
@@ -29,6 +29,9 @@ class Sinusoid:
         amplitude_min: smallest amplitude.
         amplitude_max: largest amplitude.
         phase_max: phases are uniform in [0, phase_max], radians.
+        frequency_min: smallest frequency, radians per unit of x; Li et al. 2017 (Meta-SGD,
+            arXiv:1707.09835, section 4.1) draw from 0.8 to 1.2.
+        frequency_max: largest frequency.
         x_min: left end of the inputs' interval.
         x_max: right end of the inputs' interval.
     """
@@ -36,12 +39,20 @@ class Sinusoid:
     amplitude_min: float = 0.1
     amplitude_max: float = 5.0
     phase_max: float = math.pi
+    frequency_min: float = 1.0
+    frequency_max: float = 1.0
     x_min: float = -5.0
     x_max: float = 5.0
 
     def __post_init__(self) -> None:
         _check_interval("amplitude", self.amplitude_min, self.amplitude_max)
         _check_interval("x", self.x_min, self.x_max)
+        if not 0 < self.frequency_min <= self.frequency_max < math.inf:
+            raise ValueError(
+                "frequency_min must be > 0 and <= frequency_max, both finite, got "
+                f"{self.frequency_min} and {self.frequency_max}; change task.frequency_min or "
+                "task.frequency_max"
+            )
         if not (math.isfinite(self.phase_max) and self.phase_max >= 0):
             raise ValueError(
                 f"phase_max must be finite and >= 0, got {self.phase_max}; change task.phase_max"
@@ -76,7 +87,9 @@ class Sinusoid:
         amplitude = rng.uniform(self.amplitude_min, self.amplitude_max)
         phase = rng.uniform(0.0, self.phase_max)
         x = rng.uniform(self.x_min, self.x_max, size=(size.shots + size.queries, 1))
-        y = (amplitude * np.sin(x - phase)).astype(np.float32)
+        # Drawn last: waves of one frequency are then those that they always were.
+        frequency = rng.uniform(self.frequency_min, self.frequency_max)
+        y = (amplitude * np.sin(frequency * x - phase)).astype(np.float32)
         x = x.astype(np.float32)
         k = size.shots
         return DrawnTask(x[:k].copy(), y[:k].copy(), x[k:].copy(), y[k:].copy())

@@ -1,0 +1,63 @@
+"""Every preset: it composes, its options exist, and its method, model and gradient fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dmeta.bilevel.types import Kind
+from dmeta.commands.hydra_app import compose, config_dir
+from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
+from dmeta.training.config import run_config
+from dmeta.training.setup import make_source, prepare
+
+PRESETS = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
+SHAPES = {"omniglot": (1, 28, 28), "miniimagenet": (3, 84, 84)}
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Stands in for a data set that is not there: its shape, and noise."""
+
+    input_shape: tuple[int, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return "classification"
+
+    def num_outputs(self, ways: int) -> int:
+        return ways
+
+    def check(self, split: Split, size: EpisodeSize) -> None:
+        pass
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        raise AssertionError("nothing is drawn before a run begins")
+
+    def preprocess(self, x: Tensor) -> Tensor:
+        return x.to(torch.float32)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fits_together(name: str) -> None:
+    config = run_config(compose("train", [f"experiment={name}", "run_dir=unused"]))
+    task = config.task.source.name
+    assert name.startswith(task)
+    source = Shaped(SHAPES[task]) if task in SHAPES else make_source(config)
+    run = prepare(config, source=source)
+    assert run.work.layout.size > 0
+    ways = f"{config.task.evaluation.ways}w{config.task.evaluation.shots}s"
+    assert task == "sinusoid" or ways in name
+    assert name.endswith(f"_{config.algorithm.name}") or task == "sinusoid"
+
+
+def test_a_preset_says_what_it_reproduces() -> None:
+    for name in PRESETS:
+        lines = (config_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+        assert lines[0] == "# @package _global_"
+        assert lines[1].startswith("# ")
+        assert max(map(len, lines)) <= 100
