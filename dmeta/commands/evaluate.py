@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from dmeta.bilevel.estimators import Loss
 from dmeta.commands.display import print_results
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.options import RuntimeOptions
@@ -18,6 +19,7 @@ from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.loop import evaluate_ensemble, progress_of
+from dmeta.training.losses import loss_of
 from dmeta.training.results import write_json
 from dmeta.training.session import checkpoint_path, read_settings
 from dmeta.training.setup import make_algorithm, make_network, prepare
@@ -52,6 +54,7 @@ def evaluate(
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
+    loss: Loss | None = None,
 ) -> Evaluation:
     """Evaluate a trained run on tasks of unseen classes.
 
@@ -66,9 +69,10 @@ def evaluate(
         root: where the data is; None: where the run found it.
         device: ``cpu``, ``cuda`` or ``auto``.
         runtime: who computes; None: this process.
-        model: the own object that the run was trained with, if it was; likewise the next two.
+        model: the own object that the run was trained with, if it was; likewise the next three.
         source: see `model`.
         algorithm: see `model`.
+        loss: see `model`.
 
     Raises:
         ValueError: the run, its checkpoint or a setting is not what it must be.
@@ -84,7 +88,7 @@ def evaluate(
         device,
         runtime or RuntimeOptions(name="local"),
     )
-    return _evaluate(wanted, model=model, source=source, algorithm=algorithm)[1]
+    return _evaluate(wanted, model=model, source=source, algorithm=algorithm, loss=loss)[1]
 
 
 def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
@@ -109,6 +113,7 @@ def load(
     *,
     model: nn.Module | None = None,
     algorithm: Any = None,
+    loss: Loss | None = None,
 ) -> Learner:
     """The learner that a run trained; needs neither Ray nor the run's data.
 
@@ -117,6 +122,7 @@ def load(
         checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
         model: the own module that the run was trained with, if it was.
         algorithm: the own algorithm (a class) that the run was trained with, if it was.
+        loss: the own loss that the run was trained with, if it was.
 
     Raises:
         ValueError: there is no such run or checkpoint, or it is damaged.
@@ -127,12 +133,11 @@ def load(
     shape = tuple(shapes["input_shape"])
     network = make_network(config, shape, shapes["num_outputs"], model)
     network = network.to("cpu", training=False)
+    loss = loss_of(config.loss, shapes["kind"]) if loss is None else loss
     if algorithm is None:
-        algorithm = make_algorithm(config, network, shapes["kind"])
+        algorithm = make_algorithm(config, network, loss)
     elif not hasattr(algorithm, "network"):
-        from dmeta.training.work import loss_of
-
-        algorithm = algorithm(network=network, loss=loss_of(shapes["kind"]))
+        algorithm = algorithm(network=network, loss=loss)
     return Learner(algorithm, found.meta_params(), shapes["kind"], shape, found.step)
 
 

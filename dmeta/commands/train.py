@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from dmeta.bilevel.estimators import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.runtime import make_runtime
@@ -37,6 +38,7 @@ def train(
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
+    loss: Loss | None = None,
     observers: Sequence[Observer] = (),
 ) -> Result:
     """Meta-train a few-shot learner.
@@ -49,6 +51,8 @@ def train(
         source: an own `dmeta.tasks.source.TaskSource` instead of the named task.
         algorithm: an own method: a class called with ``network=`` and ``loss=``, or a ready
             `dmeta.algorithms.Algorithm`.
+        loss: an own loss instead of the named one, of support and query sets alike: (prediction
+            [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         observers: told of every step and every line of metrics.
 
     Returns: the result, as in ``run_dir/results.json``.
@@ -58,7 +62,7 @@ def train(
         TrainingStopped: too many steps without a finite meta-gradient.
     """
     config = _run_config(settings)
-    own = {"model": model, "source": source, "algorithm": algorithm}
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     run, joint, run_dir = _prepared(config, own)
     return run_session(run, run_dir, open_runtime, observers, joint)
 
@@ -133,7 +137,8 @@ def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | Non
     joint = None
     if config.joint_baseline:
         settings = joint_config(run.config)
-        joint = prepare(settings, model=own.get("model"), source=run.source)
+        kept = {key: own.get(key) for key in ("model", "loss")}
+        joint = prepare(settings, source=run.source, **kept)
         joint = dataclasses.replace(joint, config=settings)  # the source keeps its own name
     return run, joint, run_dir
 

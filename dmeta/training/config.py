@@ -140,6 +140,7 @@ class RunConfig:
         algorithm: the method.
         gradient: the meta-gradient estimator.
         task: the tasks.
+        loss: of support and query set, by name (see `dmeta.training.losses`).
         model: the network.
         outer: the outer optimiser.
         runtime: who computes.
@@ -159,6 +160,7 @@ class RunConfig:
     algorithm: Choice
     gradient: Choice
     task: TaskOptions
+    loss: str
     model: Choice
     outer: OuterOptions
     runtime: RuntimeOptions
@@ -207,7 +209,7 @@ class RunConfig:
         many steps: those may change when a run is resumed.
         """
         plain = self.as_mapping()
-        groups = ("seed", "meta_batch_size", "algorithm", "gradient", "model", "outer")
+        groups = ("seed", "meta_batch_size", "algorithm", "gradient", "loss", "model", "outer")
         deciding = {key: plain[key] for key in groups}
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         beside = DATA_LOCATION.union(EPISODE_KEYS)

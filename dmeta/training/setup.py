@@ -17,17 +17,18 @@ from torch import nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
-from dmeta.bilevel.estimators import ESTIMATORS, Estimator
+from dmeta.bilevel.estimators import ESTIMATORS, Estimator, Loss
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import block_gradient
-from dmeta.bilevel.types import Examples, Kind, Params, Stage, Task
+from dmeta.bilevel.types import Examples, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import SPLITS, TaskSource
 from dmeta.training.config import Choice, RunConfig, checked_options
+from dmeta.training.losses import loss_of
 from dmeta.training.outer import OuterLoopFactory
-from dmeta.training.work import TaskWorkFactory, loss_of
+from dmeta.training.work import TaskWorkFactory
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int 
         )
 
 
-def make_algorithm(config: RunConfig, network: Network, kind: Kind) -> Algorithm:
+def make_algorithm(config: RunConfig, network: Network, loss: Loss) -> Algorithm:
     """The method that the settings name.
 
     Raises:
@@ -130,7 +131,7 @@ def make_algorithm(config: RunConfig, network: Network, kind: Kind) -> Algorithm
     """
     entry = ALGORITHMS[config.algorithm.name]
     options = checked_options(entry.make, config.algorithm, "algorithm")
-    return entry.make(network=network, loss=loss_of(kind), **options)
+    return entry.make(network=network, loss=loss, **options)
 
 
 def make_estimator(config: RunConfig) -> Estimator:
@@ -180,6 +181,7 @@ def prepare(
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
+    loss: Loss | None = None,
 ) -> Run:
     """Build and check everything; starts nothing, writes nothing.
 
@@ -189,6 +191,7 @@ def prepare(
         source: an own task source.
         algorithm: an own method: called with ``network=, loss=`` (a class or a partial), or an
             `Algorithm` that is ready.
+        loss: an own loss, (prediction, target) -> scalar mean.
 
     Raises:
         ValueError: whatever is wrong, with the key to change.
@@ -198,7 +201,7 @@ def prepare(
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]
-    config = _named_after(config, model=model, source=source, algorithm=algorithm)
+    config = _named_after(config, model=model, source=source, algorithm=algorithm, loss=loss)
     source = make_source(config) if source is None else source
     check_sizes(config, source)
     if source.kind not in kinds(method):
@@ -215,10 +218,11 @@ def prepare(
     if algorithm is None or inspect.isclass(algorithm) or not hasattr(algorithm, "adapt"):
         outputs = num_outputs_of(method, source, config)
         network = make_network(config, source.input_shape, outputs, model)
+        loss = loss_of(config.loss, source.kind) if loss is None else loss
         if algorithm is None:
-            algorithm = make_algorithm(config, network, source.kind)
+            algorithm = make_algorithm(config, network, loss)
         else:
-            algorithm = algorithm(network=network, loss=loss_of(source.kind))
+            algorithm = algorithm(network=network, loss=loss)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
     layout = Layout.of(initial)
@@ -239,7 +243,9 @@ def prepare(
     )
 
 
-def _named_after(config: RunConfig, model: Any, source: Any, algorithm: Any) -> RunConfig:
+def _named_after(
+    config: RunConfig, model: Any, source: Any, algorithm: Any, loss: Any
+) -> RunConfig:
     """Settings that name the user's own objects instead of what they stand in for."""
     if model is not None:
         config = dataclasses.replace(config, model=_own(model))
@@ -248,9 +254,13 @@ def _named_after(config: RunConfig, model: Any, source: Any, algorithm: Any) -> 
     if source is not None:
         task = dataclasses.replace(config.task, source=_own(source))
         config = dataclasses.replace(config, task=task)
+    if loss is not None:
+        config = dataclasses.replace(config, loss=_own(loss).name)
     return config
 
 
 def _own(thing: Any) -> Choice:
-    kind = thing if inspect.isclass(thing) else getattr(thing, "func", type(thing))
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        return Choice(thing.__name__, {})
+    kind = getattr(thing, "func", type(thing))
     return Choice(kind.__name__, {})

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dmeta.algorithms.algorithm import Algorithm
-from dmeta.bilevel.estimators import Estimator, Loss
+from dmeta.bilevel.estimators import Estimator
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient, for_each_task
 from dmeta.bilevel.solvers import recording
@@ -32,11 +31,6 @@ MODES: tuple[Mode, ...] = ("transductive", "non_transductive")
 TARGET = "target"
 
 _PHASES = {"train": 0, "val": 1, "test": 2}
-
-
-def loss_of(kind: Kind) -> Loss:
-    """Cross-entropy in nats for classification, mean squared error for regression."""
-    return F.cross_entropy if kind == "classification" else F.mse_loss
 
 
 def metric_name(kind: Kind) -> str:

@@ -98,6 +98,25 @@ def test_own_model_source_and_algorithm(tmp_path: Path) -> None:
     assert not torch.allclose(adapted.predict(x[:3], transductive=True), adapted.predict(x)[:3])
 
 
+def median_away(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """An own loss."""
+    return (prediction - target).abs().clamp(max=1.0).mean()
+
+
+def test_an_own_loss_or_a_named_one_decides_the_result(tmp_path: Path) -> None:
+    hashes = {dmeta.train(settings(tmp_path / "mse")).meta_params_sha256}
+    for name in ("l1", "huber"):
+        hashes.add(dmeta.train(settings(tmp_path / name, loss=name)).meta_params_sha256)
+    own = dmeta.train(settings(tmp_path / "own"), loss=median_away)
+    assert own.summary["settings"]["loss"] == "median_away"
+    assert len(hashes | {own.meta_params_sha256}) == 4
+    again = dmeta.evaluate(own.run_dir, num_tasks=6, loss=median_away)
+    assert again == own.test
+    with pytest.raises(ValueError, match=r"loss must be auto or one of .*'median_away'"):
+        dmeta.load(own.run_dir)
+    assert dmeta.load(own.run_dir, loss=median_away).algorithm.loss is median_away
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
