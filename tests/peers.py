@@ -1,0 +1,213 @@
+"""Meta-gradients against other libraries, on the same weights and tasks, in float64.
+
+    python -m tests.peers [--learn2learn PATH] [--higher PATH] [--torchopt PATH]
+
+Prints a table of differences. Not collected by pytest: the libraries (the peers) are no
+dependencies of dmeta. Each is imported from the environment, or from PATH, the folder that its
+package lies in; of a git checkout the commit is named. Exit code: 0; 1: a difference is above
+`BAR`; 3: a peer is not there (what is there is compared all the same).
+
+"Second order" is how far dmeta's own exact (or implicit) and first-order meta-gradients are apart:
+what the difference would be with a wrong second order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmeta.algorithms.inner_loop import RATE
+from dmeta.bilevel.estimators import Estimator, Implicit, exact, first_order
+from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.types import Params
+from dmeta.models.network import Network
+from tests.bilevel.problems import TRAINING, flat, make_algorithm, relative_error
+from tests.peer_gradients import (
+    LR,
+    SETTINGS,
+    Gradient,
+    Setting,
+    of_dense_solve,
+    of_higher,
+    of_learn2learn,
+    of_torchopt,
+)
+
+BAR = 1e-10  # on the relative difference
+STEPS = (1, 3, 5)
+FEW, MANY = 5, 40  # steps of conjugate gradient: as in Rajeswaran et al. 2019, and converged
+MISSING = 3
+PEERS = ("learn2learn", "higher", "torchopt")
+HEADER = (
+    "| peer | version | method | model | inner steps | relative difference | largest absolute "
+    "| second order |"
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method of one peer, and what dmeta calls it.
+
+    Attributes:
+        peer: its package.
+        method: for the table.
+        algorithm: as registered.
+        estimator: of dmeta's meta-gradient.
+        of_peer: (setting, meta-parameters, inner steps) -> the peer's.
+        only: the setting that it is for; None: all.
+        same: whether both mean the same; else the difference is shown and not judged.
+    """
+
+    peer: str
+    method: str
+    algorithm: str
+    estimator: Estimator
+    of_peer: Callable[[Setting, Params, int], Gradient]
+    only: str | None = None
+    same: bool = True
+
+
+def comparisons() -> Iterator[Comparison]:
+    for label, name in {"MAML": "maml", "ANIL": "anil", "Meta-SGD": "meta_sgd"}.items():
+        for kind, estimator in {"exact": exact, "first-order": first_order}.items():
+            peer = functools.partial(of_learn2learn, method=name, first_order=kind != "exact")
+            yield Comparison("learn2learn", f"{label}, {kind}", name, estimator, peer)
+    peer = functools.partial(of_learn2learn, method="anil", first_order=False, together=True)
+    label = "ANIL, exact; features of both sets in one batch (another definition)"
+    norm = "conv4, batch-norm"
+    yield Comparison("learn2learn", label, "anil", exact, peer, only=norm, same=False)
+    yield Comparison("higher", "MAML, exact", "maml", exact, of_higher)
+    for n in (FEW, MANY):
+        implicit = Implicit(iterations=n, tolerance=1e-15)
+        peer = functools.partial(of_torchopt, cg_steps=n)
+        yield Comparison("torchopt", f"iMAML, {n} steps of cg", "imaml", implicit, peer)
+    label = f"iMAML, {MANY} steps of cg; the peer: a dense solve"
+    yield Comparison("torch", label, "imaml", implicit, of_dense_solve)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """For one number of inner steps; the worse of both plans.
+
+    Attributes:
+        relative: in the 2-norm, over the norm of the peer's meta-gradient.
+        absolute: of a single number.
+        second_order: relative, between dmeta's own exact (or implicit) and first-order ones.
+    """
+
+    relative: float
+    absolute: float
+    second_order: float
+
+
+def learner_of(case: Comparison, at: Setting, steps: int) -> tuple[Any, Params]:
+    """What dmeta makes of it, and the meta-parameters: no two learned rates are alike."""
+    options = {"inner_steps": steps, "inner_lr": LR}
+    if case.algorithm == "imaml":
+        options |= {"inner_lr": at.proximal_lr, "inner_proximal": at.proximal}
+    learner = make_algorithm(case.algorithm, Network.of(at.module), at.loss, **options)
+    rng = torch.Generator().manual_seed(2)
+    params = {
+        name: p * (0.5 + torch.rand(p.shape, generator=rng, dtype=p.dtype))
+        if name.startswith(RATE)
+        else p
+        for name, p in learner.init_meta_params().items()
+    }
+    return learner, params
+
+
+def differences(case: Comparison, at: Setting, steps: int) -> Differences:
+    learner, params = learner_of(case, at, steps)
+
+    def gradient(plan: Any, estimator: Estimator) -> Tensor:
+        block = block_gradient(plan, estimator, learner, params, at.tasks, TRAINING)
+        return flat(block.gradients)
+
+    of_peer = case.of_peer(at, params, steps)
+    assert of_peer.keys() == params.keys()
+    expected = flat({name: of_peer[name] for name in params})
+    got = [gradient(plan, case.estimator) for plan in ("loop", "vmap")]
+    other = gradient("loop", exact if case.estimator is first_order else first_order)
+    return Differences(
+        relative=max(relative_error(g, expected) for g in got),
+        absolute=max(float((g - expected).abs().max()) for g in got),
+        second_order=relative_error(other, got[0]),
+    )
+
+
+def import_peer(name: str, path: Path | None) -> str | None:
+    """Makes a peer importable. Returns its version or commit; None: it is not there."""
+    if path is not None:
+        sys.path.insert(0, str(path))
+    if importlib.util.find_spec(name) is None:
+        return None
+    if name == "learn2learn":  # its own __init__ asks for extensions that must be compiled
+        for package in (name, f"{name}.algorithms"):
+            spec = importlib.util.find_spec(package)
+            assert spec is not None
+            sys.modules[package] = types.ModuleType(package)
+            sys.modules[package].__path__ = list(spec.submodule_search_locations or ())
+    if path is not None:
+        command = ["git", "-C", str(path), "rev-parse", "--short=7", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def arguments() -> Mapping[str, Path | None]:
+    parser = argparse.ArgumentParser(prog="python -m tests.peers")
+    for name in PEERS:
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH", help="folder of its package")
+    return vars(parser.parse_args())
+
+
+def main() -> int:
+    paths = arguments()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # the peers are older than this torch
+    versions = {name: import_peer(name, paths[name]) for name in PEERS}
+    versions["torch"] = torch.__version__
+    worst = 0.0
+    print(HEADER, "| --- " * (HEADER.count("|") - 1) + "|", sep="\n")
+    for case in comparisons():
+        if versions[case.peer] is None:
+            print(f"| {case.peer} | missing | {case.method} | | | | | |")
+            continue
+        for name in SETTINGS if case.only is None else (case.only,):
+            rows = [differences(case, SETTINGS[name](), steps) for steps in STEPS]
+            cells = (
+                case.peer,
+                versions[case.peer],
+                case.method,
+                name,
+                ", ".join(map(str, STEPS)),
+                ", ".join(f"{row.relative:.1e}" for row in rows),
+                f"{max(row.absolute for row in rows):.1e}",
+                f"{min(row.second_order for row in rows):.1e}",
+            )
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+            if case.same:
+                worst = max(worst, *(row.relative for row in rows))
+    print(f"\nlargest relative difference of the same definition: {worst:.1e} (bar {BAR:.0e})")
+    if not worst <= BAR:
+        return 1
+    return MISSING if None in versions.values() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
