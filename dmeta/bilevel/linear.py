@@ -64,10 +64,11 @@ def conjugate_gradient(
     bound = tolerance**2 * square
     tiny = torch.finfo(square.dtype).tiny
     start = square.clamp(min=tiny)
+    goes_on = torch.ones_like(square, dtype=torch.bool)
     for _ in range(iterations):
         image = product(direction)
         curvature = inner_product(direction, image)
-        goes_on = (square > bound) & (curvature > 0)
+        goes_on = goes_on & (square > bound) & (curvature > 0)
         length = torch.where(goes_on, square / curvature.clamp(min=tiny), 0.0)
         x = plus(x, length, direction)
         residual = plus(residual, -length, image)

@@ -95,6 +95,21 @@ def test_conjugate_gradient_takes_no_step_against_the_curvature() -> None:
     assert residual == 1
 
 
+def test_conjugate_gradient_stays_where_it_met_no_curvature() -> None:
+    """An indefinite matrix: it stops for good, rather than to start again from the residual."""
+    matrix = torch.diag(torch.tensor([4.0, 1.0, -0.5], dtype=torch.float64))
+
+    def product(x: Params) -> Params:
+        return {"x": matrix @ x["x"]}
+
+    b = {"x": torch.ones(3, dtype=torch.float64)}
+    (first, far), *later = (conjugate_gradient(product, b, k, 0.0) for k in (1, 2, 3, 40))
+    torch.testing.assert_close(first["x"], torch.full((3,), 3 / 4.5, dtype=torch.float64))
+    for x, residual in later:
+        assert torch.equal(x["x"], first["x"])
+        assert residual == far
+
+
 def test_the_neumann_series_converges_below_two_over_the_largest_eigenvalue() -> None:
     matrix, b = system(condition=4.0)
     calls: list[int] = []
