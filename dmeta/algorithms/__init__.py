@@ -9,6 +9,7 @@ from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
 from dmeta.algorithms.maml import Maml
+from dmeta.algorithms.meta_curvature import meta_curvature
 from dmeta.algorithms.meta_sgd import meta_sgd
 from dmeta.algorithms.protonet import ProtoNet
 from dmeta.registry import Entry, Registry
@@ -45,6 +46,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             meta_sgd,
             "MAML with a meta-learned rate for every weight",
             "Li et al. 2017, arXiv:1707.09835",
+        ),
+        "meta_curvature": Entry(
+            meta_curvature,
+            "MAML with meta-learned matrices that transform the inner gradients",
+            "Park & Oliva 2019, arXiv:1902.03356",
         ),
         "cavia": Entry(
             Cavia,

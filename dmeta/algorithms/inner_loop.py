@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmeta.bilevel.curvature import CURVATURE, Preconditioned, identities, matrices_of
 from dmeta.bilevel.inner import (
     MOMENT,
     MOMENT_WEIGHTS,
@@ -65,6 +66,8 @@ class InnerLoop:
             ``[block4.*, head.*]``.
         learn_inner_lr: meta-learn the rates, one ``per_tensor``, one ``per_tensor_and_step``
             (evaluation repeats the last) or one ``per_element``; None: they stay `inner_lr`.
+        precondition: meta-learn matrices that transform a step's (clipped) gradient before the
+            rule sees it: the ``curvature`` of Park & Oliva 2019, arXiv:1902.03356; None: nothing.
         multi_step_loss_until: outer step up to which the query losses after every inner step enter
             the meta-loss: all alike at first, and less and less of those before the last (MAML++,
             Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
@@ -83,6 +86,7 @@ class InnerLoop:
     eval_inner_batch_size: int | None = None
     adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
     learn_inner_lr: Learned | None = None
+    precondition: Literal["curvature"] | None = None
     multi_step_loss_until: int = 0
 
     def __post_init__(self) -> None:
@@ -175,10 +179,13 @@ class InnerLoop:
             start: what the inner loop moves.
 
         Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor), [most
-            inner steps] (per_tensor_and_step) or the parameter's shape (per_element); carried
-            moments (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are neither.
+            inner steps] (per_tensor_and_step) or the parameter's shape (per_element); matrices
+            (`dmeta.bilevel.curvature`); carried moments (`dmeta.bilevel.inner.CarriedAdam`);
+            nothing if there are none of them.
         """
-        return self._init_rates(start) | (no_moments(start) if self.carry_moments else {})
+        matrices = identities(start) if self.precondition == "curvature" else {}
+        moments = no_moments(start) if self.carry_moments else {}
+        return self._init_rates(start) | matrices | moments
 
     def _init_rates(self, start: Params) -> dict[str, Tensor]:
         if self.learn_inner_lr is None:
@@ -209,7 +216,7 @@ class InnerLoop:
         Args:
             objective: (iterate, support examples, inner step) -> scalar to be minimised.
             start: first iterate.
-            meta_params: hold the learned rates, if there are any.
+            meta_params: hold what the inner loop itself learns, if it does.
             support: the support set.
             stage: training or evaluation.
             finish: (iterate, steps taken) -> what the method's `predict` reads.
@@ -231,7 +238,7 @@ class InnerLoop:
         return InnerProblem(
             objective=regularised,
             start={**start, **moments},
-            optimizer=self._optimizer(self._rates(start, meta_params)),
+            optimizer=self._optimizer(start, meta_params),
             num_steps=num_steps,
             finish=finish,
             depends_on_meta=depends_on_meta or self.inner_proximal > 0,
@@ -260,12 +267,15 @@ class InnerLoop:
         learned = {name: meta_params[RATE + name] for name in start}
         return LearnedRates(learned, per_step=self.learn_inner_lr == "per_tensor_and_step")
 
-    def _optimizer(self, rates: Rates) -> InnerOptimizer:
+    def _optimizer(self, start: Params, meta_params: Params) -> InnerOptimizer:
+        rates = self._rates(start, meta_params)
         optimizer: InnerOptimizer
         if self.inner_optimizer == "sgd":
             optimizer = InnerSGD(rates, self.inner_momentum)
         else:
             optimizer = CarriedAdam(rates) if self.carry_moments else InnerAdam(rates)
+        if self.precondition == "curvature":
+            optimizer = Preconditioned(optimizer, matrices_of(start, meta_params))
         if self.inner_clip_norm is None:
             return optimizer
         return Clipped(optimizer, self.inner_clip_norm)
@@ -287,8 +297,8 @@ def multi_step_weights(num_steps: int, progress: float) -> dict[int, float]:
 
 
 def network_params(meta_params: Params) -> dict[str, Tensor]:
-    """The network's share of the meta-parameters: without rates and moments."""
-    own = (RATE, *_MOMENTS)
+    """The network's share of the meta-parameters: without what the inner loop itself learns."""
+    own = (RATE, CURVATURE, *_MOMENTS)
     return {name: p for name, p in meta_params.items() if not name.startswith(own)}
 
 
