@@ -8,6 +8,7 @@ from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
+from dmeta.algorithms.learned_optimizer import LearnedOptimizer
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.meta_curvature import meta_curvature
 from dmeta.algorithms.meta_sgd import meta_sgd
@@ -51,6 +52,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             meta_curvature,
             "MAML with meta-learned matrices that transform the inner gradients",
             "Park & Oliva 2019, arXiv:1902.03356",
+        ),
+        "learned_optimizer": Entry(
+            LearnedOptimizer,
+            "a meta-learned update rule: an LSTM that says the step of every weight",
+            "Andrychowicz et al. 2016, arXiv:1606.04474",
         ),
         "cavia": Entry(
             Cavia,

@@ -30,6 +30,7 @@ from dmeta.bilevel.inner import (
     Rates,
     no_moments,
 )
+from dmeta.bilevel.lstm import LSTM, InnerLSTM, initial_lstm
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
 
@@ -46,12 +47,13 @@ class InnerLoop:
     """Settings of an inner loop; each is a key of ``algorithm`` in a config.
 
     Attributes:
-        inner_lr: step size; the initial value of learned rates.
+        inner_lr: step size, or factor of the LSTM's output; the initial value of learned rates.
         inner_steps: steps in training.
         inner_steps_max: None, or draw the steps of every outer step, the same for all its tasks,
             from `inner_steps` to `inner_steps_max` with equal chances.
         eval_inner_steps: steps at evaluation.
-        inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
+        inner_optimizer: ``sgd``; ``adam`` with beta1 = 0 as in Reptile; or ``lstm``, a rule that is
+            meta-learned (Andrychowicz et al. 2016, arXiv:1606.04474).
         carry_moments: with ``adam``, learn its second moments along with the weights instead of
             starting each task from none, as Reptile's code does; for ``gradient=displacement``
             (under any other they stay none).
@@ -77,7 +79,7 @@ class InnerLoop:
     inner_steps: int = 1
     inner_steps_max: int | None = None
     eval_inner_steps: int = 10
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    inner_optimizer: Literal["sgd", "adam", "lstm"] = "sgd"
     carry_moments: bool = False
     inner_momentum: float = 0.0
     inner_clip_norm: float | None = None
@@ -180,12 +182,13 @@ class InnerLoop:
 
         Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor), [most
             inner steps] (per_tensor_and_step) or the parameter's shape (per_element); matrices
-            (`dmeta.bilevel.curvature`); carried moments (`dmeta.bilevel.inner.CarriedAdam`);
-            nothing if there are none of them.
+            (`dmeta.bilevel.curvature`); the LSTM's weights (`dmeta.bilevel.lstm`); carried moments
+            (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are none of them.
         """
+        lstm = initial_lstm(start) if self.inner_optimizer == "lstm" else {}
         matrices = identities(start) if self.precondition == "curvature" else {}
         moments = no_moments(start) if self.carry_moments else {}
-        return self._init_rates(start) | matrices | moments
+        return self._init_rates(start) | matrices | lstm | moments
 
     def _init_rates(self, start: Params) -> dict[str, Tensor]:
         if self.learn_inner_lr is None:
@@ -272,6 +275,9 @@ class InnerLoop:
         optimizer: InnerOptimizer
         if self.inner_optimizer == "sgd":
             optimizer = InnerSGD(rates, self.inner_momentum)
+        elif self.inner_optimizer == "lstm":
+            own = {name: p for name, p in meta_params.items() if name.startswith(LSTM)}
+            optimizer = InnerLSTM(rates, own)
         else:
             optimizer = CarriedAdam(rates) if self.carry_moments else InnerAdam(rates)
         if self.precondition == "curvature":
@@ -298,7 +304,7 @@ def multi_step_weights(num_steps: int, progress: float) -> dict[int, float]:
 
 def network_params(meta_params: Params) -> dict[str, Tensor]:
     """The network's share of the meta-parameters: without what the inner loop itself learns."""
-    own = (RATE, CURVATURE, *_MOMENTS)
+    own = (RATE, CURVATURE, LSTM, *_MOMENTS)
     return {name: p for name, p in meta_params.items() if not name.startswith(own)}
 
 

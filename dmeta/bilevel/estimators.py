@@ -290,8 +290,8 @@ class Implicit:
             problem = problem_at(still)
             if problem.judged != (problem.num_steps,):
                 raise ValueError(
-                    "gradient=implicit must have a meta-loss of the last inner step alone, got a "
-                    "multi-step loss; set algorithm.multi_step_loss_until=0"
+                    "gradient=implicit must have a meta-loss of the last inner step alone, got one "
+                    "of several; set algorithm.multi_step_loss_until=0 (or sum_losses=false)"
                 )
             if not problem.depends_on_meta:
                 raise ValueError(

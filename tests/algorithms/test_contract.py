@@ -24,6 +24,7 @@ from tests.bilevel.problems import (
     first_task,
     flat,
     has_option,
+    predicting,
     problem,
     sensible,
 )
@@ -43,7 +44,7 @@ def test_adapt_and_predict_are_pure(algorithm: str, model: str, kind: Kind) -> N
 
     def predict() -> Tensor:
         adapted = at.algorithm.adapt(at.params, task.support, unrolled, TRAINING)
-        out: Tensor = at.algorithm.predict(adapted, task.query.x)
+        out: Tensor = at.algorithm.predict(predicting(adapted), task.query.x)
         return out
 
     one, same = predict(), predict()
@@ -77,7 +78,7 @@ def test_it_adapts_from_a_single_support_example(
     task = first_task(at)
     alone = Examples(task.support.x[:1], task.support.y[:1])
     adapted = at.algorithm.adapt(at.params, alone, unrolled, stage)
-    out = at.algorithm.predict(adapted, task.query.x)
+    out = at.algorithm.predict(predicting(adapted), task.query.x)
     assert out.shape == (5, 3)
     assert out.isfinite().all()
 

@@ -137,6 +137,11 @@ def meta_loss_of(at: Problem, outcome: Adapted | Outcome, query: Examples) -> Te
     return total if outcome.penalty is None else total + outcome.penalty
 
 
+def predicting(outcome: Adapted | Outcome) -> Adapted:
+    """The state that predicts, of what `adapt` returned (in training, it may be an `Outcome`)."""
+    return outcome.states[-1] if isinstance(outcome, Outcome) else outcome
+
+
 def flat(params: Params) -> Tensor:
     """All values as one vector [P]."""
     return torch.cat([p.detach().reshape(-1) for p in params.values()])

@@ -40,6 +40,13 @@ CASES = {
     "conv4, 2 blocks, Meta-Curvature": (
         "conv4", "classification", 0, {"precondition": "curvature"}, {}, False,
     ),
+    "mlp, learned optimiser": (
+        "mlp", "regression", 0, {"algorithm": "learned_optimizer", "learn_initial_weights": True},
+        {}, False,
+    ),
+    "conv4_strided, 2 blocks, inner LSTM": (
+        "conv4_strided", "classification", 0, {"inner_optimizer": "lstm"}, {}, False,
+    ),
     "mlp, a rate per tensor and step": (
         "mlp", "regression", 0, {"learn_inner_lr": "per_tensor_and_step"}, {}, True,
     ),
