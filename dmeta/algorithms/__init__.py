@@ -8,8 +8,10 @@ from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
+from dmeta.algorithms.learned_optimizer import LearnedOptimizer
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.maml_pp import maml_pp
+from dmeta.algorithms.meta_curvature import meta_curvature
 from dmeta.algorithms.meta_sgd import meta_sgd
 from dmeta.algorithms.proto_maml import ProtoMaml
 from dmeta.algorithms.protonet import ProtoNet
@@ -47,6 +49,16 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             meta_sgd,
             "MAML with a meta-learned rate for every weight",
             "Li et al. 2017, arXiv:1707.09835",
+        ),
+        "meta_curvature": Entry(
+            meta_curvature,
+            "MAML with meta-learned matrices that transform the inner gradients",
+            "Park & Oliva 2019, arXiv:1902.03356",
+        ),
+        "learned_optimizer": Entry(
+            LearnedOptimizer,
+            "a meta-learned update rule: an LSTM that says the step of every weight",
+            "Andrychowicz et al. 2016, arXiv:1606.04474",
         ),
         "cavia": Entry(
             Cavia,

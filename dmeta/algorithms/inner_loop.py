@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmeta.bilevel.curvature import CURVATURE, Preconditioned, identities, matrices_of
 from dmeta.bilevel.inner import (
     MOMENT,
     MOMENT_WEIGHTS,
@@ -29,6 +30,7 @@ from dmeta.bilevel.inner import (
     Rates,
     no_moments,
 )
+from dmeta.bilevel.lstm import LSTM, InnerLSTM, initial_lstm
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
 
@@ -45,12 +47,13 @@ class InnerLoop:
     """Settings of an inner loop; each is a key of ``algorithm`` in a config.
 
     Attributes:
-        inner_lr: step size; the initial value of learned rates.
+        inner_lr: step size, or factor of the LSTM's output; the initial value of learned rates.
         inner_steps: steps in training.
         inner_steps_max: None, or draw the steps of every outer step, the same for all its tasks,
             from `inner_steps` to `inner_steps_max` with equal chances.
         eval_inner_steps: steps at evaluation.
-        inner_optimizer: ``sgd``, or ``adam`` with beta1 = 0 as in Reptile.
+        inner_optimizer: ``sgd``; ``adam`` with beta1 = 0 as in Reptile; or ``lstm``, a rule that is
+            meta-learned (Andrychowicz et al. 2016, arXiv:1606.04474).
         carry_moments: with ``adam``, learn its second moments along with the weights instead of
             starting each task from none, as Reptile's code does; for ``gradient=displacement``
             (under any other they stay none).
@@ -65,6 +68,8 @@ class InnerLoop:
             ``[block4.*, head.*]``.
         learn_inner_lr: meta-learn the rates, one ``per_tensor``, one ``per_tensor_and_step``
             (evaluation repeats the last) or one ``per_element``; None: they stay `inner_lr`.
+        precondition: meta-learn matrices that transform a step's (clipped) gradient before the
+            rule sees it: the ``curvature`` of Park & Oliva 2019, arXiv:1902.03356; None: nothing.
         multi_step_loss_until: outer step up to which the query losses after every inner step enter
             the meta-loss: all alike at first, and less and less of those before the last (MAML++,
             Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
@@ -74,7 +79,7 @@ class InnerLoop:
     inner_steps: int = 1
     inner_steps_max: int | None = None
     eval_inner_steps: int = 10
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    inner_optimizer: Literal["sgd", "adam", "lstm"] = "sgd"
     carry_moments: bool = False
     inner_momentum: float = 0.0
     inner_clip_norm: float | None = None
@@ -83,6 +88,7 @@ class InnerLoop:
     eval_inner_batch_size: int | None = None
     adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
     learn_inner_lr: Learned | None = None
+    precondition: Literal["curvature"] | None = None
     multi_step_loss_until: int = 0
 
     def __post_init__(self) -> None:
@@ -186,10 +192,14 @@ class InnerLoop:
             start: what the inner loop moves.
 
         Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor), [most
-            inner steps] (per_tensor_and_step) or the parameter's shape (per_element); carried
-            moments (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are neither.
+            inner steps] (per_tensor_and_step) or the parameter's shape (per_element); matrices
+            (`dmeta.bilevel.curvature`); the LSTM's weights (`dmeta.bilevel.lstm`); carried moments
+            (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are none of them.
         """
-        return self._init_rates(start) | (no_moments(start) if self.carry_moments else {})
+        lstm = initial_lstm(start) if self.inner_optimizer == "lstm" else {}
+        matrices = identities(start) if self.precondition == "curvature" else {}
+        moments = no_moments(start) if self.carry_moments else {}
+        return self._init_rates(start) | matrices | lstm | moments
 
     def _init_rates(self, start: Params) -> dict[str, Tensor]:
         if self.learn_inner_lr is None:
@@ -220,7 +230,7 @@ class InnerLoop:
         Args:
             objective: (iterate, support examples, inner step) -> scalar to be minimised.
             start: first iterate.
-            meta_params: hold the learned rates, if there are any.
+            meta_params: hold what the inner loop itself learns, if it does.
             support: the support set.
             stage: training or evaluation.
             finish: (iterate, steps taken) -> what the method's `predict` reads.
@@ -242,7 +252,7 @@ class InnerLoop:
         return InnerProblem(
             objective=regularised,
             start={**start, **moments},
-            optimizer=self._optimizer(self._rates(start, meta_params)),
+            optimizer=self._optimizer(start, meta_params),
             num_steps=num_steps,
             finish=finish,
             depends_on_meta=depends_on_meta or self.inner_proximal > 0,
@@ -271,12 +281,18 @@ class InnerLoop:
         learned = {name: meta_params[RATE + name] for name in start}
         return LearnedRates(learned, per_step=self.learn_inner_lr == "per_tensor_and_step")
 
-    def _optimizer(self, rates: Rates) -> InnerOptimizer:
+    def _optimizer(self, start: Params, meta_params: Params) -> InnerOptimizer:
+        rates = self._rates(start, meta_params)
         optimizer: InnerOptimizer
         if self.inner_optimizer == "sgd":
             optimizer = InnerSGD(rates, self.inner_momentum)
+        elif self.inner_optimizer == "lstm":
+            own = {name: p for name, p in meta_params.items() if name.startswith(LSTM)}
+            optimizer = InnerLSTM(rates, own)
         else:
             optimizer = CarriedAdam(rates) if self.carry_moments else InnerAdam(rates)
+        if self.precondition == "curvature":
+            optimizer = Preconditioned(optimizer, matrices_of(start, meta_params))
         if self.inner_clip_norm is None:
             return optimizer
         return Clipped(optimizer, self.inner_clip_norm)
@@ -298,8 +314,8 @@ def multi_step_weights(num_steps: int, progress: float) -> dict[int, float]:
 
 
 def network_params(meta_params: Params) -> dict[str, Tensor]:
-    """The network's share of the meta-parameters: without rates and moments."""
-    own = (RATE, *_MOMENTS)
+    """The network's share of the meta-parameters: without what the inner loop itself learns."""
+    own = (RATE, CURVATURE, LSTM, *_MOMENTS)
     return {name: p for name, p in meta_params.items() if not name.startswith(own)}
 
 

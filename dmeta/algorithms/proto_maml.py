@@ -50,12 +50,19 @@ class ProtoMaml:
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
-        """Refuses names that are not there, and learned rates that need a number of ways."""
-        if self.inner.learn_inner_lr == "per_element" and set(self._moved) & {WEIGHT, BIAS}:
+        """Refuses names that are not there, and what is learned for a fixed number of ways."""
+        if not set(self._moved) & {WEIGHT, BIAS}:
+            return
+        why = "for algorithm=proto_maml, whose last layer has as many units as a task has ways"
+        if self.inner.learn_inner_lr == "per_element":
             raise ValueError(
-                "algorithm.learn_inner_lr must be per_tensor or per_tensor_and_step for "
-                "algorithm=proto_maml, whose last layer has as many units as a task has ways, got "
+                f"algorithm.learn_inner_lr must be per_tensor or per_tensor_and_step {why}, got "
                 "per_element; change it, or set algorithm.adapt=body"
+            )
+        if self.inner.precondition is not None:
+            raise ValueError(
+                f"algorithm.precondition must be null {why}, got {self.inner.precondition}; "
+                "change it, or set algorithm.adapt=body"
             )
 
     @property

@@ -155,8 +155,11 @@ def sweep(
     cotangents: Mapping[int, Params],
     gradient_pull: GradientPull,
     last: int | None = None,
+    window: int | None = None,
 ) -> Params:
     """Pull cotangents of iterates back to theta: sum_k v_k^T d w_k / d theta.
+
+    Memory is that of one step, and of the iterates and states that the walk has kept.
 
     Args:
         problem_at: the inner problem as a function of theta.
@@ -164,16 +167,20 @@ def sweep(
         walked: the walk at theta.
         cotangents: k -> v_k, that of w_K among them.
         gradient_pull: how inner gradients are pulled back.
-        last: of the last so many steps only, the others' are constants; None: of all.
+        last: of the last so many steps of a window only, the others' are constants; None: of all.
+        window: a cotangent is pulled through the steps of its own window, so many steps from the
+            first on, no further: not through the iterate and state before; None: one window.
     """
     problem = problem_at(meta)
+    window = problem.num_steps if window is None else window
     total = zeros_like(meta)
     v_iterate: Params = cotangents[problem.num_steps]
     v_state: State = pytree.tree_map(torch.zeros_like, problem.optimizer.init(problem.start))
     for first in reversed(range(0, problem.num_steps, walked.every)):
         steps = range(first, min(first + walked.every, problem.num_steps))
         for step, (iterate, state) in reversed(list(_again(problem, walked, steps))):
-            is_constant = last is not None and step < problem.num_steps - last
+            end = min(step - step % window + window, problem.num_steps)
+            is_constant = last is not None and step < end - last
             pull_at = constant_pull if is_constant else gradient_pull
             gradient, pull = pull_at(problem_at, meta, iterate, step)
             of_meta, v_iterate, v_gradient, v_state = _pull_update(
@@ -181,6 +188,8 @@ def sweep(
             )
             products = pull(v_gradient)
             v_iterate = add(v_iterate, products.iterate)
+            if step > 0 and step % window == 0:
+                v_iterate, v_state = pytree.tree_map(torch.zeros_like, (v_iterate, v_state))
             if step in cotangents:
                 v_iterate = add(v_iterate, cotangents[step])
             total = add(add(total, of_meta), products.meta)

@@ -176,27 +176,46 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Truncated:
-    """Exact through the last inner steps, first-order before them.
+    """Exact through the last inner steps, first-order before them; or cut into windows.
 
-    Shaban et al. 2019 (arXiv:1810.10667), section 3, where the steps before are dropped; here they
-    keep their first-order part, without which initial weights would have no meta-gradient at all.
+    Two truncations, which may be combined:
+
+    * `last` leaves out second derivatives. Shaban et al. 2019 (arXiv:1810.10667), section 3, where
+      the steps before are dropped; here they keep their first-order part, without which initial
+      weights would have no meta-gradient at all.
+    * `window` leaves out chains: truncated backpropagation through time (Werbos 1990; Andrychowicz
+      et al. 2016, arXiv:1606.04474, section 3.1, 20 of 100 steps). The steps are cut into windows,
+      from the first on. The loss after step k is differentiated through the steps of its own window
+      alone; the iterate and the optimiser's state at the window's begin are constants. All windows'
+      losses count, so this is for a meta-loss of every step (else only the last window has any),
+      and for what enters every step, such as a learned rule: initial weights hear of the first
+      window's losses alone.
+
+    Memory as of `Checkpointed`, whatever the window: it bounds how far gradients explode or vanish.
+
+    Differs from Andrychowicz et al.'s code: there each window ends in an outer step; here an outer
+    step is of the whole inner loop, and the windows' gradients are added up.
 
     Attributes:
-        last: how many of the last steps are exact; 0 is first_order, K and more is exact.
+        last: how many of a window's last steps are exact; 0 is first order, all and more is exact.
+        window: steps of a window; None: one window of all steps.
     """
 
     last: int = 1
+    window: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a negative number."""
+        """Refuses impossible numbers."""
         if self.last < 0:
             raise ValueError(f"gradient.last must be >= 0, got {self.last}; raise it")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"gradient.window must be >= 1 or null, got {self.window}; raise it")
 
     def __call__(
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
     ) -> Surrogate:
         """See `exact`."""
-        return _swept(algorithm, meta_params, task, stage, exact_pull, self.last)
+        return _swept(algorithm, meta_params, task, stage, exact_pull, self.last, self.window)
 
 
 @dataclass(frozen=True)
@@ -302,8 +321,8 @@ class Implicit:
             problem = problem_at(still)
             if problem.judged != (problem.num_steps,):
                 raise ValueError(
-                    "gradient=implicit must have a meta-loss of the last inner step alone, got a "
-                    "multi-step loss; set algorithm.multi_step_loss_until=0"
+                    "gradient=implicit must have a meta-loss of the last inner step alone, got one "
+                    "of several; set algorithm.multi_step_loss_until=0 (or sum_losses=false)"
                 )
             if not problem.depends_on_meta:
                 raise ValueError(
@@ -333,13 +352,14 @@ def _swept(
     stage: Stage,
     gradient_pull: GradientPull,
     last: int | None = None,
+    window: int | None = None,
 ) -> Surrogate:
     """The surrogate of a sweep (see there)."""
 
     def pull_back(
         problem_at: ProblemAt, still: Params, walked: Walk, cotangents: Mapping[int, Params]
     ) -> tuple[Params, Notes]:
-        return sweep(problem_at, still, walked, cotangents, gradient_pull, last), {}
+        return sweep(problem_at, still, walked, cotangents, gradient_pull, last, window), {}
 
     return _pulled_back(algorithm, meta_params, task, stage, pull_back)
 
@@ -423,7 +443,9 @@ ESTIMATORS: Registry[Estimator] = Registry(
             "Griewank & Walther 2000",
         ),
         "truncated": Entry(
-            Truncated, "exact through the last inner steps", "Shaban et al. 2019, arXiv:1810.10667"
+            Truncated,
+            "exact through the last inner steps, or through each window of steps",
+            "Shaban et al. 2019, arXiv:1810.10667; Werbos 1990",
         ),
         "annealed": Entry(
             Annealed, "first_order at first, then exact (MAML++)", "Antoniou et al. 2019, section 4"

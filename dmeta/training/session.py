@@ -176,10 +176,12 @@ def joint_config(config: RunConfig) -> RunConfig:
     """The settings of the jointly pre-trained network that `config` is compared with.
 
     The same network, tasks, outer optimiser, inner rate and number of tasks; no inner steps in
-    training.
+    training. (The factor of an LSTM's output is no inner rate: then it is the usual one.)
     """
-    kept = ("inner_lr", "eval_inner_steps")
-    options = {k: v for k, v in config.algorithm.options.items() if k in kept}
+    options = config.algorithm.options
+    has_rate = options.get("inner_optimizer") != "lstm"
+    kept = ("inner_lr", "eval_inner_steps") if has_rate else ("eval_inner_steps",)
+    options = {k: v for k, v in options.items() if k in kept}
     return dataclasses.replace(
         config,
         joint_baseline=False,

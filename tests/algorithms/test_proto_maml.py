@@ -62,10 +62,19 @@ def test_tasks_may_have_any_number_of_ways(learned: str) -> None:
         assert at.algorithm.predict(adapted, task.query.x).shape == (5, ways)
 
 
-def test_a_rate_for_each_weight_of_the_last_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"algorithm\.learn_inner_lr must be per_tensor or"):
-        problem("mlp", algorithm="proto_maml", learn_inner_lr="per_element")
-    problem("mlp", algorithm="proto_maml", learn_inner_lr="per_element", adapt="body")
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"learn_inner_lr": "per_element"}, r"learn_inner_lr must be per_tensor or"),
+        ({"precondition": "curvature"}, r"precondition must be null"),
+    ],
+)
+def test_what_is_learned_for_each_weight_of_the_last_layer_is_refused(
+    options: dict[str, Any], rule: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"algorithm\.{rule}"):
+        problem("mlp", algorithm="proto_maml", **options)
+    problem("mlp", algorithm="proto_maml", adapt="body", **options)
 
 
 def test_the_sweep_goes_back_through_the_prototypes() -> None:

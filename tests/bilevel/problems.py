@@ -127,11 +127,6 @@ def problem(
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))
 
 
-def predicting(outcome: Adapted | Outcome) -> Adapted:
-    """The adapted state that predicts."""
-    return outcome.states[-1] if isinstance(outcome, Outcome) else outcome
-
-
 def meta_loss_of(at: Problem, outcome: Adapted | Outcome, query: Examples) -> Tensor:
     """The query loss of an adapted state, or what an `Outcome` says that the meta-loss is."""
     if not isinstance(outcome, Outcome):
@@ -140,6 +135,11 @@ def meta_loss_of(at: Problem, outcome: Adapted | Outcome, query: Examples) -> Te
     for weight, state in zip(outcome.weights, outcome.states, strict=True):
         total = total + weight * at.algorithm.loss(at.algorithm.predict(state, query.x), query.y)
     return total if outcome.penalty is None else total + outcome.penalty
+
+
+def predicting(outcome: Adapted | Outcome) -> Adapted:
+    """The state that predicts, of what `adapt` returned (in training, it may be an `Outcome`)."""
+    return outcome.states[-1] if isinstance(outcome, Outcome) else outcome
 
 
 def flat(params: Params) -> Tensor:

@@ -242,6 +242,7 @@ def test_implicit_is_refused_where_the_objective_has_no_meta_parameters() -> Non
     ("make", "key"),
     [
         (lambda: Truncated(-1), "last"),
+        (lambda: Truncated(window=0), "window"),
         (lambda: FiniteDifference(0.0), "relative_step"),
         (lambda: Implicit(iterations=0), "iterations"),
         (lambda: Implicit(damping=-1.0), "damping"),

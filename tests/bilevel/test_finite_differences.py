@@ -36,6 +36,17 @@ CASES = {
     "mlp, ANIL": ("mlp", "regression", 0, {"adapt": "head"}, {}, True),
     "mlp, body only": ("mlp", "regression", 0, {"adapt": "body"}, {}, True),
     "mlp, Meta-SGD": ("mlp", "regression", 0, {"learn_inner_lr": "per_element"}, {}, True),
+    "mlp, Meta-Curvature": ("mlp", "regression", 0, {"precondition": "curvature"}, {}, True),
+    "conv4, 2 blocks, Meta-Curvature": (
+        "conv4", "classification", 0, {"precondition": "curvature"}, {}, False,
+    ),
+    "mlp, learned optimiser": (
+        "mlp", "regression", 0, {"algorithm": "learned_optimizer", "learn_initial_weights": True},
+        {}, False,
+    ),
+    "conv4_strided, 2 blocks, inner LSTM": (
+        "conv4_strided", "classification", 0, {"inner_optimizer": "lstm"}, {}, False,
+    ),
     "mlp, a rate per tensor and step": (
         "mlp", "regression", 0, {"learn_inner_lr": "per_tensor_and_step"}, {}, True,
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import dmeta
 from dmeta.runtime.local import LocalRuntime
@@ -16,7 +17,7 @@ from dmeta.training.checkpoint import list_checkpoints
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.metrics import read_metrics
 from dmeta.training.results import Result
-from dmeta.training.session import run_session
+from dmeta.training.session import joint_config, learner_of, run_session
 from dmeta.training.setup import Run, prepare
 from dmeta.training.work import TaskWork
 from tests.conftest import tiny_config
@@ -146,14 +147,31 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_joint_baseline_is_trained_beside(tmp_path: Path) -> None:
-    from dmeta.training.session import joint_config
-
     config = tiny_config(tmp_path, joint_baseline=True)
     run = prepare(config)
     result = run_session(run, tmp_path, local, [], prepare(joint_config(config)))
     assert result.joint_baseline is not None
     assert result.joint_baseline != result.test
     assert (tmp_path / "joint_baseline" / "checkpoints").is_dir()
+
+
+def test_the_joint_baseline_takes_over_a_rate_but_not_the_factor_of_an_lstm(
+    tmp_path: Path,
+) -> None:
+    for algorithm, rate in (("maml", {"inner_lr": 0.02}), ("learned_optimizer", {})):
+        changes = {"algorithm": algorithm, "algorithm__inner_lr": 0.02}
+        joint = joint_config(tiny_config(tmp_path, **changes)).algorithm
+        assert joint.options == {"eval_inner_steps": 10, "inner_steps": 0} | rate
+
+
+def test_initial_weights_that_are_not_learned_are_in_every_checkpoint_unchanged(
+    tmp_path: Path,
+) -> None:
+    run = prepare(tiny_config(tmp_path, algorithm="learned_optimizer"))
+    run_session(run, tmp_path, local, [])
+    trained = learner_of(run, list_checkpoints(tmp_path / "checkpoints")[-1]).meta_params
+    for name, p in run.algorithm.init_meta_params().items():
+        assert torch.equal(trained[name], p) is (name in run.algorithm.network.names)
 
 
 class _Poisoned:
