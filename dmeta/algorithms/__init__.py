@@ -8,6 +8,7 @@ from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
+from dmeta.algorithms.leo import Leo
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.meta_sgd import meta_sgd
 from dmeta.algorithms.protonet import ProtoNet
@@ -60,6 +61,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             ProtoNet,
             "the nearest class mean in a learned embedding; no inner loop",
             "Snell et al. 2017, arXiv:1703.05175",
+        ),
+        "leo": Entry(
+            Leo,
+            "adapt a code of each class, from which a classifier of features is decoded",
+            "Rusu et al. 2019, arXiv:1807.05960",
         ),
         "joint": Entry(
             Maml,

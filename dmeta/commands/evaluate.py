@@ -126,12 +126,8 @@ def load(
     shape = tuple(shapes["input_shape"])
     network = make_network(config, shape, shapes["num_outputs"], model)
     network = network.to("cpu", training=False)
-    if algorithm is None:
-        algorithm = make_algorithm(config, network, shapes["kind"])
-    elif not hasattr(algorithm, "network"):
-        from dmeta.training.work import loss_of
-
-        algorithm = algorithm(network=network, loss=loss_of(shapes["kind"]))
+    if not hasattr(algorithm, "network"):
+        algorithm = make_algorithm(config, network, shapes["kind"], shape, algorithm)
     return Learner(algorithm, found.meta_params(), shapes["kind"], shape, found.step)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,15 +123,34 @@ def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int 
         )
 
 
-def make_algorithm(config: RunConfig, network: Network, kind: Kind) -> Algorithm:
-    """The method that the settings name.
+def make_algorithm(
+    config: RunConfig,
+    network: Network,
+    kind: Kind,
+    input_shape: tuple[int, ...],
+    make: Callable[..., Algorithm] | None = None,
+) -> Algorithm:
+    """The method that the settings name, or the user's own.
+
+    Args:
+        config: settings.
+        network: its network.
+        kind: of task.
+        input_shape: of one example.
+        make: the user's own factory; None: that of the settings, with their options.
 
     Raises:
         ValueError: unknown or impossible options.
     """
-    entry = ALGORITHMS[config.algorithm.name]
-    options = checked_options(entry.make, config.algorithm, "algorithm")
-    return entry.make(network=network, loss=loss_of(kind), **options)
+    options: dict[str, Any] = {}
+    if make is None:
+        make = ALGORITHMS[config.algorithm.name].make
+        options = checked_options(make, config.algorithm, "algorithm")
+    # These two are for methods with parameters of their own, beside the network's.
+    beside = {"input_shape": input_shape, "init_seed": config.seed}
+    taken = inspect.signature(make).parameters
+    options |= {key: value for key, value in beside.items() if key in taken}
+    return make(network=network, loss=loss_of(kind), **options)
 
 
 def make_estimator(config: RunConfig) -> Estimator:
@@ -215,10 +235,7 @@ def prepare(
     if algorithm is None or inspect.isclass(algorithm) or not hasattr(algorithm, "adapt"):
         outputs = num_outputs_of(method, source, config)
         network = make_network(config, source.input_shape, outputs, model)
-        if algorithm is None:
-            algorithm = make_algorithm(config, network, source.kind)
-        else:
-            algorithm = algorithm(network=network, loss=loss_of(source.kind))
+        algorithm = make_algorithm(config, network, source.kind, source.input_shape, algorithm)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
     layout = Layout.of(initial)

@@ -24,6 +24,7 @@ from tests.bilevel.problems import (
     first_task,
     flat,
     has_option,
+    predicting,
     problem,
     sensible,
 )
@@ -42,8 +43,8 @@ def test_adapt_and_predict_are_pure(algorithm: str, model: str, kind: Kind) -> N
     random_state = torch.random.get_rng_state()
 
     def predict() -> Tensor:
-        adapted = at.algorithm.adapt(at.params, task.support, unrolled, TRAINING)
-        out: Tensor = at.algorithm.predict(adapted, task.query.x)
+        outcome = at.algorithm.adapt(at.params, task.support, unrolled, TRAINING)
+        out: Tensor = at.algorithm.predict(predicting(outcome), task.query.x)
         return out
 
     one, same = predict(), predict()
@@ -76,8 +77,8 @@ def test_it_adapts_from_a_single_support_example(
     at = problem(model, kind, algorithm)
     task = first_task(at)
     alone = Examples(task.support.x[:1], task.support.y[:1])
-    adapted = at.algorithm.adapt(at.params, alone, unrolled, stage)
-    out = at.algorithm.predict(adapted, task.query.x)
+    outcome = at.algorithm.adapt(at.params, alone, unrolled, stage)
+    out = at.algorithm.predict(predicting(outcome), task.query.x)
     assert out.shape == (5, 3)
     assert out.isfinite().all()
 
