@@ -23,7 +23,8 @@ import numpy as np
 import PIL
 
 from dmeta.tasks.archives import fingerprint
-from dmeta.tasks.images import ByteArray, IntArray
+from dmeta.tasks.classes import IntArray
+from dmeta.tasks.images import ByteArray
 
 
 @dataclass(frozen=True, eq=False)
