@@ -1,7 +1,8 @@
 """Few-shot learners, one method a file: adapt, predict, and what is meta-learned.
 
 They know no data set, no runtime and no configuration system. A factory is called as
-``make(network=..., loss=..., **options)``.
+``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
+it has parameters beside the network's, is given them too.
 """
 
 from dmeta.algorithms.algorithm import Algorithm

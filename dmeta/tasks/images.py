@@ -79,6 +79,12 @@ class ImageClasses:
         """Names of the V classes of a split, as ``Greek/character01/rot090``."""
         return tuple(f"{self.class_names[c]}/rot{90 * t:03d}" for c, t in self.splits[split])
 
+    def class_examples(self, split: Split, place: int) -> ByteArray:
+        """All images of the class at `place` in 0..V-1, turned: [n, H, W] or [n, H, W, 3]."""
+        stored, turn = self.splits[split][place]
+        rows = np.arange(self.starts[stored], self.starts[stored + 1])
+        return self._take(rows, np.full(len(rows), turn))
+
     def check(self, split: Split, size: EpisodeSize) -> None:
         """Raises ValueError if the split has too few classes, or one of them too few images."""
         check_split(split)
