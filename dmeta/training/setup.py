@@ -175,6 +175,12 @@ def _check_gradient(
     Raises:
         ValueError: it makes no sense with this method; the message says why.
     """
+    if not initial:
+        raise ValueError(
+            f"algorithm={config.algorithm.name} must have something to learn, got "
+            f"model={config.model.name} without parameters; choose another model, or for mlp raise "
+            "model.num_layers"
+        )
     ways = config.task.training.ways
     num_rows = max(ways, 2)
     count = num_rows * math.prod(source.input_shape)
