@@ -11,13 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load", "train"]
+__all__ = ["embed", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
+    from dmeta.commands.embed import embed
     from dmeta.commands.evaluate import evaluate, load
     from dmeta.commands.train import train
 
-_HOMES = {"train": "train", "evaluate": "evaluate", "load": "evaluate"}
+_HOMES = {"train": "train", "evaluate": "evaluate", "load": "evaluate", "embed": "embed"}
 
 
 def __getattr__(name: str) -> Any:

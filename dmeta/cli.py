@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from dmeta.registry import nearest
 
 VERBS = {
     "train": "meta-train a few-shot learner",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
+    "embed": "write what a trained network makes of its data set, for task=features",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
+
+CONFIGURED = ("train", "evaluate", "embed")
+"""Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/commands/VERB."""
 
 USAGE = """usage: dmeta VERB [key=value ...]
 
@@ -57,13 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(verb: str, rest: list[str]) -> None:
-    if verb in ("train", "evaluate"):
+    if verb in CONFIGURED:
         from dmeta.commands.hydra_app import run_as_application
 
-        if verb == "train":
-            from dmeta.commands.train import train_command as command
-        else:
-            from dmeta.commands.evaluate import evaluate_command as command
+        command = getattr(import_module(f"dmeta.commands.{verb}"), f"{verb}_command")
         # Hydra then raises what it would print: the message is ours to write.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         sys.argv = [sys.argv[0], *rest]
@@ -90,7 +92,7 @@ def _completes(arguments: list[str]) -> bool:
 
     line = os.environ.get("COMP_LINE", "")
     verb = completion_verb(os.environ, VERBS)
-    if verb in ("train", "evaluate"):
+    if verb in CONFIGURED:
         shorter = without_verb(line, verb)
         os.environ["COMP_LINE"] = shorter
         point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))

@@ -1,7 +1,8 @@
 """Few-shot learners, one method a file: adapt, predict, and what is meta-learned.
 
 They know no data set, no runtime and no configuration system. A factory is called as
-``make(network=..., loss=..., **options)``.
+``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
+it has parameters beside the network's, is given them too.
 """
 
 from dmeta.algorithms.algorithm import Algorithm
@@ -9,6 +10,7 @@ from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
 from dmeta.algorithms.learned_optimizer import LearnedOptimizer
+from dmeta.algorithms.leo import Leo
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.maml_pp import maml_pp
 from dmeta.algorithms.meta_curvature import meta_curvature
@@ -84,6 +86,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             ProtoMaml,
             "MAML whose last layer starts as a prototypical network's",
             "Triantafillou et al. 2020, arXiv:1903.03096",
+        ),
+        "leo": Entry(
+            Leo,
+            "adapt a code of each class, from which a classifier of features is decoded",
+            "Rusu et al. 2019, arXiv:1807.05960",
         ),
         "joint": Entry(
             Maml,

@@ -7,6 +7,7 @@ Letters: T tasks of the block, Q query examples.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from dmeta.bilevel.estimators import Differentiable, Estimator
 from dmeta.bilevel.types import Params, Stage, Task
 
 PlanName: TypeAlias = Literal["loop", "vmap"]
+In = TypeVar("In")
 Out = TypeVar("Out")
 
 
@@ -37,13 +39,13 @@ class BlockGradient(NamedTuple):
     notes: dict[str, Tensor]
 
 
-def for_each_task(plan: PlanName, function: Callable[[Task], Out], tasks: Task) -> Out:
+def for_each_task(plan: PlanName, function: Callable[[In], Out], tasks: In) -> Out:
     """`function` of every task, its outputs (a pytree of tensors) stacked in front.
 
     Args:
         plan: ``loop`` or ``vmap``.
         function: pure; must not look at the values of its tensors under ``vmap``.
-        tasks: T tasks, stacked.
+        tasks: T tasks, or tasks and what else belongs to each (a pytree of tensors), stacked.
     """
     if plan == "vmap":
         mapped: Out = torch.func.vmap(function, randomness="different")(tasks)
@@ -58,6 +60,7 @@ def block_gradient(
     meta_params: Params,
     tasks: Task,
     stage: Stage,
+    task_seeds: Tensor | None = None,
 ) -> BlockGradient:
     """Sum of the block's meta-gradients.
 
@@ -71,21 +74,28 @@ def block_gradient(
         algorithm: adapt, predict and loss.
         meta_params: name -> float tensor; gradients get the same names and shapes.
         tasks: T tasks, stacked.
-        stage: of all of them.
+        stage: of all of them, but for the task's seed.
+        task_seeds: [T] int64 on the CPU, of what a method draws for each; None: 0 for all.
     """
     leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
+    num_tasks = tasks.support.x.shape[0]
+    seeds = torch.zeros(num_tasks, dtype=torch.int64) if task_seeds is None else task_seeds
 
-    def surrogate(task: Task) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
-        value = estimator(algorithm, leaves, task, stage)
+    def surrogate(
+        seeded: tuple[Task, Tensor],
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        task, seed = seeded
+        own = dataclasses.replace(stage, task_seed=seed)
+        value = estimator(algorithm, leaves, task, own)
         return value.scalar, (value.loss, value.prediction, dict(value.notes))
 
     if plan == "vmap":
-        scalars, reports = for_each_task("vmap", surrogate, tasks)
+        scalars, reports = for_each_task("vmap", surrogate, (tasks, seeds))
         return BlockGradient(_grad(scalars.sum(), leaves), *reports)
     total: dict[str, Tensor] | None = None
     rows = []
-    for task in _unstack(tasks):
-        scalar, report = surrogate(task)
+    for seeded in _unstack((tasks, seeds)):
+        scalar, report = surrogate(seeded)
         gradients = _grad(scalar, leaves)
         total = gradients if total is None else {n: total[n] + g for n, g in gradients.items()}
         rows.append(report)
@@ -104,7 +114,7 @@ def _grad(scalar: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(leaves, grads, strict=True))
 
 
-def _unstack(tasks: Task) -> list[Task]:
+def _unstack(tasks: In) -> list[In]:
     leaves, spec = pytree.tree_flatten(tasks)
     rows: list[Any] = [[leaf[i] for leaf in leaves] for i in range(leaves[0].shape[0])]
     return [pytree.tree_unflatten(row, spec) for row in rows]

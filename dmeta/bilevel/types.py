@@ -65,6 +65,8 @@ class Stage:
         step: outer steps taken so far in meta-training; 0 at evaluation.
         inner_steps: inner steps to take instead of the method's own; None: the method's own.
         seed: of whatever a method draws once for all tasks of an outer step.
+        task_seed: of whatever it draws for this task alone (`dmeta.bilevel.noise`): at least 0, or
+            a tensor [] int64 on the CPU.
     """
 
     training: bool
@@ -72,3 +74,4 @@ class Stage:
     step: int = 0
     inner_steps: int | None = None
     seed: int = 0
+    task_seed: int | Tensor = 0

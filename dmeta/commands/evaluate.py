@@ -129,15 +129,13 @@ def load(
     """
     saved = read_settings(Path(run_dir))
     config, shapes = run_config(saved["settings"]), saved["shapes"]
-    found = _checkpoint(Path(run_dir), checkpoint)
+    found = find_checkpoint(Path(run_dir), checkpoint)
     shape = tuple(shapes["input_shape"])
     network = make_network(config, shape, shapes["num_outputs"], model)
     network = network.to("cpu", training=False)
     loss = loss_of(config.loss, shapes["kind"]) if loss is None else loss
-    if algorithm is None:
-        algorithm = make_algorithm(config, network, loss)
-    elif not hasattr(algorithm, "network"):
-        algorithm = algorithm(network=network, loss=loss)
+    if not hasattr(algorithm, "network"):
+        algorithm = make_algorithm(config, network, loss, shape, algorithm)
     return Learner(algorithm, found.meta_params(), shapes["kind"], shape, found.step)
 
 
@@ -145,7 +143,7 @@ def _evaluate(wanted: EvaluateConfig, **own: Any) -> tuple[RunConfig, Evaluation
     run_dir = Path(wanted.run_dir)
     config = run_config(read_settings(run_dir)["settings"])
     is_ensemble = wanted.checkpoint == "ensemble"
-    checkpoint = _checkpoint(run_dir, "best" if is_ensemble else wanted.checkpoint)
+    checkpoint = find_checkpoint(run_dir, "best" if is_ensemble else wanted.checkpoint)
     if wanted.num_tasks < 2:
         raise ValueError(f"num_tasks must be >= 2, got {wanted.num_tasks}; raise it")
     config = _with_changes(config, wanted)
@@ -164,10 +162,7 @@ def _best_checkpoints(run_dir: Path) -> dict[int, Path]:
 
 
 def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
-    task, algorithm, evaluation = config.task, config.algorithm, config.eval
-    if wanted.root is not None and "root" in task.source.options:
-        options = {**task.source.options, "root": wanted.root}
-        task = dataclasses.replace(task, source=Choice(task.source.name, options))
+    algorithm, evaluation = config.algorithm, config.eval
     if wanted.inner_steps is not None:
         options = {**algorithm.options, "eval_inner_steps": wanted.inner_steps}
         algorithm = Choice(algorithm.name, options)
@@ -175,8 +170,7 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
         evaluation = dataclasses.replace(evaluation, seed=wanted.seed)
     kept = {k: getattr(config.runtime, k) for k in ("block_size", "threads_per_worker", "plan")}
     return dataclasses.replace(
-        config,
-        task=task,
+        with_root(config, wanted.root),
         algorithm=algorithm,
         eval=evaluation,
         device=wanted.device,
@@ -184,7 +178,21 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
     )
 
 
-def _checkpoint(run_dir: Path, which: int | str) -> Checkpoint:
+def with_root(config: RunConfig, root: str | None) -> RunConfig:
+    """The settings with the data at `root`; as they are if it is None or no data is needed."""
+    source = config.task.source
+    if root is None or "root" not in source.options:
+        return config
+    source = Choice(source.name, {**source.options, "root": root})
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=source))
+
+
+def find_checkpoint(run_dir: Path, which: int | str) -> Checkpoint:
+    """The ``last`` or ``best`` checkpoint of a run, or that of a step.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     found = list_checkpoints(run_dir / "checkpoints")
     if not found:
         raise CheckpointError(f"run_dir must hold a checkpoint, got none in {run_dir}; train first")

@@ -48,7 +48,7 @@ class LocalRuntime:
         Raises: ValueError: `device` is ``cuda`` and torch finds no GPU.
         """
         self._threads = threads
-        self._device = _local_device(device)
+        self._device = local_device(device)
         keep_freed_memory()
         start = time.perf_counter()
         with _torch_threads(threads):
@@ -122,7 +122,12 @@ class LocalRuntime:
         return self._worker, self._server
 
 
-def _local_device(device: Device) -> str:
+def local_device(device: Device) -> str:
+    """``cpu`` or ``cuda``, of this process.
+
+    Raises:
+        ValueError: cuda is wanted and there is none.
+    """
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
         raise ValueError("device=cuda needs a GPU that torch can use, got none; set device=cpu")

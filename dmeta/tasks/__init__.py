@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dmeta.registry import Entry, Registry
+from dmeta.tasks.features import load_features
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.miniimagenet import load_miniimagenet
 from dmeta.tasks.omniglot import load_omniglot
@@ -12,6 +13,11 @@ from dmeta.tasks.source import TaskSource
 TASKS: Registry[TaskSource] = Registry(
     "task",
     {
+        "features": Entry(
+            load_features,
+            "vectors that a trained network made of a data set (`dmeta embed`), from a file",
+            "as the features of Rusu et al. 2019, arXiv:1807.05960",
+        ),
         "glyphs": Entry(
             make_glyphs,
             "made-up characters, 28x28; needs no data, comparable with nothing published",

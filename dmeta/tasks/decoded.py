@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -23,7 +22,9 @@ import numpy as np
 import PIL
 
 from dmeta.tasks.archives import fingerprint
-from dmeta.tasks.images import ByteArray, IntArray
+from dmeta.tasks.arrays import write_arrays
+from dmeta.tasks.classes import IntArray
+from dmeta.tasks.images import ByteArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,15 @@ def load_decoded(
     problems = []
     for folder in folders:
         try:
-            _write(folder / filename, stamp, decoded)
+            write_arrays(
+                folder / filename,
+                {
+                    "stamp": np.array(stamp),
+                    "class_names": np.array(decoded.class_names),
+                    "starts": decoded.starts,
+                    "images": decoded.images,
+                },
+            )
         except OSError as error:
             problems.append(f"{folder}: {error.strerror or error}")
         else:
@@ -121,24 +130,3 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
             stacklevel=3,
         )
         return None
-
-
-def _write(path: Path, stamp: str, decoded: DecodedImages) -> None:
-    """Writes beside `path` and renames, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                stamp=np.array(stamp),
-                class_names=np.array(decoded.class_names),
-                starts=decoded.starts,
-                images=decoded.images,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dmeta.tasks.images import ByteArray, ImageClasses, IntArray, make_starts
+from dmeta.tasks.classes import IntArray, make_starts
+from dmeta.tasks.images import ByteArray, ImageClasses
 from dmeta.tasks.source import Split
 
 FloatArray = npt.NDArray[np.float64]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Kind
-from dmeta.tasks.sizes import check_positive, key
+from dmeta.tasks.classes import IntArray, check_episode, draw_episode
+from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
 
-IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
 
 
@@ -79,24 +79,16 @@ class ImageClasses:
         """Names of the V classes of a split, as ``Greek/character01/rot090``."""
         return tuple(f"{self.class_names[c]}/rot{90 * t:03d}" for c, t in self.splits[split])
 
+    def class_examples(self, split: Split, place: int) -> ByteArray:
+        """All images of the class at `place` in 0..V-1, turned: [n, H, W] or [n, H, W, 3]."""
+        stored, turn = self.splits[split][place]
+        rows = np.arange(self.starts[stored], self.starts[stored + 1])
+        return self._take(rows, np.full(len(rows), turn))
+
     def check(self, split: Split, size: EpisodeSize) -> None:
         """Raises ValueError if the split has too few classes, or one of them too few images."""
-        check_positive(split, size)
-        classes = self.splits[split][:, 0]
-        if size.ways > len(classes):
-            raise ValueError(
-                f"ways must be <= {len(classes)} (classes of split {split!r}), got {size.ways}; "
-                f"lower {key(split, 'ways')}"
-            )
-        counts = self.starts[classes + 1] - self.starts[classes]
-        least = int(np.argmin(counts))
-        needed = size.shots + size.queries
-        if needed > counts[least]:
-            raise ValueError(
-                f"shots + queries must be <= {counts[least]} "
-                f"(class {self.class_names[classes[least]]!r}), got {needed}; "
-                f"lower {key(split, 'queries')}"
-            )
+        check_split(split)
+        check_episode(split, size, self.splits[split][:, 0], self.starts, self.class_names)
 
     def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
         """W classes without replacement; of each, K + Q images without replacement.
@@ -106,19 +98,13 @@ class ImageClasses:
         """
         self.check(split, size)
         classes = self.splits[split]
-        chosen = classes[rng.choice(len(classes), size.ways, replace=False)]
-        first = self.starts[chosen[:, 0]]
-        counts = self.starts[chosen[:, 0] + 1] - first
-        rows = first[:, None] + _draw_distinct(counts, size.shots + size.queries, rng)
-        labels = np.arange(size.ways)
-        order = rng.permutation(size.ways * size.shots)
-        support_y = np.repeat(labels, size.shots)[order]
-        query_y = np.repeat(labels, size.queries)
+        drawn = draw_episode(size, classes[:, 0], self.starts, rng)
+        turns = classes[drawn.chosen, 1]
         return DrawnTask(
-            self._take(rows[:, : size.shots].ravel()[order], chosen[support_y, 1]),
-            support_y,
-            self._take(rows[:, size.shots :].ravel(), chosen[query_y, 1]),
-            query_y,
+            self._take(drawn.support, turns[drawn.support_y]),
+            drawn.support_y,
+            self._take(drawn.query, turns[drawn.query_y]),
+            drawn.query_y,
         )
 
     def _take(self, rows: IntArray, turns: IntArray) -> ByteArray:
@@ -136,25 +122,3 @@ class ImageClasses:
         if self.images.ndim == 3:
             return scaled.unsqueeze(-3)
         return scaled.movedim(-1, -3).contiguous()
-
-
-def _draw_distinct(counts: IntArray, k: int, rng: np.random.Generator) -> IntArray:
-    """[W, k]: row w holds k distinct numbers of 0..counts[w]-1, each ordered choice as likely.
-
-    The first k steps of a Fisher-Yates shuffle. Only the places that a step has swapped are
-    remembered, so the cost does not grow with the class, and one call of the generator serves
-    all rows (`Generator.choice` would be called once per class).
-    """
-    places = rng.integers(np.arange(k), counts[:, None])
-    picked = np.empty_like(places)
-    for w, row in enumerate(places.tolist()):
-        moved: dict[int, int] = {}
-        for i, place in enumerate(row):
-            picked[w, i] = moved.get(place, place)
-            moved[place] = moved.get(i, i)
-    return picked
-
-
-def make_starts(counts: list[int]) -> IntArray:
-    """Class sizes -> [C + 1] offsets."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

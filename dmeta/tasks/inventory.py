@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmeta.tasks import miniimagenet, omniglot
+from dmeta.tasks import features, miniimagenet, omniglot
 from dmeta.tasks.status import DataSetStatus, MissingDataError, default_root
 
 __all__ = ["DataSetStatus", "MissingDataError", "default_root", "inventory"]
@@ -30,5 +30,5 @@ def inventory(root: Path) -> list[DataSetStatus]:
         )
         for name in _GENERATED
     ]
-    statuses = [*generated, miniimagenet.status(root), omniglot.status(root)]
-    return sorted(statuses, key=lambda status: status.name)
+    read = [module.status(root) for module in (features, miniimagenet, omniglot)]
+    return sorted([*generated, *read], key=lambda status: status.name)

@@ -23,8 +23,9 @@ import numpy as np
 from PIL import Image
 
 from dmeta.tasks.archives import decode_images, list_files
+from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
-from dmeta.tasks.images import ByteArray, ImageClasses, IntArray, make_starts
+from dmeta.tasks.images import ByteArray, ImageClasses
 from dmeta.tasks.source import Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
 

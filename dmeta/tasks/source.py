@@ -11,7 +11,7 @@ For a regression source W is 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -90,4 +90,17 @@ class TaskSource(Protocol):
         Returns:
             [..., *input_shape] float32.
         """
+        ...
+
+
+@runtime_checkable
+class ListsExamples(Protocol):
+    """A classification source that can also hand out all it has, class by class."""
+
+    def split_class_names(self, split: Split) -> tuple[str, ...]:
+        """Names of the V classes of a split; no two splits share one."""
+        ...
+
+    def class_examples(self, split: Split, place: int) -> npt.NDArray[np.generic]:
+        """All examples of the class at `place` in 0..V-1, in storage form: [n, *stored_shape]."""
         ...

@@ -317,7 +317,7 @@ def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> di
     return options
 
 
-PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs"})
+PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_seed"})
 """Keywords of a factory that come from the run, not from a config."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,15 +124,34 @@ def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int 
         )
 
 
-def make_algorithm(config: RunConfig, network: Network, loss: Loss) -> Algorithm:
-    """The method that the settings name.
+def make_algorithm(
+    config: RunConfig,
+    network: Network,
+    loss: Loss,
+    input_shape: tuple[int, ...],
+    make: Callable[..., Algorithm] | None = None,
+) -> Algorithm:
+    """The method that the settings name, or the user's own.
+
+    Args:
+        config: settings.
+        network: its network.
+        loss: of support and query set.
+        input_shape: of one example.
+        make: the user's own factory; None: that of the settings, with their options.
 
     Raises:
         ValueError: unknown or impossible options.
     """
-    entry = ALGORITHMS[config.algorithm.name]
-    options = checked_options(entry.make, config.algorithm, "algorithm")
-    return entry.make(network=network, loss=loss, **options)
+    options: dict[str, Any] = {}
+    if make is None:
+        make = ALGORITHMS[config.algorithm.name].make
+        options = checked_options(make, config.algorithm, "algorithm")
+    # These two are for methods with parameters of their own, beside the network's.
+    beside = {"input_shape": input_shape, "init_seed": config.seed}
+    taken = inspect.signature(make).parameters
+    options |= {key: value for key, value in beside.items() if key in taken}
+    return make(network=network, loss=loss, **options)
 
 
 def make_estimator(config: RunConfig) -> Estimator:
@@ -156,6 +176,12 @@ def _check_gradient(
     Raises:
         ValueError: it makes no sense with this method; the message says why.
     """
+    if not initial:
+        raise ValueError(
+            f"algorithm={config.algorithm.name} must have something to learn, got "
+            f"model={config.model.name} without parameters; choose another model, or for mlp raise "
+            "model.num_layers"
+        )
     ways = config.task.training.ways
     num_rows = max(ways, 2)
     count = num_rows * math.prod(source.input_shape)
@@ -219,10 +245,7 @@ def prepare(
         outputs = num_outputs_of(method, source, config)
         network = make_network(config, source.input_shape, outputs, model)
         loss = loss_of(config.loss, source.kind) if loss is None else loss
-        if algorithm is None:
-            algorithm = make_algorithm(config, network, loss)
-        else:
-            algorithm = algorithm(network=network, loss=loss)
+        algorithm = make_algorithm(config, network, loss, source.input_shape, algorithm)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
     layout = Layout.of(initial)

@@ -50,6 +50,16 @@ def task_rng(seed: int, block: Block, slot: int) -> np.random.Generator:
     return np.random.default_rng([seed, _PHASES[block.phase], block.step, slot])
 
 
+def task_seeds(seed: int, block: Block) -> Tensor:
+    """[T] int64: seeds of what a method draws for each task, functions of the slots alone."""
+    slots = range(block.first_slot, block.first_slot + block.num_slots)
+    states = [
+        np.random.SeedSequence([seed, _PHASES[block.phase], block.step, slot, 2]).generate_state(1)
+        for slot in slots
+    ]
+    return torch.from_numpy(np.concatenate(states).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class TaskWorkFactory:
     """Plain data that becomes a `TaskWork` on a device.
@@ -104,6 +114,7 @@ class TaskWork:
                 self._params(vector),
                 tasks,
                 self._training_stage(block),
+                task_seeds(factory.seed, block),
             )
         gradient = factory.layout.flatten(result.gradients).cpu().numpy()
         metric = metric_of(factory.source.kind, result.predictions, tasks.query.y)

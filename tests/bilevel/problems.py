@@ -5,6 +5,7 @@ Letters: T tasks, S support examples, Q query examples, W ways.
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +55,18 @@ def network(
     return Network.of(module.double()), shape
 
 
-def make_algorithm(name: str, made: Network, loss: Any, **options: Any) -> Any:
+def make_algorithm(
+    name: str,
+    made: Network,
+    loss: Any,
+    input_shape: tuple[int, ...] | None = None,
+    **options: Any,
+) -> Any:
     """A registered algorithm with options as in a config."""
     make = ALGORITHMS[name].make
     checked = checked_options(make, Choice(name, options), "algorithm")
+    if "input_shape" in inspect.signature(make).parameters:
+        checked["input_shape"] = input_shape
     return make(network=made, loss=loss, **checked)
 
 
@@ -123,7 +132,7 @@ def problem(
     needed = {"context": 4} if algorithm == "cavia" else {}
     made, shape = network(model, outputs, seed, **needed, **(model_options or {}))
     loss = F.cross_entropy if kind == "classification" else F.mse_loss
-    learner = make_algorithm(algorithm, made, loss, **options)
+    learner = make_algorithm(algorithm, made, loss, shape, **options)
     return Problem(learner, learner.init_meta_params(), draw_tasks(kind, shape, seed + 1))
 
 

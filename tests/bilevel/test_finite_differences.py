@@ -62,6 +62,15 @@ CASES = {
     "mlp, momentum and clipping": (
         "mlp", "regression", 0, {"inner_momentum": 0.9, "inner_clip_norm": 0.5}, {}, True,
     ),
+    # Without the one penalty that has a stopgrad: differences do not see where it stands.
+    "mlp, LEO": (
+        "mlp", "classification", 0,
+        {
+            "algorithm": "leo", "num_latents": 4, "latent_lr": 0.3, "finetuning_lr": 0.1,
+            "kl_weight": 0.1, "encoder_weight": 0.0, "l2_weight": 0.1, "orthogonality_weight": 0.1,
+        },
+        {}, False,
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}, True),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}, True),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}, True),
@@ -92,10 +101,10 @@ CASES = {
 def case(name: str, steps: int) -> Problem:
     model, kind, seed, options, model_options, _ = CASES[name]
     lr = 0.02 if "inner_optimizer" in options else 0.1
-    return problem(
-        model, kind, seed=seed, model_options=model_options,
-        inner_lr=lr, inner_steps=steps, **options,
-    )  # fmt: skip
+    walk = {"inner_lr": lr, "inner_steps": steps}
+    if options.get("algorithm") == "leo":
+        walk = {"latent_steps": steps, "finetuning_steps": steps}
+    return problem(model, kind, seed=seed, model_options=model_options, **walk, **options)
 
 
 def directions(name: str, size: int) -> Tensor:

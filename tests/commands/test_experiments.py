@@ -16,7 +16,7 @@ from dmeta.training.config import run_config
 from dmeta.training.setup import make_source, prepare
 
 PRESETS = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
-SHAPES = {"omniglot": (1, 28, 28), "miniimagenet": (3, 84, 84)}
+SHAPES = {"omniglot": (1, 28, 28), "miniimagenet": (3, 84, 84), "features": (64,)}
 
 
 @dataclass(frozen=True)

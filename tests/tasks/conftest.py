@@ -37,6 +37,25 @@ def zip_tree(folder: Path, archive: Path, *, reverse: bool = False) -> Path:
     return archive
 
 
+def tiny_features(seed: int = 0) -> dict[str, np.ndarray]:
+    """Arrays of a file of features: 75 classes, 25 a split, 8 vectors of 6 features each, mixed."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(75), 8))
+    return {
+        "features": (labels[:, None] + rng.random((600, 6))).astype(np.float32),
+        "labels": labels,
+        "class_names": np.array([f"class{number:02d}" for number in rng.permutation(75)]),
+        "class_splits": np.array(["train", "val", "test"])[np.arange(75) % 3],
+    }
+
+
+def write_tiny_features(path: Path) -> Path:
+    """A file of `tiny_features`, as anyone can write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **tiny_features())
+    return path
+
+
 TINY_OMNIGLOT = {
     "images_background": {
         "Greek": 2, "Hebrew": 1, "Latin": 1, "Braille": 1, "Korean": 1, "Futurama": 1, "Tagalog": 1,

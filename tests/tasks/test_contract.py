@@ -1,4 +1,4 @@
-"""What holds for every registered task source that needs no data."""
+"""What holds for every registered task source that needs no data of others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,25 @@ import pytest
 import torch
 
 from dmeta.tasks import TASKS
-from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split, TaskSource
+from dmeta.tasks.source import (
+    SPLITS,
+    DrawnTask,
+    EpisodeSize,
+    ListsExamples,
+    Split,
+    TaskSource,
+)
+from tests.tasks.conftest import write_tiny_features
 
 NEEDS_DATA = {"omniglot", "miniimagenet"}
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
 
 
 @pytest.fixture(scope="module", params=NO_DATA)
-def source(request: pytest.FixtureRequest) -> TaskSource:
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TaskSource:
+    if request.param == "features":
+        file = write_tiny_features(tmp_path_factory.mktemp("features") / "tiny.npz")
+        return TASKS["features"].make(file=str(file))
     return TASKS[request.param].make()
 
 
@@ -112,6 +123,26 @@ def test_check_refuses_what_cannot_be_drawn_and_draw_agrees(source: TaskSource) 
                 draw(source, split, size, 0)
     with pytest.raises(ValueError, match="split must be one of train, val, test, got 'dev'"):
         source.check("dev", good)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_source_that_lists_its_examples_lists_what_it_draws(
+    source: TaskSource, split: Split
+) -> None:
+    if not isinstance(source, ListsExamples):
+        pytest.skip("it makes examples without end")
+    names = source.split_class_names(split)
+    assert len(set(names)) == len(names)
+    everything = [source.class_examples(split, place) for place in range(len(names))]
+    listed = {row.tobytes(): place for place, rows in enumerate(everything) for row in rows}
+    task = draw(source, split, sizes(source)[0], 0)
+    classes = [listed[x.tobytes()] for x in task.support_x]
+    assert len(set(zip(classes, task.support_y.tolist(), strict=True))) == sizes(source)[0].ways
+    assert {x.tobytes() for x in task.query_x} <= set(listed)
+    everything[0][...] = 0
+    assert source.class_examples(split, 0).any(), "a copy"
+    others = {name for s in SPLITS if s != split for name in source.split_class_names(s)}
+    assert not others & set(names)
 
 
 def test_a_pickled_copy_draws_the_same(source: TaskSource) -> None:

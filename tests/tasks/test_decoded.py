@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmeta.tasks.classes import make_starts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
-from dmeta.tasks.images import make_starts
 
 
 class Decoder:

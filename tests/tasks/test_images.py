@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmeta.tasks.images import ImageClasses, _draw_distinct, make_starts
+from dmeta.tasks.classes import _draw_distinct, make_starts
+from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.source import EpisodeSize
 
 COUNTS = [4, 7, 5, 6]

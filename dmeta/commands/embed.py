@@ -1,0 +1,162 @@
+"""`dmeta embed` and `dmeta.embed`: the feature vectors that a trained run makes of its data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.algorithms.algorithm import embeds
+from dmeta.commands.evaluate import find_checkpoint, with_root
+from dmeta.runtime.local import local_device
+from dmeta.tasks.features import write_features
+from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
+from dmeta.training.config import RunConfig, checked, run_config
+from dmeta.training.embedding import embed_source, embedding_params
+from dmeta.training.session import read_settings
+from dmeta.training.setup import make_network, make_source
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedConfig:
+    """Settings of an embedding, as in configs/embed.yaml."""
+
+    run_dir: str
+    out: str | None = None
+    checkpoint: int | Literal["last", "best"] = "last"
+    root: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = 512
+    statistics_examples: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuses impossible settings."""
+        for key in ("batch_size", "statistics_examples"):
+            if getattr(self, key) < 2:
+                raise ValueError(f"{key} must be >= 2, got {getattr(self, key)}; raise it")
+        if self.path.exists():
+            raise ValueError(f"out must be new, got {self.path}; delete it, or choose another out")
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes."""
+        return Path(self.out) if self.out else Path(self.run_dir) / "features.npz"
+
+
+def embed(
+    run_dir: str | Path,
+    out: str | Path | None = None,
+    *,
+    checkpoint: int | Literal["last", "best"] = "last",
+    root: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    batch_size: int = 512,
+    statistics_examples: int = 128,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+) -> Path:
+    """Write what a trained network makes of every example of its run's data set.
+
+    Of a run whose method learns an embedding (protonet), that is its network; of one that learns a
+    classifier's weights (maml, fomaml, reptile, anil, body_only, meta_sgd, imaml, joint), the
+    network without its last layer. Batch statistics are those of training examples alone (see
+    `dmeta.training.embedding`).
+
+    Args:
+        run_dir: what `dmeta.train` wrote.
+        out: the file, which must be new; None: ``features.npz`` in the run's folder.
+        checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        batch_size: examples at a time.
+        statistics_examples: training examples that batch statistics are taken of.
+        model: the own module that the run was trained with, if it was; its method must embed.
+        source: the own task source that the run was trained with, if it was; it must list its
+            examples (`dmeta.tasks.source.ListsExamples`).
+        algorithm: the own method that the run was trained with, if it was.
+
+    Returns: the file, for ``task=features task.file=...``.
+
+    Raises:
+        ValueError: the run cannot embed, or a setting is not what it must be.
+    """
+    wanted = EmbedConfig(
+        str(run_dir),
+        None if out is None else str(out),
+        checkpoint,
+        root,
+        device,
+        batch_size,
+        statistics_examples,
+    )
+    _embed(wanted, lambda _: None, model=model, source=source, algorithm=algorithm)
+    return wanted.path
+
+
+def embed_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+    """The verb: embed with a progress bar, then say what was written."""
+    wanted = checked(EmbedConfig, settings, "")
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("embedding", total=1.0)
+        arrays = _embed(wanted, lambda share: progress.update(bar, completed=share))
+    num_rows, num_features = arrays["features"].shape
+    counts = ", ".join(f"{(arrays['class_splits'] == s).sum():,} {s}" for s in SPLITS)
+    console = Console()
+    console.print(f"{num_rows:,} vectors of {num_features:,} features; classes: {counts}")
+    console.print(f"wrote     {wanted.path}", soft_wrap=True)
+    console.print(
+        f"next      dmeta train experiment=features_5w1s_leo task.file={wanted.path}",
+        soft_wrap=True,
+    )
+
+
+def _embed(
+    wanted: EmbedConfig,
+    on_progress: Callable[[float], None],
+    *,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+) -> dict[str, Any]:
+    run_dir = Path(wanted.run_dir)
+    saved = read_settings(run_dir)
+    config = with_root(run_config(saved["settings"]), wanted.root)
+    method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
+    if model is not None and not embeds(method):
+        raise ValueError(
+            "an own model must belong to a method that embeds, whose network has no output layer, "
+            f"got {config.algorithm.name}; train protonet with it"
+        )
+    meta_params = find_checkpoint(run_dir, wanted.checkpoint).meta_params()
+    network = make_network(config, tuple(saved["shapes"]["input_shape"]), None, model)
+    params = embedding_params(network, meta_params)
+    source = _listing(config, source)
+    arrays = embed_source(
+        network,
+        params,
+        source,
+        device=local_device(wanted.device),
+        batch_size=wanted.batch_size,
+        statistics_examples=wanted.statistics_examples,
+        seed=config.seed,
+        on_progress=on_progress,
+    )
+    write_features(wanted.path, arrays)
+    return arrays
+
+
+def _listing(config: RunConfig, source: TaskSource | None) -> TaskSource:
+    source = make_source(config) if source is None else source
+    if not isinstance(source, ListsExamples):
+        raise ValueError(
+            "the run's task must be a data set whose examples can be listed, got "
+            f"{config.task.source.name}; choose a run on images"
+        )
+    return source

@@ -1,0 +1,115 @@
+"""Drawing a few-shot classification task from rows that are sorted by class.
+
+What the rows are (images, features) is unknown here.
+
+Letters: N rows, C stored classes, V classes of a split, W ways, K shots, Q queries per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dmeta.tasks.sizes import check_positive, key
+from dmeta.tasks.source import EpisodeSize, Split
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Episode(NamedTuple):
+    """One task as row numbers.
+
+    Attributes:
+        chosen: [W] places in the split's list of classes; label w is the w-th of them.
+        support: [W*K] rows, in random order.
+        support_y: [W*K] labels.
+        query: [W*Q] rows, sorted by label.
+        query_y: [W*Q] labels.
+    """
+
+    chosen: IntArray
+    support: IntArray
+    support_y: IntArray
+    query: IntArray
+    query_y: IntArray
+
+
+def check_episode(
+    split: Split, size: EpisodeSize, classes: IntArray, starts: IntArray, names: Sequence[str]
+) -> None:
+    """Raises ValueError if the split has too few classes, or one of them too few rows.
+
+    Args:
+        split: the split.
+        size: of the wanted task.
+        classes: [V] stored class of each class of the split.
+        starts: [C + 1] offsets into the rows.
+        names: of the C stored classes.
+    """
+    check_positive(split, size)
+    if size.ways > len(classes):
+        raise ValueError(
+            f"ways must be <= {len(classes)} (classes of split {split!r}), got {size.ways}; "
+            f"lower {key(split, 'ways')}"
+        )
+    counts = starts[classes + 1] - starts[classes]
+    least = int(np.argmin(counts))
+    needed = size.shots + size.queries
+    if needed > counts[least]:
+        raise ValueError(
+            f"shots + queries must be <= {counts[least]} (class {names[classes[least]]!r}), got "
+            f"{needed}; lower {key(split, 'queries')}"
+        )
+
+
+def draw_episode(
+    size: EpisodeSize, classes: IntArray, starts: IntArray, rng: np.random.Generator
+) -> Episode:
+    """W classes without replacement; of each, K + Q rows without replacement.
+
+    Labels 0..W-1 follow the order in which the classes were drawn.
+
+    Args:
+        size: checked by `check_episode`.
+        classes: [V] stored class of each class of the split.
+        starts: [C + 1] offsets into the rows.
+        rng: where the randomness comes from.
+    """
+    chosen = rng.choice(len(classes), size.ways, replace=False)
+    first = starts[classes[chosen]]
+    counts = starts[classes[chosen] + 1] - first
+    rows = first[:, None] + _draw_distinct(counts, size.shots + size.queries, rng)
+    labels = np.arange(size.ways)
+    order = rng.permutation(size.ways * size.shots)
+    return Episode(
+        chosen,
+        rows[:, : size.shots].ravel()[order],
+        np.repeat(labels, size.shots)[order],
+        rows[:, size.shots :].ravel(),
+        np.repeat(labels, size.queries),
+    )
+
+
+def _draw_distinct(counts: IntArray, k: int, rng: np.random.Generator) -> IntArray:
+    """[W, k]: row w holds k distinct numbers of 0..counts[w]-1, each ordered choice as likely.
+
+    The first k steps of a Fisher-Yates shuffle. Only the places that a step has swapped are
+    remembered, so the cost does not grow with the class, and one call of the generator serves
+    all rows (`Generator.choice` would be called once per class).
+    """
+    places = rng.integers(np.arange(k), counts[:, None])
+    picked = np.empty_like(places)
+    for w, row in enumerate(places.tolist()):
+        moved: dict[int, int] = {}
+        for i, place in enumerate(row):
+            picked[w, i] = moved.get(place, place)
+            moved[place] = moved.get(i, i)
+    return picked
+
+
+def make_starts(counts: list[int]) -> IntArray:
+    """Class sizes -> [C + 1] offsets."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,0 +1,245 @@
+"""Few-shot classification tasks from feature vectors that a network has made of the examples.
+
+Reads an ``.npz`` file of four plain arrays, as `dmeta embed` writes it and ``numpy.savez`` can:
+
+    features     [N, D] floats
+    labels       [N] whole numbers in 0..C-1
+    class_names  [C] texts, no two alike
+    class_splits [C] train, val or test
+
+Which network made them, and of what, is unknown here.
+
+Letters: N examples, D features, C classes in all, V classes of a split.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dmeta.bilevel.types import Kind
+from dmeta.tasks.arrays import write_arrays
+from dmeta.tasks.classes import IntArray, check_episode, draw_episode, make_starts
+from dmeta.tasks.sizes import check_split
+from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
+from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
+
+FloatArray = npt.NDArray[np.float32]
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Normalize: TypeAlias = Literal["none", "l2"]
+
+FOLDER = "features"
+"""Where under the data root files are looked for by name."""
+
+NAMES = ("features", "labels", "class_names", "class_splits")
+
+_READ_ERRORS = (
+    OSError,
+    ValueError,  # an array that would have to be unpickled
+    KeyError,  # an array that the file does not have
+    EOFError,
+    TypeError,  # a single array
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+HOW_TO_GET = (
+    "make one with `dmeta embed run_dir=RUN out=FILE` (or numpy.savez: features [N, D], labels "
+    "[N], class_names [C], class_splits [C]) and set task.file to its path, or to its name if it "
+    "lies in features/ under the data root (DMETA_DATA or task.root)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureClasses:
+    """Feature vectors sorted by class, and which classes each split has.
+
+    Attributes:
+        features: [N, D] float32; class c is rows starts[c]:starts[c + 1].
+        class_names: the C names, sorted.
+        starts: [C + 1] int64 offsets into features.
+        splits: split -> [V] int64 classes.
+    """
+
+    features: FloatArray
+    class_names: tuple[str, ...]
+    starts: IntArray
+    splits: Mapping[Split, IntArray]
+
+    @property
+    def kind(self) -> Kind:
+        """Classification."""
+        return "classification"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(D,)."""
+        return self.features.shape[1:]
+
+    def num_outputs(self, ways: int) -> int:
+        """One logit per class."""
+        return ways
+
+    def split_class_names(self, split: Split) -> tuple[str, ...]:
+        """Names of the V classes of a split."""
+        return tuple(self.class_names[c] for c in self.splits[split])
+
+    def class_examples(self, split: Split, place: int) -> FloatArray:
+        """All vectors of the class at `place` in 0..V-1: [n, D]."""
+        c = self.splits[split][place]
+        return self.features[self.starts[c] : self.starts[c + 1]].copy()
+
+    def check(self, split: Split, size: EpisodeSize) -> None:
+        """Raises ValueError if the split has too few classes, or one of them too few vectors."""
+        check_split(split)
+        check_episode(split, size, self.splits[split], self.starts, self.class_names)
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        """See `dmeta.tasks.classes.draw_episode`."""
+        self.check(split, size)
+        drawn = draw_episode(size, self.splits[split], self.starts, rng)
+        return DrawnTask(
+            self.features[drawn.support],
+            drawn.support_y,
+            self.features[drawn.query],
+            drawn.query_y,
+        )
+
+    def preprocess(self, x: Tensor) -> Tensor:
+        """As they are: [..., D] float32."""
+        return x.to(torch.float32)
+
+
+def load_features(
+    *, file: str | None = None, root: str | None = None, normalize: Normalize = "none"
+) -> FeatureClasses:
+    """Tasks of the feature vectors in a file.
+
+    Args:
+        file: its path, or its name in ``features/`` under the data root.
+        root: the data root; None means DMETA_DATA, else ./data.
+        normalize: ``none``, or ``l2``: every vector is brought to length 1.
+
+    Raises:
+        MissingDataError: there is no such file.
+        ValueError: the file is not what it must be.
+    """
+    if normalize not in get_args(Normalize):
+        raise ValueError(
+            f"normalize must be {' or '.join(get_args(Normalize))}, got {normalize!r}; "
+            "change task.normalize"
+        )
+    if file is None:
+        raise ValueError(f"task.file must name a file of features, got nothing; {HOW_TO_GET}")
+    places = [Path(file).expanduser(), resolve_root(root) / FOLDER / file]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise MissingDataError("features", f"no file {file}", places, HOW_TO_GET)
+    source = _sorted_by_class(_read(path, NAMES))
+    if normalize == "l2":
+        lengths = np.linalg.norm(source.features, axis=1, keepdims=True)
+        np.divide(source.features, lengths, out=source.features, where=lengths > 0)
+    return source
+
+
+def write_features(path: Path, arrays: Arrays) -> None:
+    """Write a file that `load_features` reads: whole, or not at all.
+
+    Args:
+        path: where.
+        arrays: `NAMES` -> array, as in the module's docstring.
+
+    Raises:
+        ValueError: they are not what they must be.
+    """
+    _check(path, arrays)
+    write_arrays(path, {name: arrays[name] for name in NAMES})
+
+
+def _read(path: Path, names: tuple[str, ...]) -> Arrays:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in names}
+    except _READ_ERRORS as error:
+        raise ValueError(
+            f"a file of features must be an .npz of plain arrays ({', '.join(NAMES)}), got {path} "
+            f"({error}); {HOW_TO_GET}"
+        ) from error
+    if "features" in names:
+        _check(path, arrays)
+    return arrays
+
+
+def _check(path: Path, arrays: Arrays) -> None:
+    """Raises ValueError, naming the array, if they do not make a set of features."""
+    features, labels, names, splits = (arrays[name] for name in NAMES)
+
+    def refuse(rule: str, got: object) -> None:
+        raise ValueError(f"{rule}, got {got} in {path}; make the file again")
+
+    if features.ndim != 2 or features.dtype.kind != "f" or 0 in features.shape:
+        refuse("features must be floats [N, D]", f"{features.dtype} {list(features.shape)}")
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+        refuse("features must be finite", f"NaN or infinity in row {row}")
+    if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
+        rule = f"labels must be whole numbers [{len(features)}], one for each row of features"
+        refuse(rule, f"{labels.dtype} {list(labels.shape)}")
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
+        refuse("class_names must be texts [C], no two alike", f"{names.dtype} {list(names.shape)}")
+    if splits.shape != names.shape or not set(splits.tolist()) <= set(SPLITS):
+        rule = f"class_splits must say train, val or test for each of the {len(names)} classes"
+        refuse(rule, f"{sorted(map(str, set(splits.ravel().tolist())))} {list(splits.shape)}")
+    if labels.min() < 0 or labels.max() >= len(names):
+        refuse(f"labels must be in 0..{len(names) - 1}", f"{labels.min()}..{labels.max()}")
+    for c in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0):
+        refuse("every class must have a row of features", f"none of class {str(names[c])!r}")
+
+
+def _sorted_by_class(arrays: Arrays) -> FeatureClasses:
+    """Classes by name, so that their order in the file does not show; rows as they were."""
+    order = np.argsort(arrays["class_names"])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    labels = rank[arrays["labels"]]
+    splits = arrays["class_splits"][order]
+    return FeatureClasses(
+        arrays["features"][np.argsort(labels, kind="stable")].astype(np.float32, copy=False),
+        tuple(str(name) for name in arrays["class_names"][order]),
+        make_starts(np.bincount(labels, minlength=len(order)).tolist()),
+        {split: np.flatnonzero(splits == split) for split in SPLITS},
+    )
+
+
+def status(root: Path) -> DataSetStatus:
+    """Which files lie in ``features/`` under `root`; their vectors are not read."""
+    folder = root / FOLDER
+    found, missing = [], []
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            arrays = _read(path, ("labels", "class_splits"))
+        except ValueError as error:
+            missing.append(str(error))
+            continue
+        counts = ", ".join(f"{(arrays['class_splits'] == s).sum()} {s}" for s in SPLITS)
+        found.append(f"{path.name}: {len(arrays['labels'])} vectors, classes: {counts}")
+    if not found and not missing:
+        missing = ["a file *.npz"]
+    return DataSetStatus(
+        name="features",
+        needs_data=True,
+        complete=not missing,
+        where=(str(folder),),
+        found="; ".join(found) or "nothing",
+        missing=tuple(missing),
+        how_to_get="" if not missing else HOW_TO_GET,
+    )
