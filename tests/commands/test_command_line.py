@@ -77,6 +77,12 @@ BAD = [
     (["train", "gradient=implicit"], "set algorithm.inner_proximal"),
     (["train", "gradient=truncated", "gradient.last=-1"], "gradient.last must be >= 0, got -1"),
     (["train", "gradient=truncated", "gradient.lasst=1"], "did you mean 'gradient.last'?"),
+    (["train", "gradient=truncated", "gradient.window=0"], "gradient.window must be >= 1 or null"),
+    (["train", "algorithm.precondition=curved"], "precondition must be curvature or null"),
+    (
+        ["train", "algorithm=learned_optimizer", "algorithm.inner_optimizer=sgd"],
+        "algorithm.inner_optimizer must be lstm for algorithm=learned_optimizer, got sgd",
+    ),
     (
         ["train", "task=glyphs", "algorithm=protonet", "gradient=checkpointed"],
         "must have a method with an inner loop, got ProtoNet",
