@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.adjoint import (
-    GradientPull,
     ProblemAt,
+    StepPull,
     Walk,
     difference_pull,
     exact_pull,
+    gradient_pull,
     sweep,
     vjp,
     walk,
@@ -157,10 +158,10 @@ def displacement(
 class Checkpointed:
     """The exact meta-gradient in little memory: inner steps are computed again on the way back.
 
-    Memory is that of one inner step and of 2 sqrt(K) iterates; each inner gradient is computed
-    three times instead of once (Griewank & Walther 2000, "Algorithm 799: revolve", with one level;
-    the sweep is reverse-mode differentiation of hyper-parameters, Franceschi et al. 2017,
-    arXiv:1703.01785, algorithm 1).
+    Memory is that of one inner step and of 2 sqrt(K) iterates; each inner gradient, but those of
+    the last sqrt(K) steps, is computed three times instead of once (Griewank & Walther 2000,
+    "Algorithm 799: revolve", with one level; the sweep is reverse-mode differentiation of
+    hyper-parameters, Franceschi et al. 2017, arXiv:1703.01785, algorithm 1).
     """
 
     def __call__(
@@ -281,7 +282,7 @@ class Implicit:
                     "algorithm.inner_proximal (as algorithm=imaml does) or choose gradient=exact"
                 )
             end, v = walked.judged[problem.num_steps], cotangents[problem.num_steps]
-            _, pull = exact_pull(problem_at, still, end, problem.num_steps)
+            pull = gradient_pull(problem_at, still, end, problem.num_steps)
 
             def product(u: Params) -> Params:
                 return plus(pull(u).iterate, self.damping, u)
@@ -300,7 +301,7 @@ def _swept(
     meta_params: Params,
     task: Task,
     stage: Stage,
-    gradient_pull: GradientPull,
+    step_pull: StepPull,
     last: int | None = None,
 ) -> Surrogate:
     """The surrogate of a sweep (see there)."""
@@ -308,7 +309,7 @@ def _swept(
     def pull_back(
         problem_at: ProblemAt, still: Params, walked: Walk, cotangents: Mapping[int, Params]
     ) -> tuple[Params, Notes]:
-        return sweep(problem_at, still, walked, cotangents, gradient_pull, last), {}
+        return sweep(problem_at, still, walked, cotangents, step_pull, last), {}
 
     return _pulled_back(algorithm, meta_params, task, stage, pull_back)
 
