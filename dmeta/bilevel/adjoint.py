@@ -101,11 +101,14 @@ def constant_pull(
 
 
 def difference_pull(relative_step: float) -> StepPull:
-    """Second derivatives by central differences of two gradients.
+    """Second derivatives by differences of gradients, central ones where nothing switches.
 
     Products with the symmetric Hessian and with the mixed derivative are both derivatives of
     ordinary gradients along u (HF-MAML, Fallah, Mokhtari & Ozdaglar 2020, arXiv:1908.10400,
     section 5):  d/de grad objective(theta, w + e u).
+
+    Differs from the paper: the difference to one side alone is taken where the other is twice as
+    large (see `_one_or_both`).
 
     Args:
         relative_step: length of the step e u, over max(1, |w|).
@@ -114,8 +117,8 @@ def difference_pull(relative_step: float) -> StepPull:
     def pull(
         problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
     ) -> tuple[Params, Point]:
-        gradient = _gradients(problem_at, meta, at.iterate, step).iterate
-        of_meta, before, u = _pull_update(problem_at, meta, at, gradient, step, after)
+        here = _gradients(problem_at, meta, at.iterate, step)
+        of_meta, before, u = _pull_update(problem_at, meta, at, here.iterate, step, after)
         length = relative_step * norm(at.iterate).clamp(min=1.0)
         # A cotangent of 0 has products of 0, whatever the step.
         e = length / norm(u).clamp(min=torch.finfo(length.dtype).tiny)
@@ -123,11 +126,27 @@ def difference_pull(relative_step: float) -> StepPull:
             _gradients(problem_at, meta, plus(at.iterate, sign * e, u), step)
             for sign in (1.0, -1.0)
         )
-        products = pytree.tree_map(lambda a, b: (a - b) / (2 * e), ahead, behind)
+        products = _one_or_both(
+            pytree.tree_map(lambda a, h: (a - h) / e, ahead, here),
+            pytree.tree_map(lambda h, b: (h - b) / e, here, behind),
+        )
         iterate = add(before.iterate, products.iterate)
         return add(of_meta, products.meta), Point(iterate, before.state)
 
     return pull
+
+
+def _one_or_both(ahead: Products, behind: Products) -> Products:
+    """The mean of two one-sided differences; if one is twice the other, the smaller one alone.
+
+    A ReLU or max-pool that switches on the way makes the gradient jump, and the jump over the
+    length of the way is a difference far too large; seldom does one switch on both sides.
+    """
+    a, b = (norm(p.iterate) + norm(p.meta) for p in (ahead, behind))
+    alone_ahead, alone_behind = 2 * a < b, 2 * b < a
+    weight = torch.where(alone_ahead, 1.0, torch.where(alone_behind, 0.0, 0.5)).to(a.dtype)
+    mixed: Products = pytree.tree_map(lambda x, y: weight * x + (1 - weight) * y, ahead, behind)
+    return mixed
 
 
 class Walk(NamedTuple):
@@ -146,11 +165,25 @@ class Walk(NamedTuple):
     last: list[Point]
 
 
+def num_kept(num_steps: int) -> int:
+    """Most points that walk and sweep hold at a time, not counting the start, which is theta's.
+
+    At the last stretch those before it and its own; at the one before there is one fewer of the
+    former, but the cotangent differs from that of w_K.
+    """
+    every = _distance_of_kept(num_steps)
+    num_stretches = -(-num_steps // every)
+    return max(0, num_stretches - 1 + min(every, num_steps) - 1)
+
+
+def _distance_of_kept(num_steps: int) -> int:
+    """The root of K, rounded up: it makes for the fewest points in all."""
+    return max(1, math.isqrt(max(num_steps - 1, 0)) + 1)
+
+
 def walk(problem: InnerProblem) -> Walk:
     """Take all steps of the problem, whose tensors need no gradient."""
-    # The root of K, rounded up: keeps the fewest points in all, with those of the stretch that the
-    # sweep is at.
-    every = max(1, math.isqrt(max(problem.num_steps - 1, 0)) + 1)
+    every = _distance_of_kept(problem.num_steps)
     at = Point(problem.start, problem.optimizer.init(problem.start))
     kept: list[Point] = []
     last: list[Point] = []
@@ -191,8 +224,9 @@ def sweep(
     v = Point(cotangents[problem.num_steps], no_state)
     points = walked.last
     for first in reversed(range(0, problem.num_steps, walked.every)):
+        start = walked.kept.pop()
         if not points:
-            points = _again(problem, walked.kept[first // walked.every], first, walked.every)
+            points = _again(problem, start, first, walked.every)
         while points:
             step = first + len(points) - 1
             is_constant = last is not None and step < problem.num_steps - last

@@ -200,14 +200,23 @@ class Truncated:
 class FiniteDifference:
     """Second derivatives by differences of first-order gradients, two more for each inner step.
 
-    HF-MAML, Fallah, Mokhtari & Ozdaglar 2020 (arXiv:1908.10400), section 5. For smooth objectives:
-    where many ReLUs or max-pools switch within the step (conv4), it is far off (issue 3).
+    HF-MAML, Fallah, Mokhtari & Ozdaglar 2020 (arXiv:1908.10400), section 5. A ReLU or max-pool that
+    switches within the step makes the difference far too large, however small the step: the step
+    must be so short that none does, which float32 just allows. Median error relative to `exact`,
+    float32, one inner step, single tasks at initial weights (first_order: 0.19, 1.0, 0.94):
+
+        relative_step           1e-2   1e-3    1e-4   1e-5   3e-6   1e-6    1e-7
+        mlp, sinusoid          0.069 0.0019 0.00001 0.0001 0.0002 0.0008  0.0052
+        conv4, glyphs            1.4    5.3     4.6 0.0035 0.0097  0.023    0.15
+        conv4_strided, glyphs    1.8    5.8     6.5 0.0035  0.011  0.021    0.15
+
+    At 1e-5 one task in 4 of conv4_strided still had a switch (error above 10), at 3e-6 none had.
 
     Attributes:
         relative_step: length of the difference over max(1, |w|).
     """
 
-    relative_step: float = 1e-3
+    relative_step: float = 3e-6
 
     def __post_init__(self) -> None:
         """Refuses a step that is none."""
