@@ -1,13 +1,12 @@
 """Pulling a gradient back through an inner loop that was walked without a graph.
 
 The forward walk keeps some iterates; the backward sweep computes the others again, and of each step
-only what it needs to hand a cotangent on. What a step is made of,
 
-    g_k = grad_w objective(theta, w_k),   (w_{k+1}, s_{k+1}) = update(theta, w_k, g_k, s_k),
+    g_k = grad_w objective(theta, w_k),   (w_{k+1}, s_{k+1}) = update(theta, w_k, g_k, s_k)
 
-is pulled back in two parts: the update rule by automatic differentiation, the inner gradient by a
-`GradientPull`, of which there is one for each way to get (or to leave out) a product with the
-second derivative. Everything runs under `torch.func.vmap`; nothing is changed in place.
+only what it needs to hand a cotangent on. How that is done is a `StepPull`'s, of which there is one
+for each way to get (or to leave out) a product with the second derivative. Everything runs under
+`torch.func.vmap`; nothing is changed in place.
 
 Letters: theta meta-parameters, w iterate, s optimiser state, K inner steps.
 """
@@ -30,6 +29,18 @@ ProblemAt: TypeAlias = Callable[[Params], InnerProblem]
 """Theta -> the inner problem of one task."""
 
 
+class Point(NamedTuple):
+    """Where the inner loop stands after k steps, or the cotangents of that.
+
+    Attributes:
+        iterate: w_k.
+        state: s_k.
+    """
+
+    iterate: Params
+    state: State
+
+
 class Products(NamedTuple):
     """A cotangent u of an inner gradient, pulled back.
 
@@ -42,10 +53,8 @@ class Products(NamedTuple):
     iterate: Params
 
 
-Pull: TypeAlias = Callable[[Params], Products]
-
-GradientPull: TypeAlias = Callable[[ProblemAt, Params, Params, int], tuple[Params, Pull]]
-"""(problem, theta, w, step) -> the inner gradient there, and how to pull a cotangent through it."""
+StepPull: TypeAlias = Callable[[ProblemAt, Params, Point, int, Point], tuple[Params, Point]]
+"""(problem, theta, point k, k, cotangents of point k+1) -> those of theta and of point k."""
 
 
 def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -54,63 +63,90 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[...,
     return value, pull
 
 
-def exact_pull(
+def gradient_pull(
     problem_at: ProblemAt, meta: Params, iterate: Params, step: int
-) -> tuple[Params, Pull]:
-    """Second derivatives by reverse mode over reverse mode."""
+) -> Callable[[Params], Products]:
+    """How to pull cotangents through an inner gradient, by reverse mode over reverse mode."""
 
     def gradient(theta: Params, w: Params) -> Params:
         problem = problem_at(theta)
         g: Params = torch.func.grad(lambda v: problem.objective(v, step))(dict(w))
         return g
 
-    value, pull = vjp(gradient, dict(meta), dict(iterate))
-    return value, lambda u: Products(*pull(dict(u)))
+    _, pull = vjp(gradient, dict(meta), dict(iterate))
+    return lambda u: Products(*pull(dict(u)))
+
+
+def exact_pull(
+    problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
+) -> tuple[Params, Point]:
+    """A `StepPull`: second derivatives by reverse mode over reverse mode."""
+
+    def take(theta: Params, w: Params, s: State) -> tuple[Params, State]:
+        moved, state = _step(problem_at(theta), Point(w, s), step)
+        return dict(moved), state
+
+    _, pull = vjp(take, dict(meta), dict(at.iterate), at.state)
+    of_meta, *before = pull((dict(after.iterate), after.state))
+    return of_meta, Point(*before)
 
 
 def constant_pull(
-    problem_at: ProblemAt, meta: Params, iterate: Params, step: int
-) -> tuple[Params, Pull]:
-    """Inner gradients taken for constants: first order."""
-    value = _gradients(problem_at, meta, iterate, step).iterate
-    nothing = Products(zeros_like(meta), zeros_like(iterate))
-
-    def pull(u: Params) -> Products:  # noqa: ARG001 - whatever u is
-        return nothing
-
-    return value, pull
+    problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
+) -> tuple[Params, Point]:
+    """A `StepPull`: inner gradients taken for constants, first order."""
+    gradient = _gradients(problem_at, meta, at.iterate, step).iterate
+    of_meta, before, _ = _pull_update(problem_at, meta, at, gradient, step, after)
+    return of_meta, before
 
 
-def difference_pull(relative_step: float) -> GradientPull:
-    """Second derivatives by central differences of two gradients.
+def difference_pull(relative_step: float) -> StepPull:
+    """Second derivatives by differences of gradients, central ones where nothing switches.
 
     Products with the symmetric Hessian and with the mixed derivative are both derivatives of
     ordinary gradients along u (HF-MAML, Fallah, Mokhtari & Ozdaglar 2020, arXiv:1908.10400,
     section 5):  d/de grad objective(theta, w + e u).
 
+    Differs from the paper: the difference to one side alone is taken where the other is twice as
+    large (see `_one_or_both`).
+
     Args:
         relative_step: length of the step e u, over max(1, |w|).
     """
 
-    def pull_at(
-        problem_at: ProblemAt, meta: Params, iterate: Params, step: int
-    ) -> tuple[Params, Pull]:
-        value = _gradients(problem_at, meta, iterate, step).iterate
+    def pull(
+        problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
+    ) -> tuple[Params, Point]:
+        here = _gradients(problem_at, meta, at.iterate, step)
+        of_meta, before, u = _pull_update(problem_at, meta, at, here.iterate, step, after)
+        length = relative_step * norm(at.iterate).clamp(min=1.0)
+        # A cotangent of 0 has products of 0, whatever the step.
+        e = length / norm(u).clamp(min=torch.finfo(length.dtype).tiny)
+        ahead, behind = (
+            _gradients(problem_at, meta, plus(at.iterate, sign * e, u), step)
+            for sign in (1.0, -1.0)
+        )
+        products = _one_or_both(
+            pytree.tree_map(lambda a, h: (a - h) / e, ahead, here),
+            pytree.tree_map(lambda h, b: (h - b) / e, here, behind),
+        )
+        iterate = add(before.iterate, products.iterate)
+        return add(of_meta, products.meta), Point(iterate, before.state)
 
-        def pull(u: Params) -> Products:
-            length = relative_step * norm(iterate).clamp(min=1.0)
-            # A cotangent of 0 has products of 0, whatever the step.
-            e = length / norm(u).clamp(min=torch.finfo(length.dtype).tiny)
-            ahead, behind = (
-                _gradients(problem_at, meta, plus(iterate, sign * e, u), step)
-                for sign in (1.0, -1.0)
-            )
-            difference = pytree.tree_map(lambda a, b: (a - b) / (2 * e), ahead, behind)
-            return Products(*difference)
+    return pull
 
-        return value, pull
 
-    return pull_at
+def _one_or_both(ahead: Products, behind: Products) -> Products:
+    """The mean of two one-sided differences; if one is twice the other, the smaller one alone.
+
+    A ReLU or max-pool that switches on the way makes the gradient jump, and the jump over the
+    length of the way is a difference far too large; seldom does one switch on both sides.
+    """
+    a, b = (norm(p.iterate) + norm(p.meta) for p in (ahead, behind))
+    alone_ahead, alone_behind = 2 * a < b, 2 * b < a
+    weight = torch.where(alone_ahead, 1.0, torch.where(alone_behind, 0.0, 0.5)).to(a.dtype)
+    mixed: Products = pytree.tree_map(lambda x, y: weight * x + (1 - weight) * y, ahead, behind)
+    return mixed
 
 
 class Walk(NamedTuple):
@@ -118,34 +154,49 @@ class Walk(NamedTuple):
 
     Attributes:
         judged: w_k for the numbers of steps k whose query loss enters the meta-loss.
-        kept: (w_k, s_k) of every `every`-th step, from k = 0.
+        kept: points before every `every`-th step, from the first.
         every: distance of the kept ones.
+        last: points before each step from the last kept one on.
     """
 
     judged: dict[int, Params]
-    kept: list[tuple[Params, State]]
+    kept: list[Point]
     every: int
+    last: list[Point]
 
 
-def walk(problem: InnerProblem, every: int | None = None) -> Walk:
-    """Take all steps of the problem, whose tensors need no gradient.
+def num_kept(num_steps: int) -> int:
+    """Most points that walk and sweep hold at a time, not counting the start, which is theta's.
 
-    Args:
-        problem: the inner problem.
-        every: distance of the iterates that are kept; None: the root of K, rounded up, which keeps
-            the fewest in all.
+    At the last stretch those before it and its own; at the one before there is one fewer of the
+    former, but the cotangent differs from that of w_K.
     """
-    every = max(1, math.isqrt(max(problem.num_steps - 1, 0)) + 1) if every is None else every
-    iterate, state = problem.start, problem.optimizer.init(problem.start)
-    kept = []
-    judged = {0: iterate} if 0 in problem.judged else {}
+    every = _distance_of_kept(num_steps)
+    num_stretches = -(-num_steps // every)
+    return max(0, num_stretches - 1 + min(every, num_steps) - 1)
+
+
+def _distance_of_kept(num_steps: int) -> int:
+    """The root of K, rounded up: it makes for the fewest points in all."""
+    return max(1, math.isqrt(max(num_steps - 1, 0)) + 1)
+
+
+def walk(problem: InnerProblem) -> Walk:
+    """Take all steps of the problem, whose tensors need no gradient."""
+    every = _distance_of_kept(problem.num_steps)
+    at = Point(problem.start, problem.optimizer.init(problem.start))
+    kept: list[Point] = []
+    last: list[Point] = []
+    judged = {0: at.iterate} if 0 in problem.judged else {}
     for step in range(problem.num_steps):
         if step % every == 0:
-            kept.append((iterate, state))
-        iterate, state = _step(problem, iterate, state, step)
+            kept.append(at)
+            last = []
+        last.append(at)
+        at = _step(problem, at, step)
         if step + 1 in problem.judged:
-            judged[step + 1] = iterate
-    return Walk(judged, kept, every)
+            judged[step + 1] = at.iterate
+    return Walk(judged, kept, every, last)
 
 
 def sweep(
@@ -153,7 +204,7 @@ def sweep(
     meta: Params,
     walked: Walk,
     cotangents: Mapping[int, Params],
-    gradient_pull: GradientPull,
+    step_pull: StepPull,
     last: int | None = None,
     window: int | None = None,
 ) -> Params:
@@ -164,76 +215,65 @@ def sweep(
     Args:
         problem_at: the inner problem as a function of theta.
         meta: theta.
-        walked: the walk at theta.
+        walked: the walk at theta; what it kept is forgotten on the way.
         cotangents: k -> v_k, that of w_K among them.
-        gradient_pull: how inner gradients are pulled back.
-        last: of the last so many steps of a window only, the others' are constants; None: of all.
+        step_pull: how a step is pulled back.
+        last: of the last so many steps of a window only, the others' inner gradients are constants;
+            None: of all.
         window: a cotangent is pulled through the steps of its own window, so many steps from the
             first on, no further: not through the iterate and state before; None: one window.
     """
     problem = problem_at(meta)
     window = problem.num_steps if window is None else window
     total = zeros_like(meta)
-    v_iterate: Params = cotangents[problem.num_steps]
-    v_state: State = pytree.tree_map(torch.zeros_like, problem.optimizer.init(problem.start))
+    no_state: State = pytree.tree_map(torch.zeros_like, problem.optimizer.init(problem.start))
+    v = Point(cotangents[problem.num_steps], no_state)
+    points = walked.last
     for first in reversed(range(0, problem.num_steps, walked.every)):
-        steps = range(first, min(first + walked.every, problem.num_steps))
-        for step, (iterate, state) in reversed(list(_again(problem, walked, steps))):
+        start = walked.kept.pop()
+        if not points:
+            points = _again(problem, start, first, walked.every)
+        while points:
+            step = first + len(points) - 1
             end = min(step - step % window + window, problem.num_steps)
             is_constant = last is not None and step < end - last
-            pull_at = constant_pull if is_constant else gradient_pull
-            gradient, pull = pull_at(problem_at, meta, iterate, step)
-            of_meta, v_iterate, v_gradient, v_state = _pull_update(
-                problem_at, meta, iterate, gradient, state, step, (v_iterate, v_state)
-            )
-            products = pull(v_gradient)
-            v_iterate = add(v_iterate, products.iterate)
+            pull = constant_pull if is_constant else step_pull
+            of_meta, v = pull(problem_at, meta, points.pop(), step, v)
             if step > 0 and step % window == 0:
-                v_iterate, v_state = pytree.tree_map(torch.zeros_like, (v_iterate, v_state))
+                v = pytree.tree_map(torch.zeros_like, v)
             if step in cotangents:
-                v_iterate = add(v_iterate, cotangents[step])
-            total = add(add(total, of_meta), products.meta)
+                v = Point(add(v.iterate, cotangents[step]), v.state)
+            total = add(total, of_meta)
     _, pull_start = vjp(lambda theta: dict(problem_at(theta).start), dict(meta))
-    (of_start,) = pull_start(dict(v_iterate))
+    (of_start,) = pull_start(dict(v.iterate))
     return add(total, of_start)
 
 
-def _again(
-    problem: InnerProblem, walked: Walk, steps: range
-) -> list[tuple[int, tuple[Params, State]]]:
-    """Iterate and state before each of the steps, from the kept ones before the first."""
-    iterate, state = walked.kept[steps[0] // walked.every]
-    states = []
-    for step in steps:
-        states.append((step, (iterate, state)))
-        if step != steps[-1]:
-            iterate, state = _step(problem, iterate, state, step)
-    return states
+def _again(problem: InnerProblem, at: Point, first: int, count: int) -> list[Point]:
+    """Points before `count` steps, of which `at` is before the first."""
+    points = [at]
+    for step in range(first, first + count - 1):
+        points.append(_step(problem, points[-1], step))
+    return points
 
 
-def _step(problem: InnerProblem, iterate: Params, state: State, step: int) -> tuple[Params, State]:
-    g: Params = torch.func.grad(lambda w: problem.objective(w, step))(dict(iterate))
-    return problem.optimizer.update(iterate, g, state, step)
+def _step(problem: InnerProblem, at: Point, step: int) -> Point:
+    g: Params = torch.func.grad(lambda w: problem.objective(w, step))(dict(at.iterate))
+    return Point(*problem.optimizer.update(at.iterate, g, at.state, step))
 
 
 def _pull_update(
-    problem_at: ProblemAt,
-    meta: Params,
-    iterate: Params,
-    gradient: Params,
-    state: State,
-    step: int,
-    cotangents: tuple[Params, State],
-) -> tuple[Params, Params, Params, State]:
-    """Cotangents of (theta, w, g, s) from those of the update's results."""
+    problem_at: ProblemAt, meta: Params, at: Point, gradient: Params, step: int, after: Point
+) -> tuple[Params, Point, Params]:
+    """Cotangents of theta, of (w, s) and of the gradient, through the update rule alone."""
 
     def update(theta: Params, w: Params, g: Params, s: State) -> tuple[Params, State]:
-        moved, after = problem_at(theta).optimizer.update(w, g, s, step)
-        return dict(moved), after
+        moved, state = problem_at(theta).optimizer.update(w, g, s, step)
+        return dict(moved), state
 
-    _, pull = vjp(update, dict(meta), dict(iterate), dict(gradient), state)
-    pulled: tuple[Params, Params, Params, State] = pull((dict(cotangents[0]), cotangents[1]))
-    return pulled
+    _, pull = vjp(update, dict(meta), dict(at.iterate), dict(gradient), at.state)
+    of_meta, iterate, of_gradient, state = pull((dict(after.iterate), after.state))
+    return of_meta, Point(iterate, state), of_gradient
 
 
 def _gradients(problem_at: ProblemAt, meta: Params, iterate: Params, step: int) -> Products:

@@ -27,7 +27,9 @@ def test_the_plans_agree_to_tolerance(algorithm: str, model: str, gradient: str)
     at = problem(model, algorithm=algorithm)
     loop, vmap = (run(at, gradient, plan) for plan in PLANS)
     assert flat(loop.gradients).norm() > 0
-    assert relative_error(flat(vmap.gradients), flat(loop.gradients)) < 1e-10
+    # A difference divides what the plans round differently by its step, 3e-6.
+    bound = 1e-8 if gradient == "finite_difference" else 1e-10
+    assert relative_error(flat(vmap.gradients), flat(loop.gradients)) < bound
     torch.testing.assert_close(vmap.losses, loop.losses, rtol=1e-12, atol=0)
     torch.testing.assert_close(vmap.predictions, loop.predictions, rtol=1e-10, atol=1e-12)
     for got in (loop, vmap):
