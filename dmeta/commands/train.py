@@ -16,7 +16,9 @@ from dmeta.commands.hydra_app import as_override, compose
 from dmeta.runtime import make_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Runtime
+from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
+from dmeta.training.budget import memory_line, within_budget
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
 from dmeta.training.results import Result
@@ -76,6 +78,7 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     title = [
         f"{config.algorithm.name} on {config.task.source.name} with {config.model.name} "
         f"({run.work.layout.size:,} meta-parameters), {config.meta_batch_size} tasks a step",
+        *([line] if (line := memory_line(run)) else []),
         f"writing to {run_dir}",
     ]
     try:
@@ -133,7 +136,8 @@ def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[st
 def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | None, Path]:
     run_dir = Path(config.run_dir or _new_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    run = prepare(config, **own)
+    with torch_threads(config.runtime.threads_per_worker):
+        run = within_budget(prepare(config, **own))
     joint = None
     if config.joint_baseline:
         settings = joint_config(run.config)

@@ -8,8 +8,7 @@ threads, and the blocks are added in the same order.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +30,7 @@ from dmeta.runtime.protocol import (
     named_block,
     num_tasks_of,
 )
+from dmeta.runtime.threads import torch_threads
 
 
 class LocalRuntime:
@@ -51,7 +51,7 @@ class LocalRuntime:
         self._device = local_device(device)
         keep_freed_memory()
         start = time.perf_counter()
-        with _torch_threads(threads):
+        with torch_threads(threads):
             self._server: Server | None = server_factory.build()
             self._worker: Worker | None = worker_factory.build(self._device)
         self._start_up = {"workers_s": time.perf_counter() - start}
@@ -66,7 +66,7 @@ class LocalRuntime:
         worker, server = self._parts()
         gradients: list[Vector] = []
         reports: list[BlockReport] = []
-        with _torch_threads(self._threads):
+        with torch_threads(self._threads):
             vector = _read_only(server.vector())
             for block in blocks:
                 with named_block(block):
@@ -81,7 +81,7 @@ class LocalRuntime:
         """Evaluate the blocks in order."""
         worker, server = self._parts()
         reports: list[BlockReport] = []
-        with _torch_threads(self._threads):
+        with torch_threads(self._threads):
             vector = _read_only(server.vector())
             for block in blocks:
                 with named_block(block):
@@ -139,14 +139,3 @@ def _read_only(vector: Vector) -> Vector:
     copy = np.array(vector)
     copy.flags.writeable = False
     return copy
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Set torch's thread count and give the caller its own back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from dmeta.registry import nearest
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
+from dmeta.training.byte_size import parse_bytes
 
 T = TypeVar("T")
 
@@ -174,6 +175,7 @@ class RunConfig:
         _at_least(self.checkpoint, "checkpoint.", every=0, keep=1)
         _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
         _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)
+        _ = self.memory_budget
         if not self.outer.lr > 0:
             raise ValueError(f"outer.lr must be > 0, got {self.outer.lr}; raise it")
         if self.outer.final_lr < 0:
@@ -187,6 +189,16 @@ class RunConfig:
                 raise ValueError(
                     f"outer.{key} must be in [0, 1), got {getattr(self.outer, key)}; change it"
                 )
+
+    @property
+    def memory_budget(self) -> int | None:
+        """``gradient.memory_budget`` in bytes; None: no budget.
+
+        Raises:
+            ValueError: it is not a size.
+        """
+        value = self.gradient.options.get(MEMORY_BUDGET)
+        return None if value is None else parse_bytes(value, f"gradient.{MEMORY_BUDGET}")
 
     def as_mapping(self) -> dict[str, Any]:
         """The settings under the keys that a user writes; `run_config` takes it back."""
@@ -211,6 +223,8 @@ class RunConfig:
         plain = self.as_mapping()
         groups = ("seed", "meta_batch_size", "algorithm", "gradient", "loss", "model", "outer")
         deciding = {key: plain[key] for key in groups}
+        # What the budget made of the gradient is its name.
+        deciding["gradient"].pop(MEMORY_BUDGET, None)
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         beside = DATA_LOCATION.union(EPISODE_KEYS)
         deciding["task"] = {k: v for k, v in plain["task"].items() if k not in beside}
@@ -220,6 +234,9 @@ class RunConfig:
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
+
+MEMORY_BUDGET = "memory_budget"
+"""Option of the gradients that are exact; it chooses between them (`dmeta.training.budget`)."""
 
 DATA_LOCATION = frozenset({"root", "download", "cache"})
 """Options of a task source that say where its data is, not what it is."""
@@ -362,7 +379,9 @@ def _words(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return " or ".join(str(arg) for arg in typing.get_args(hint))
     args = typing.get_args(hint)
-    if args and typing.get_origin(hint) not in (list, tuple, dict):
+    if typing.get_origin(hint) is tuple:
+        return f"a list such as [{_words(args[0])}]"
+    if args and typing.get_origin(hint) not in (list, dict):
         return " or ".join(_words(arg) for arg in args)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return names.get(hint, str(hint))

@@ -26,9 +26,10 @@ from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import SPLITS, TaskSource
-from dmeta.training.config import Choice, RunConfig, checked_options
+from dmeta.training.config import MEMORY_BUDGET, Choice, RunConfig, checked_options
 from dmeta.training.losses import loss_of
 from dmeta.training.outer import OuterLoopFactory
+from dmeta.training.prediction import EXACT, PeakMemory
 from dmeta.training.work import TaskWorkFactory
 
 
@@ -41,12 +42,14 @@ class Run:
         algorithm: the method, its network holding the initial weights.
         work: becomes each worker.
         outer: becomes the server.
+        memory: of a block, where `gradient.memory_budget` is set (`dmeta.training.budget`).
     """
 
     config: RunConfig
     algorithm: Algorithm
     work: TaskWorkFactory
     outer: OuterLoopFactory
+    memory: PeakMemory | None = None
 
     @property
     def source(self) -> TaskSource:
@@ -160,8 +163,12 @@ def make_estimator(config: RunConfig) -> Estimator:
     Raises:
         ValueError: unknown or impossible options.
     """
-    entry = ESTIMATORS[config.gradient.name]
-    return entry.make(**checked_options(entry.make, config.gradient, "gradient"))
+    choice = config.gradient
+    if choice.name in EXACT:  # the run reads the budget, no estimator does
+        options = {key: v for key, v in choice.options.items() if key != MEMORY_BUDGET}
+        choice = Choice(choice.name, options)
+    entry = ESTIMATORS[choice.name]
+    return entry.make(**checked_options(entry.make, choice, "gradient"))
 
 
 def _check_gradient(

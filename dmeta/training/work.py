@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,24 @@ class TaskWorkFactory:
         return TaskWork(self, device)
 
 
+class BlockInputs(NamedTuple):
+    """The last arguments of `dmeta.bilevel.plans.block_gradient`.
+
+    Attributes:
+        algorithm: in training mode, on the tasks' device.
+        meta_params: name -> tensor.
+        tasks: T tasks, stacked.
+        stage: of all of them.
+        task_seeds: [T], of what a method draws for each.
+    """
+
+    algorithm: Algorithm
+    meta_params: Params
+    tasks: Task
+    stage: Stage
+    task_seeds: Tensor
+
+
 class TaskWork:
     """Computes blocks on one device (a `dmeta.runtime.protocol.Worker`)."""
 
@@ -101,23 +119,23 @@ class TaskWork:
         self._training = _with_network(factory.algorithm, network.to(device, training=True))
         self._evaluation = _with_network(factory.algorithm, network.to(device, training=False))
 
+    def block_inputs(self, vector: Vector, block: Block) -> BlockInputs:
+        """What the meta-gradient of a training block is computed from, on this device."""
+        factory = self._factory
+        tasks = self._draw(block, factory.seed, factory.training)
+        stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
+        seeds = task_seeds(factory.seed, block)
+        return BlockInputs(self._training, self._params(vector), tasks, stage, seeds)
+
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """Sum of the block's meta-gradients at `vector`, and its report."""
         started = time.perf_counter()
         factory = self._factory
-        tasks = self._draw(block, factory.seed, factory.training)
+        inputs = self.block_inputs(vector, block)
         with _seeded(factory.seed, block):
-            result = block_gradient(
-                factory.plan,
-                factory.estimator,
-                self._training,
-                self._params(vector),
-                tasks,
-                self._training_stage(block),
-                task_seeds(factory.seed, block),
-            )
+            result = block_gradient(factory.plan, factory.estimator, *inputs)
         gradient = factory.layout.flatten(result.gradients).cpu().numpy()
-        metric = metric_of(factory.source.kind, result.predictions, tasks.query.y)
+        metric = metric_of(factory.source.kind, result.predictions, inputs.tasks.query.y)
         sums = {
             "loss": float(result.losses.double().sum()),
             metric_name(factory.source.kind): float(metric.double().sum()),
@@ -150,10 +168,6 @@ class TaskWork:
         per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
         finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
         return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)
-
-    def _training_stage(self, block: Block) -> Stage:
-        ways, seed = self._factory.training.ways, self._factory.seed
-        return Stage(training=True, ways=ways, step=block.step, seed=seed)
 
     def _params(self, vector: Vector) -> dict[str, Tensor]:
         # A copy: the vector may be shared memory, and nothing may ever write to it.

@@ -75,6 +75,18 @@ BAD = [
     (["train", "task=glyphs", "task.train_ways=7"], "task.train_ways must equal task.ways"),
     (["train", "algorithm=anil", "gradient=displacement"], "must have an algorithm that adapts"),
     (["train", "gradient=implicit"], "set algorithm.inner_proximal"),
+    (["train", "gradient.memory_budget=1parsec"], "must be a size such as 500MB, 2GB or 1.5GiB"),
+    (["train", "gradient.memory_budget=0"], "gradient.memory_budget must be a size"),
+    (["train", "gradient.memory_budget=true"], "gradient.memory_budget must be a size"),
+    (["train", "gradient.memory_budget=10kB"], "lower runtime.block_size (8 tasks a block)"),
+    (
+        ["train", "gradient=first_order", "gradient.memory_budget=1GB"],
+        "unknown key 'gradient.memory_budget'",
+    ),
+    (
+        ["train", "gradient=first_order", "+gradient.memory_budget=1GB"],
+        "unknown key 'gradient.memory_budget'; gradient has nothing",
+    ),
     (["train", "gradient=truncated", "gradient.last=-1"], "gradient.last must be >= 0, got -1"),
     (["train", "gradient=truncated", "gradient.lasst=1"], "did you mean 'gradient.last'?"),
     (["train", "gradient=truncated", "gradient.window=0"], "gradient.window must be >= 1 or null"),

@@ -1,0 +1,132 @@
+"""The peak memory of a block of exact meta-gradients, predicted from a few small blocks.
+
+Bytes of tensors are counted exactly (`peak_memory`) and grow by the same amount with every task
+that is computed at once, every inner step and every iterate that is kept, so a few counts of small
+blocks give those of a large one. No clock is read: the same settings always give the same number.
+
+Letters: T tasks of the block, K inner steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils import _pytree as pytree
+
+from dmeta.algorithms.inner_loop import InnerLoop
+from dmeta.bilevel.adjoint import num_kept
+from dmeta.bilevel.estimators import ESTIMATORS, Estimator, inner_problem_of
+from dmeta.bilevel.plans import PlanName, block_gradient
+from dmeta.bilevel.types import Examples, Task
+from dmeta.training.peak_memory import peak_bytes
+from dmeta.training.work import BlockInputs
+
+Exact: TypeAlias = Literal["exact", "checkpointed"]
+"""The estimators that give the exact meta-gradient."""
+
+EXACT: tuple[Exact, ...] = ("exact", "checkpointed")  # the faster one first
+
+# In smaller blocks something else than in larger ones may be the peak: the query loss rather than a
+# step, the first step (which starts from theta, which all tasks share) rather than the others.
+_FEW_TASKS = (3, 4)
+_FEW_STEPS: dict[Exact, tuple[int, ...]] = {"exact": (3, 4), "checkpointed": (3, 4, 5)}
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peak memory of a run's block, in bytes of tensors.
+
+    Attributes:
+        budget: the most that the user allows.
+        predicted: estimator -> what was predicted, of those that were thought of.
+        measured: of the chosen one, on the first block of the run at the initial parameters.
+    """
+
+    budget: int
+    predicted: Mapping[str, int]
+    measured: int
+
+
+def most_inner_steps(inputs: BlockInputs) -> int:
+    """K, or the most of what a method draws it from; 0 where there is no inner loop."""
+    inner = getattr(inputs.algorithm, "inner", None)
+    if isinstance(inner, InnerLoop):
+        return inner.most_inner_steps
+    x, y = inputs.tasks.support
+    try:
+        problem = inner_problem_of(
+            inputs.algorithm, inputs.meta_params, Examples(x[0], y[0]), inputs.stage
+        )
+    except ValueError:
+        return 0
+    return problem.num_steps
+
+
+def sized(inputs: BlockInputs, num_tasks: int, num_steps: int) -> BlockInputs:
+    """The first tasks of a block, with so many inner steps."""
+    tasks: Task = pytree.tree_map(lambda rows: rows[:num_tasks], inputs.tasks)
+    stage = dataclasses.replace(inputs.stage, inner_steps=num_steps)
+    return inputs._replace(tasks=tasks, stage=stage, task_seeds=inputs.task_seeds[:num_tasks])
+
+
+def block_peak(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> int:
+    """Peak bytes of the block's meta-gradient, counted while it is computed.
+
+    Raises:
+        ValueError: the estimator makes no sense with the method.
+    """
+    device = next(iter(inputs.meta_params.values())).device.type
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        return peak_bytes(lambda: block_gradient(plan, estimator, *inputs), device)
+
+
+def predicted_peak(
+    gradient: Exact, plan: PlanName, inputs: BlockInputs, num_tasks: int, num_steps: int
+) -> int:
+    """Peak bytes of a block of `num_tasks` tasks with `num_steps` inner steps.
+
+    Args:
+        gradient: the estimator.
+        plan: ``loop`` or ``vmap``.
+        inputs: a block of at least min(4, num_tasks) tasks.
+        num_tasks: T.
+        num_steps: K.
+
+    Raises:
+        ValueError: the estimator makes no sense with the method.
+    """
+    few_tasks: tuple[int, ...] = _FEW_TASKS
+    if plan == "loop" or num_tasks <= max(_FEW_TASKS):  # one task at a time: more need no more
+        num_tasks = min(num_tasks, max(_FEW_TASKS))
+        few_tasks = (num_tasks,)
+    few_steps = _FEW_STEPS[gradient]
+    if num_steps <= max(few_steps):
+        few_steps = (num_steps,)
+    estimator = ESTIMATORS[gradient].make()
+    rows, peaks = [], []
+    for tasks in few_tasks:
+        for steps in few_steps:
+            rows.append(_features(gradient, few_tasks, few_steps, tasks, steps))
+            peaks.append(block_peak(plan, estimator, sized(inputs, tasks, steps)))
+    weights = np.linalg.lstsq(np.stack(rows), np.array(peaks, dtype=float))[0]
+    wanted = _features(gradient, few_tasks, few_steps, num_tasks, num_steps)
+    return round(float(wanted @ weights))
+
+
+def _features(
+    gradient: Exact, few_tasks: Sequence[int], few_steps: Sequence[int], tasks: int, steps: int
+) -> npt.NDArray[np.floating[Any]]:
+    """What the bytes are linear in; only a constant of what is not extrapolated."""
+    of_tasks = [1.0, tasks] if len(few_tasks) > 1 else [1.0]
+    of_steps = [1.0]
+    if len(few_steps) > 1:
+        # Checkpointed too has what grows with K where the query loss of every iterate counts.
+        kept = [float(num_kept(steps))] if gradient == "checkpointed" else []
+        of_steps = [1.0, float(steps), *kept]
+    return np.kron(of_tasks, of_steps)
