@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from dmeta.registry import nearest
@@ -13,12 +13,17 @@ VERBS = {
     "train": "meta-train a few-shot learner",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
+    "bench": "what a run's choices cost: dmeta bench gradients",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
 
-CONFIGURED = ("train", "evaluate", "embed")
+CONFIGURED = ("train", "evaluate", "embed", "bench")
 """Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/commands/VERB."""
+
+BENCHES = {
+    "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
+}
 
 USAGE = """usage: dmeta VERB [key=value ...]
 
@@ -48,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if verb not in VERBS:
         _fail(f"unknown verb '{verb}'{nearest(verb, list(VERBS))}\n\n{_verbs()}", 2)
     try:
+        if verb == "bench":
+            rest = _with_bench(rest)
         _run(verb, rest)
     except KeyboardInterrupt as stop:
         if traceback:
@@ -84,6 +91,24 @@ def _run(verb: str, rest: list[str]) -> None:
         list_command()
 
 
+def _with_bench(arguments: list[str]) -> list[str]:
+    """``gradients key=value`` as Hydra takes it: ``bench=gradients key=value``.
+
+    Beside the other overrides: argparse takes no two groups of them with a flag between.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(f"usage: dmeta bench WHAT [key=value ...]\n\n{_lines(BENCHES)}\n")
+        sys.exit(0 if arguments else 2)
+    what, rest = arguments[0], arguments[1:]
+    if what not in BENCHES:
+        raise ValueError(
+            f"dmeta bench takes {' or '.join(BENCHES)}, got '{what}'{nearest(what, list(BENCHES))}"
+        )
+    overrides = (i for i, word in enumerate(rest) if "=" in word and not word.startswith("-"))
+    at = next(overrides, len(rest))
+    return [*rest[:at], f"bench={what}", *rest[at:]]
+
+
 def _completes(arguments: list[str]) -> bool:
     """Answer a shell that asks for completions of a verb's command line (Hydra's protocol)."""
     if not arguments or arguments[0] not in ("-sc", "--shell-completion"):
@@ -92,21 +117,31 @@ def _completes(arguments: list[str]) -> bool:
 
     line = os.environ.get("COMP_LINE", "")
     verb = completion_verb(os.environ, VERBS)
-    if verb in CONFIGURED:
+    words = line.split()
+    what = next((word for word in words[2:3] if verb == "bench"), None)
+    if verb == "bench" and what not in BENCHES:
+        sys.stdout.write("\n".join(b for b in BENCHES if b.startswith(what or "")) + "\n")
+    elif verb in CONFIGURED:
         shorter = without_verb(line, verb)
+        if what is not None:
+            shorter = without_verb(shorter, what)
         os.environ["COMP_LINE"] = shorter
         point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))
         os.environ["COMP_POINT"] = str(point)
         sys.argv = [sys.argv[0], *arguments]
         run_as_application(verb, lambda *_: None)
-    elif len(line.split()) <= 2:
-        typed = (line.split()[1:] or [""])[0]
+    elif len(words) <= 2:
+        typed = (words[1:] or [""])[0]
         sys.stdout.write("\n".join(v for v in VERBS if v.startswith(typed)) + "\n")
     return True
 
 
 def _verbs() -> str:
-    return "\n".join(f"  {verb:10} {what}" for verb, what in VERBS.items())
+    return _lines(VERBS)
+
+
+def _lines(words: Mapping[str, str]) -> str:
+    return "\n".join(f"  {word:10} {what}" for word, what in words.items())
 
 
 def _fail(message: str, code: int) -> None:

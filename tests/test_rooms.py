@@ -1,6 +1,6 @@
 """Imports point one way: `may import` below, read from the source without running it.
 
-bilevel, models <- algorithms, tasks, runtime <- training <- search <- commands <- cli
+bilevel, models <- algorithms, tasks, runtime <- training <- search, bench <- commands <- cli
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"registry"},
     "training": {"registry", "bilevel", "models", "algorithms", "tasks", "runtime"},
 }
-MAY_IMPORT["search"] = MAY_IMPORT["training"] | {"training"}
-MAY_IMPORT["commands"] = MAY_IMPORT["search"] | {"search", "front"}
+MAY_IMPORT["search"] = MAY_IMPORT["bench"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["commands"] = MAY_IMPORT["search"] | {"search", "bench", "front"}
 MAY_IMPORT["cli"] = MAY_IMPORT["commands"] | {"commands"}
 MAY_IMPORT["front"] = MAY_IMPORT["commands"] | {"commands", "cli"}
 
@@ -168,6 +168,8 @@ def test_the_checker_sees_the_imports_that_are_there() -> None:
         ("dmeta.training.loop", "import dmeta"),
         ("dmeta.cli", "def told():\n    from hydra.errors import HydraException"),
         ("dmeta.search.space", "import dmeta.commands.train"),
+        ("dmeta.bench.gradients", "from dmeta.commands.display import Display"),
+        ("dmeta.bench.gradients", "import ray"),
         ("dmeta.registry", "from dmeta.bilevel.types import Params"),
     ],
 )

@@ -27,7 +27,8 @@ def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
     text = str(error).strip()
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].removeprefix("+")
-        return f"unknown key '{key}'{nearest(key, _known_keys(verb, overrides))}"
+        others = [known for known in _known_keys(verb, overrides) if known != key]
+        return f"unknown key '{key}'{nearest(key, others)}"
     if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
         group, name = match[1], match[2]
         names = _group_names(group)

@@ -1,7 +1,6 @@
 """Figures of a run, as PNG files. Data in, file out; it computes nothing but the functions to draw.
 
-Drawn on figure objects of their own, never through pyplot, whose state is global. Colours are of
-Okabe & Ito's palette, which colour-blind readers can tell apart; lines differ by their dashes too.
+Lines differ by their dashes as well as by their colours (`dmeta.training.drawing`).
 
 Letters: S support examples, N points at which a function is drawn, K inner steps.
 """
@@ -19,28 +18,35 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import EpisodeSize, Split, TaskSource
+from dmeta.training.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    frame,
+    legend_below,
+    new_figure,
+    plain_ticks,
+    save,
+)
 from dmeta.training.evaluation import Curve, Evaluation, model_in_words
 from dmeta.training.metrics import Row
 from dmeta.training.work import task_rng
 
 Array = npt.NDArray[np.floating[Any]]
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK, GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#8C8C8C",
-)  # fmt: skip
 _MODELS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
-_WIDTH_INCHES = 9.0
-_DPI = 200  # 1800 pixels: sharp when shown 900 wide
 _NUM_DRAWN = 400
 
 
@@ -86,7 +92,7 @@ def learning_curve(rows: Sequence[Row], path: Path, metric: str, kind: Kind) -> 
     train = [row for row in rows if row["event"] == "train"]
     val = [row for row in rows if row["event"] == "val"]
     unit, divisor = _clock(max(row["seconds"] for row in rows))
-    figure = _figure(4.2)
+    figure = new_figure(4.2)
     by_step, by_clock = figure.subplots(1, 2, sharey=True)
     _draw_scores(by_step, train, val, metric, "step", 1.0)
     _draw_scores(by_clock, train, val, metric, "seconds", divisor)
@@ -95,8 +101,8 @@ def learning_curve(rows: Sequence[Row], path: Path, metric: str, kind: Kind) -> 
     by_step.set_ylabel(_axis_label(metric, kind))
     _scale(by_step, metric, kind, [row[metric] for row in rows])
     figure.suptitle(f"{_words(metric, kind)} in training{_of_validation(val)}", fontsize=11)
-    _legend_below(figure, by_step)
-    return _save(figure, path)
+    legend_below(figure, by_step)
+    return save(figure, path)
 
 
 def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
@@ -117,7 +123,7 @@ def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
         )
     (metric,) = metrics
     tasks = sorted({(e.split, e.num_tasks) for e in evaluations.values()})
-    figure = _figure(4.6)
+    figure = new_figure(4.6)
     axes = figure.subplots()
     means: list[float] = []
     for i, (name, evaluation) in enumerate(evaluations.items()):
@@ -140,8 +146,8 @@ def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
     models = {model_in_words(e.model, e.num_models) for e in evaluations.values()}
     band = f"mean and 95% confidence band, {', '.join(sorted(models))}"
     figure.suptitle(f"{_words(metric, kind)} on {of}\n{band}", fontsize=11)
-    _legend_below(figure, axes)
-    return _save(figure, path)
+    legend_below(figure, axes)
+    return save(figure, path)
 
 
 def adapted_functions(learners: Mapping[str, Sequence[FunctionPanel]], path: Path) -> Path:
@@ -163,7 +169,7 @@ def adapted_functions(learners: Mapping[str, Sequence[FunctionPanel]], path: Pat
             f"every learner must have the same tasks, at least one, got {sorted(counts)} panels; "
             "call function_panels with the same seed and num_tasks for all"
         )
-    figure = _figure(1.5 + 2.4 * len(learners))
+    figure = new_figure(1.5 + 2.4 * len(learners))
     grid = figure.subplots(len(learners), counts.pop(), sharex=True, sharey="col", squeeze=False)
     for row, (name, panels) in zip(grid, learners.items(), strict=True):
         for axes, panel in zip(row, panels, strict=True):
@@ -178,8 +184,8 @@ def adapted_functions(learners: Mapping[str, Sequence[FunctionPanel]], path: Pat
         "MSE: of each panel's one task, before → after the last inner step",
         fontsize=11,
     )
-    _legend_below(figure, grid[0][0], columns=6)
-    return _save(figure, path)
+    legend_below(figure, grid[0][0], columns=6)
+    return save(figure, path)
 
 
 def function_panels(
@@ -292,7 +298,7 @@ def _draw_scores(
         x = [row[key] / divisor for row in val]
         curve = Curve(tuple(row[metric] for row in val), tuple(row["ci95"] for row in val))
         _draw_curve(axes, curve, metric, "validation tasks, adapted as at evaluation", BLUE, "-", x)
-    _frame(axes)
+    frame(axes)
 
 
 def _draw_curve(
@@ -316,13 +322,7 @@ def _draw_curve(
         label=label,
     )  # fmt: skip
     axes.fill_between(at, low, mean + ci95, color=colour, alpha=0.2, linewidth=0)
-    _frame(axes)
-
-
-def _frame(axes: Axes) -> None:
-    axes.grid(color="#E4E4E4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
+    frame(axes)
 
 
 def _scale(axes: Axes, metric: str, kind: Kind, values: Sequence[float]) -> None:
@@ -333,15 +333,7 @@ def _scale(axes: Axes, metric: str, kind: Kind, values: Sequence[float]) -> None
         axes.set_ylim(max(low, -2.0), min(high, 102.0))
     elif kind == "regression" and finite and min(finite) > 0:
         axes.set_yscale("log")
-        _plain_ticks(axes.yaxis, decades=math.log10(max(finite) / min(finite)))
-
-
-def _plain_ticks(axis: Axis, decades: float) -> None:
-    """0.01, 0.02, 0.05, 0.1 rather than powers of ten, as long as they fit."""
-    subs = (1.0, 2.0, 3.0, 5.0) if decades < 1.3 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+        plain_ticks(axes.yaxis, decades=math.log10(max(finite) / min(finite)))
 
 
 def _clock(seconds: float) -> tuple[str, float]:
@@ -377,27 +369,3 @@ def _factor(metric: str) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _figure(height_inches: float) -> Figure:
-    figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=min(columns, len(labels)),
-        frameon=False,
-        columnspacing=1.4,
-    )
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, format="png", facecolor="white")
-    return path

@@ -149,7 +149,7 @@ class TaskWork:
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
         """Per task and inner step: the metric, transductive and not ([T, K+1] each).
 
-        With predictions, also what `evaluate_task` says of them.
+        With predictions, also what `predict_task` says of them.
         """
         started = time.perf_counter()
         factory = self._factory

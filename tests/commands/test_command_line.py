@@ -78,7 +78,7 @@ BAD = [
     (["train", "gradient.memory_budget=1parsec"], "must be a size such as 500MB, 2GB or 1.5GiB"),
     (["train", "gradient.memory_budget=0"], "gradient.memory_budget must be a size"),
     (["train", "gradient.memory_budget=true"], "gradient.memory_budget must be a size"),
-    (["train", "gradient.memory_budget=10kB"], "lower runtime.block_size (8 tasks a block)"),
+    (["train", "gradient.memory_budget=10kB"], "lower runtime.block_size (13 tasks a block)"),
     (
         ["train", "gradient=first_order", "gradient.memory_budget=1GB"],
         "unknown key 'gradient.memory_budget'",
@@ -130,6 +130,12 @@ BAD = [
     (["embed", "run_dir=nowhere"], "run_dir must hold a run"),
     (["embed", "run_dir=nowhere", "batch_size=1"], "batch_size must be >= 2, got 1"),
     (["embed", "run_dir=nowhere", "batchsize=1"], "did you mean 'batch_size'?"),
+    (["bench", "gradient"], "did you mean 'gradients'?"),
+    (["bench", "gradients", "bench.repeets=1"], "did you mean 'bench.repeats'?"),
+    (["bench", "gradients", "bench.inner_steps=[one]"], "must be a list such as [a whole number]"),
+    (["bench", "gradients", "bench.repeats=0"], "bench.repeats must be >= 1"),
+    (["bench", "gradients", "algorithm=mamll"], "did you mean 'maml'?"),
+    (["train", "bench.repeats=3"], "unknown key 'bench.repeats'"),
     (["list", "everything"], "takes nothing"),
     (["data", "place=here"], "takes root=FOLDER"),
 ]
@@ -164,6 +170,31 @@ def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str
     state.write_bytes(state.read_bytes()[:-1])
     assert dmeta("evaluate", "run_dir=run", "runtime=local") == 2
     assert "altered or truncated" in capsys.readouterr().err
+
+
+def test_bench_gradients_tells_what_each_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.inner_steps=[1,2]", "bench.num_tasks=2", "bench.repeats=1", "bench.out=out"]
+    assert dmeta("bench", "gradients", *few, "algorithm.inner_lr=0.02") == 0
+    out = capsys.readouterr().out
+    for words in ("checkpointed", "predicted", "not measured: implicit", "out/gradients.png"):
+        assert words in out
+    assert max(map(len, out.split("not measured")[0].splitlines())) <= 100
+    told = json.loads((tmp_path / "out" / "gradients.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert {row["inner_steps"] for row in told["rows"]} == {1, 2}
+    assert (tmp_path / "out" / "gradients.png").stat().st_size > 10_000
+
+
+def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("bench") == 2
+    assert "gradients" in capsys.readouterr().out
+    for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
+        assert dmeta("bench", "gradients", *words) == 0
+        assert "name: conv4_strided" in capsys.readouterr().out
+    assert dmeta("bench", "gradients", "--help") == 0
+    assert "inner_steps" in capsys.readouterr().out
 
 
 def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
@@ -207,7 +238,12 @@ def test_no_verb_tells_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
-    [("dmeta tr", "train"), ("dmeta train algorithm=rep", "algorithm=reptile")],
+    [
+        ("dmeta tr", "train"),
+        ("dmeta train algorithm=rep", "algorithm=reptile"),
+        ("dmeta bench gra", "gradients"),
+        ("dmeta bench gradients algorithm=rep", "algorithm=reptile"),
+    ],
 )
 def test_the_shell_completes_verbs_and_overrides(line: str, wanted: str) -> None:
     environ = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}

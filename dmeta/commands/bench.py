@@ -1,0 +1,117 @@
+"""`dmeta bench WHAT`: what a run's choices cost, measured in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmeta.bench.figures import cost_figure
+from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
+from dmeta.runtime.memory import keep_freed_memory
+from dmeta.runtime.threads import torch_threads
+from dmeta.training.config import checked, run_config
+from dmeta.training.results import hardware, versions, write_json
+from dmeta.training.setup import Run, prepare
+
+_HEADINGS = ("seconds", "MiB", "predicted", "cosine", "norm", "error", "float32")
+
+_LEGEND = (
+    "seconds: one block, median; MiB: peak memory of its tensors, counted and predicted;",
+    "cosine, norm, error: beside the exact meta-gradient, in float64; float32: error in float32",
+)
+
+
+def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+    """The verb: measure what ``bench.name`` names."""
+    bench = dict(settings.pop("bench"))
+    _COMMANDS[bench.pop("name")](settings, bench)
+
+
+def _gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
+    """Time, memory and error of every meta-gradient: a table, JSON and a plot."""
+    options = checked(GradientsOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
+    run = prepare(run_config(settings))
+    config, console = run.config, Console()
+    keep_freed_memory()
+    with torch_threads(config.runtime.threads_per_worker):
+        costs = gradient_costs(run, options, lambda line: _say(console, line))
+    title = (
+        f"{config.algorithm.name} on {config.task.source.name} with {config.model.name}: one block "
+        f"of {costs.num_tasks} tasks, plan={costs.plan}, {costs.device}"
+    )
+    _say(console, title)
+    console.print(_cost_table(costs))
+    for line in _LEGEND:
+        _say(console, line)
+    for each in costs.left_out:
+        steps = "" if each.inner_steps is None else f", {each.inner_steps} inner steps"
+        _say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
+    folder = _new_folder("gradients", run) if bench["out"] is None else Path(str(bench["out"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [_write_json(run, options, costs, folder / "gradients.json")]
+    if costs.rows:
+        written.append(cost_figure(costs.rows, title, folder / "gradients.png"))
+    _say(console, f"wrote {' and '.join(map(str, written))}")
+
+
+_COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
+    "gradients": _gradients
+}
+
+
+def _cost_table(costs: GradientCosts) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("gradient", no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, after in zip(costs.rows, [*costs.rows[1:], None], strict=True):
+        is_last = after is not None and after.inner_steps != row.inner_steps
+        table.add_row(str(row.inner_steps), row.gradient, *_cells(row), end_section=is_last)
+    return table
+
+
+def _cells(row: Cost) -> list[str]:
+    cells = [f"{row.median_seconds:.3g}", f"{row.peak_bytes / 2**20:.4g}"]
+    cells.append("" if row.predicted_bytes is None else f"{row.predicted_bytes / 2**20:.4g}")
+    if (agreement := row.agreement) is None:
+        return [*cells, *[""] * 4]
+    return [
+        *cells,
+        f"{agreement.cosine:.4f}",
+        f"{agreement.norm_ratio:.3g}",
+        f"{agreement.relative_error:.1e}",
+        f"{agreement.relative_error_float32:.1e}",
+    ]
+
+
+def _write_json(run: Run, options: GradientsOptions, costs: GradientCosts, path: Path) -> Path:
+    rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]
+    content = {
+        **dataclasses.asdict(costs),
+        "rows": rows,
+        "bench": dataclasses.asdict(options),
+        "settings": run.config.as_mapping(),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    write_json(path, content)
+    return path
+
+
+def _new_folder(what: str, run: Run) -> Path:
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    config = run.config
+    return Path("runs") / f"{what}_{config.task.source.name}_{config.algorithm.name}_{now}"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True, highlight=False)
