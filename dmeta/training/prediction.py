@@ -10,7 +10,7 @@ Letters: T tasks of the block, K inner steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -35,7 +35,9 @@ EXACT: tuple[Exact, ...] = ("exact", "checkpointed")  # the faster one first
 # In smaller blocks something else than in larger ones may be the peak: the query loss rather than a
 # step, the first step (which starts from theta, which all tasks share) rather than the others.
 _FEW_TASKS = (3, 4)
-_FEW_STEPS: dict[Exact, tuple[int, ...]] = {"exact": (3, 4), "checkpointed": (3, 4, 5)}
+# Of checkpointed only such as are cut into stretches of the same length: then walk and sweep hold
+# equally many points wherever in them the peak is.
+_FEW_STEPS: dict[Exact, tuple[int, ...]] = {"exact": (3, 4), "checkpointed": (4, 6, 9)}
 
 
 @dataclass(frozen=True)
@@ -101,32 +103,26 @@ def predicted_peak(
     Raises:
         ValueError: the estimator makes no sense with the method.
     """
-    few_tasks: tuple[int, ...] = _FEW_TASKS
-    if plan == "loop" or num_tasks <= max(_FEW_TASKS):  # one task at a time: more need no more
+    if plan == "loop":  # one task at a time: more need no more
         num_tasks = min(num_tasks, max(_FEW_TASKS))
-        few_tasks = (num_tasks,)
+    few_tasks = _FEW_TASKS if num_tasks > max(_FEW_TASKS) else (num_tasks,)
     few_steps = _FEW_STEPS[gradient]
     if num_steps <= max(few_steps):
         few_steps = (num_steps,)
+    # What grows with the steps grows with every task that takes them: one number of steps will do
+    # to tell what grows with the tasks alone.
+    sizes = [(few_tasks[0], steps) for steps in few_steps]
+    sizes += [(tasks, few_steps[0]) for tasks in few_tasks[1:]]
     estimator = ESTIMATORS[gradient].make()
-    rows, peaks = [], []
-    for tasks in few_tasks:
-        for steps in few_steps:
-            rows.append(_features(gradient, few_tasks, few_steps, tasks, steps))
-            peaks.append(block_peak(plan, estimator, sized(inputs, tasks, steps)))
-    weights = np.linalg.lstsq(np.stack(rows), np.array(peaks, dtype=float))[0]
-    wanted = _features(gradient, few_tasks, few_steps, num_tasks, num_steps)
-    return round(float(wanted @ weights))
+    peaks = [block_peak(plan, estimator, sized(inputs, *size)) for size in sizes]
+    rows = [_features(gradient, *size) for size in sizes]
+    # Fewer sizes than features: the rest, which is not extrapolated, is left out by least norm.
+    weights = np.linalg.lstsq(np.array(rows), np.array(peaks, dtype=float))[0]
+    return round(float(_features(gradient, num_tasks, num_steps) @ weights))
 
 
-def _features(
-    gradient: Exact, few_tasks: Sequence[int], few_steps: Sequence[int], tasks: int, steps: int
-) -> npt.NDArray[np.floating[Any]]:
-    """What the bytes are linear in; only a constant of what is not extrapolated."""
-    of_tasks = [1.0, tasks] if len(few_tasks) > 1 else [1.0]
-    of_steps = [1.0]
-    if len(few_steps) > 1:
-        # Checkpointed too has what grows with K where the query loss of every iterate counts.
-        kept = [float(num_kept(steps))] if gradient == "checkpointed" else []
-        of_steps = [1.0, float(steps), *kept]
-    return np.kron(of_tasks, of_steps)
+def _features(gradient: Exact, tasks: int, steps: int) -> npt.NDArray[np.floating[Any]]:
+    """What the bytes are linear in."""
+    # Checkpointed too has what grows with K: the query losses, where that of every iterate counts.
+    kept = [tasks * num_kept(steps)] if gradient == "checkpointed" else []
+    return np.array([1.0, tasks, tasks * steps, *kept])

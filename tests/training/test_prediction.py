@@ -47,7 +47,7 @@ def test_it_foretells_large_blocks(name: str, gradient: Exact, tmp_path: Path) -
         predicted = predicted_peak(gradient, plan, inputs, num_tasks, steps)
         estimator = ESTIMATORS[gradient].make()
         counted = block_peak(plan, estimator, sized(inputs, num_tasks, steps))
-        assert predicted == pytest.approx(counted, rel=0.05)
+        assert predicted == pytest.approx(counted, rel=0.1)
 
 
 @pytest.mark.parametrize("gradient", EXACT)
