@@ -181,18 +181,24 @@ def _distance_of_kept(num_steps: int) -> int:
     return max(1, math.isqrt(max(num_steps - 1, 0)) + 1)
 
 
-def walk(problem: InnerProblem) -> Walk:
-    """Take all steps of the problem, whose tensors need no gradient."""
+def walk(problem: InnerProblem, *, for_sweep: bool = True) -> Walk:
+    """Take all steps of the problem, whose tensors need no gradient.
+
+    Args:
+        problem: the inner problem.
+        for_sweep: whether to keep what a sweep needs; else only the judged iterates.
+    """
     every = _distance_of_kept(problem.num_steps)
     at = Point(problem.start, problem.optimizer.init(problem.start))
     kept: list[Point] = []
     last: list[Point] = []
     judged = {0: at.iterate} if 0 in problem.judged else {}
     for step in range(problem.num_steps):
-        if step % every == 0:
-            kept.append(at)
-            last = []
-        last.append(at)
+        if for_sweep:
+            if step % every == 0:
+                kept.append(at)
+                last = []
+            last.append(at)
         at = _step(problem, at, step)
         if step + 1 in problem.judged:
             judged[step + 1] = at.iterate

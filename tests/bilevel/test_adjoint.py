@@ -75,3 +75,8 @@ def test_a_walk_keeps_about_twice_the_root_of_the_steps(num_steps: int) -> None:
     walked = walk(dataclasses.replace(kinked(), num_steps=num_steps))
     assert len(walked.kept) + len(walked.last) <= num_kept(num_steps) + 2
     assert num_kept(num_steps) <= 2 * num_steps**0.5
+
+
+def test_a_walk_that_is_not_swept_keeps_nothing() -> None:
+    walked = walk(dataclasses.replace(kinked(), num_steps=9), for_sweep=False)
+    assert (walked.kept, walked.last, list(walked.judged)) == ([], [], [9])

@@ -68,6 +68,13 @@ def test_memory_of_checkpointed_grows_with_the_root_of_the_steps(tmp_path: Path)
     assert peaks["checkpointed"][1] < 4 * peaks["checkpointed"][0]
 
 
+def test_memory_of_implicit_does_not_grow_with_the_steps(tmp_path: Path) -> None:
+    inputs, plan = inputs_of(tmp_path, 3, algorithm="imaml")
+    estimator = ESTIMATORS["implicit"].make()
+    few, many = (block_peak(plan, estimator, sized(inputs, 3, steps)) for steps in (5, 40))
+    assert many == few
+
+
 def test_the_most_inner_steps_are_those_of_the_method(tmp_path: Path) -> None:
     drawn = {"algorithm__inner_steps": 2, "algorithm__inner_steps_max": 7}
     assert most_inner_steps(inputs_of(tmp_path, 1, algorithm__inner_steps=4)[0]) == 4
