@@ -6,6 +6,7 @@ Letters: S support rows, Q query rows, C channels.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -90,6 +91,29 @@ def test_batch_norm_of_any_dimension_with_and_without_weights(
     network = Network.of(norm)
     out = network.apply(network.init_params(), x)
     torch.testing.assert_close(out, norm.train()(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("inside_grad", [False, True])
+def test_batch_norm_knows_when_tasks_are_vectorised(inside_grad: bool) -> None:
+    """There, F.batch_norm has a wrong second derivative; elsewhere, it is the fastest."""
+    network = Network.of(norm_with_history())
+    params = network.init_params()
+    tasks = torch.stack([images(seed, S) for seed in range(3)])
+
+    def value(x: Tensor) -> Tensor:
+        return network.apply(params, x).pow(3).sum()
+
+    function = torch.func.grad(value) if inside_grad else value
+
+    def names_of(run: Callable[[], Tensor]) -> set[str]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            run()
+        return {event.key for event in profile.key_averages()}
+
+    assert "aten::native_batch_norm" in names_of(lambda: function(tasks[0]))
+    assert "aten::native_batch_norm" not in names_of(lambda: torch.func.vmap(function)(tasks))
+    expected = torch.stack([function(x) for x in tasks])
+    torch.testing.assert_close(torch.func.vmap(function)(tasks), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_of_a_single_value_are_refused() -> None:
