@@ -27,6 +27,7 @@ TINY = {
     "checkpoint.every": 2,
     "runtime": "local",
     "runtime.block_size": 2,
+    "runtime.plan": "vmap",
 }
 
 

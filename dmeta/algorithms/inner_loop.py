@@ -271,7 +271,7 @@ class InnerLoop:
 
     def _loss_weights(self, stage: Stage, num_steps: int) -> dict[int, float] | None:
         until = self.multi_step_loss_until
-        if not stage.training or stage.step >= until or num_steps == 0:
+        if not stage.training or until == 0 or num_steps == 0 or stage.step >= until:
             return None
         return multi_step_weights(num_steps, stage.step / until)
 

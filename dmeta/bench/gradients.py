@@ -16,7 +16,7 @@ import torch
 from dmeta.bench.agreement import Agreement, agreement_of, in_float64
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.estimators import ESTIMATORS, Estimator
-from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient
+from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient, eager
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.byte_size import parse_bytes, shown_bytes
 from dmeta.training.prediction import EXACT, block_peak, most_inner_steps, predicted_peak, sized
@@ -136,7 +136,7 @@ def gradient_costs(
         tell: is told what is going on.
     """
     inputs = first_block_inputs(run, options.num_tasks)
-    size, plan = len(inputs.tasks.support.x), run.config.runtime.plan
+    size, plan = len(inputs.tasks.support.x), run.work.plan
     all_steps = options.inner_steps or (most_inner_steps(inputs),)
     usable, left_out = _usable(run, inputs, options.gradients, min(2, max(all_steps)))
     rows: list[Cost] = []
@@ -163,7 +163,7 @@ def _usable(
         is_own = name == run.config.gradient.name
         estimator = run.work.estimator if is_own else ESTIMATORS[name].make()
         try:
-            _compute(run.config.runtime.plan, estimator, sized(inputs, 1, steps))
+            _compute(run.work.plan, estimator, sized(inputs, 1, steps))
         except ValueError as refused:
             left_out.append(LeftOut(name, None, str(refused)))
         else:
@@ -241,7 +241,7 @@ def _compute(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> Block
     """A block as a worker computes it, with the same random numbers every time (for dropout)."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
-        return block_gradient(plan, estimator, *inputs)
+        return block_gradient(eager(plan), estimator, *inputs)
 
 
 def _device_of(inputs: BlockInputs) -> str:

@@ -18,7 +18,13 @@ from torch.utils import _pytree as pytree
 from dmeta.bilevel.estimators import Differentiable, Estimator
 from dmeta.bilevel.types import Params, Stage, Task
 
-PlanName: TypeAlias = Literal["loop", "vmap"]
+EagerPlan: TypeAlias = Literal["loop", "loop_channels_last", "vmap"]
+"""Computed operation by operation: one task after the other, the same with the weights of
+convolutions stored channels last (and with them every image on the way), or all tasks at once."""
+
+PlanName: TypeAlias = Literal["loop", "loop_channels_last", "vmap", "compiled"]
+"""An eager plan, or ``compiled``: ``vmap`` turned into one program (`dmeta.bilevel.compiled`)."""
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -39,79 +45,137 @@ class BlockGradient(NamedTuple):
     notes: dict[str, Tensor]
 
 
+Report: TypeAlias = tuple[Tensor, Tensor, dict[str, Tensor]]
+"""Losses, predictions and notes of a `BlockGradient`; without T: of one task."""
+
+Surrogates: TypeAlias = Callable[[tuple[Task, Tensor]], tuple[Tensor, Report]]
+"""A task and its seed -> the scalar to differentiate, and the report."""
+
+
+def one_by_one(plan: PlanName) -> bool:
+    """Whether the plan computes one task after the other."""
+    return plan in ("loop", "loop_channels_last")
+
+
+def eager(plan: PlanName) -> EagerPlan:
+    """The plan without its compilation."""
+    return "vmap" if plan == "compiled" else plan
+
+
+def arranged(plan: PlanName, params: Params) -> dict[str, Tensor]:
+    """The parameters in the memory layout that the plan asks for; the same numbers."""
+    if plan != "loop_channels_last":
+        return dict(params)
+    layout = torch.channels_last
+    return {n: p.contiguous(memory_format=layout) if p.dim() == 4 else p for n, p in params.items()}
+
+
 def for_each_task(plan: PlanName, function: Callable[[In], Out], tasks: In) -> Out:
     """`function` of every task, its outputs (a pytree of tensors) stacked in front.
 
     Args:
-        plan: ``loop`` or ``vmap``.
+        plan: ``compiled`` is as ``vmap`` here.
         function: pure; must not look at the values of its tensors under ``vmap``.
         tasks: T tasks, or tasks and what else belongs to each (a pytree of tensors), stacked.
     """
-    if plan == "vmap":
+    if not one_by_one(plan):
         mapped: Out = torch.func.vmap(function, randomness="different")(tasks)
         return mapped
     return _stacked([function(task) for task in _unstack(tasks)])
 
 
 def block_gradient(
-    plan: PlanName,
+    plan: EagerPlan,
     estimator: Estimator,
     algorithm: Differentiable,
     meta_params: Params,
     tasks: Task,
     stage: Stage,
     task_seeds: Tensor | None = None,
+    chunk_size: int | None = None,
 ) -> BlockGradient:
     """Sum of the block's meta-gradients.
 
     Under ``vmap`` the sum of all surrogates is differentiated once, so that work on the shared
-    meta-parameters (the first inner step above all) is not repeated per task; under ``loop`` each
+    meta-parameters (the first inner step above all) is not repeated per task; under the loops each
     task's graph is freed before the next is built.
 
     Args:
-        plan: ``loop`` or ``vmap``.
+        plan: how.
         estimator: what is differentiated.
         algorithm: adapt, predict and loss.
         meta_params: name -> float tensor; gradients get the same names and shapes.
         tasks: T tasks, stacked.
         stage: of all of them, but for the task's seed.
         task_seeds: [T] int64 on the CPU, of what a method draws for each; None: 0 for all.
+        chunk_size: most tasks at once under ``vmap``; None: all T.
     """
-    leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
-    num_tasks = tasks.support.x.shape[0]
-    seeds = torch.zeros(num_tasks, dtype=torch.int64) if task_seeds is None else task_seeds
+    leaves = {
+        name: p.detach().requires_grad_(True) for name, p in arranged(plan, meta_params).items()
+    }
+    surrogate = surrogates(estimator, algorithm, leaves, stage)
+    seeded = (tasks, seeds_of(tasks, task_seeds))
+    total: dict[str, Tensor] | None = None
+    reports: list[Report] = []
+    for part in _unstack(seeded) if one_by_one(plan) else chunks(seeded, chunk_size):
+        if one_by_one(plan):
+            scalar, report = surrogate(part)
+        else:
+            scalars, report = for_each_task("vmap", surrogate, part)
+            scalar = scalars.sum()
+        gradients = gradients_of(scalar, leaves)
+        total = gradients if total is None else {n: total[n] + g for n, g in gradients.items()}
+        reports.append(report)
+    assert total is not None, "a block has at least one task"
+    return BlockGradient(total, *(_stacked(reports) if one_by_one(plan) else joined(reports)))
 
-    def surrogate(
-        seeded: tuple[Task, Tensor],
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
+
+def surrogates(
+    estimator: Estimator, algorithm: Differentiable, leaves: Params, stage: Stage
+) -> Surrogates:
+    """The estimator's surrogate of a task, as every plan computes it."""
+
+    def surrogate(seeded: tuple[Task, Tensor]) -> tuple[Tensor, Report]:
         task, seed = seeded
         own = dataclasses.replace(stage, task_seed=seed)
         value = estimator(algorithm, leaves, task, own)
         return value.scalar, (value.loss, value.prediction, dict(value.notes))
 
-    if plan == "vmap":
-        scalars, reports = for_each_task("vmap", surrogate, (tasks, seeds))
-        return BlockGradient(_grad(scalars.sum(), leaves), *reports)
-    total: dict[str, Tensor] | None = None
-    rows = []
-    for seeded in _unstack((tasks, seeds)):
-        scalar, report = surrogate(seeded)
-        gradients = _grad(scalar, leaves)
-        total = gradients if total is None else {n: total[n] + g for n, g in gradients.items()}
-        rows.append(report)
-    assert total is not None, "a block has at least one task"
-    return BlockGradient(total, *_stacked(rows))
+    return surrogate
+
+
+def gradients_of(scalar: Tensor, leaves: Params) -> dict[str, Tensor]:
+    """Name -> d scalar / d leaf."""
+    # A meta-parameter that a task does not use (a dead branch, zero inner steps) has gradient 0.
+    grads = torch.autograd.grad(scalar, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def seeds_of(tasks: Task, task_seeds: Tensor | None) -> Tensor:
+    """[T] the tasks' seeds; 0 where there are none."""
+    num_tasks = len(tasks.support.x)
+    return torch.zeros(num_tasks, dtype=torch.int64) if task_seeds is None else task_seeds
+
+
+def chunks(stacked: In, chunk_size: int | None) -> list[In]:
+    """A pytree of tensors [T, ...], cut into such of at most `chunk_size` tasks."""
+    num_tasks = len(pytree.tree_leaves(stacked)[0])
+    size = num_tasks if chunk_size is None else chunk_size
+    firsts = range(0, num_tasks, size)
+    return [pytree.tree_map(lambda t, i=i: t[i : i + size], stacked) for i in firsts]
+
+
+def joined(parts: list[Out]) -> Out:
+    """The inverse of `chunks`."""
+    if len(parts) == 1:
+        return parts[0]
+    together: Out = pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)
+    return together
 
 
 def _stacked(rows: list[Out]) -> Out:
     stacked: Out = pytree.tree_map(lambda *leaves: torch.stack(leaves), *rows)
     return stacked
-
-
-def _grad(scalar: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-    # A meta-parameter that a task does not use (a dead branch, zero inner steps) has gradient 0.
-    grads = torch.autograd.grad(scalar, list(leaves.values()), materialize_grads=True)
-    return dict(zip(leaves, grads, strict=True))
 
 
 def _unstack(tasks: In) -> list[In]:

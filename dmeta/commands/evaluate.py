@@ -11,7 +11,7 @@ from torch import nn
 from dmeta.bilevel.estimators import Loss
 from dmeta.commands.display import print_results
 from dmeta.commands.train import open_runtime
-from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
 from dmeta.training.checkpoint import Checkpoint, CheckpointError, list_checkpoints, read_checkpoint
 from dmeta.training.config import Choice, RunConfig, checked, run_config
@@ -168,7 +168,7 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
         algorithm = Choice(algorithm.name, options)
     if wanted.seed is not None:
         evaluation = dataclasses.replace(evaluation, seed=wanted.seed)
-    kept = {k: getattr(config.runtime, k) for k in ("block_size", "threads_per_worker", "plan")}
+    kept = {key: getattr(config.runtime, key) for key in DECIDING}
     return dataclasses.replace(
         with_root(config, wanted.root),
         algorithm=algorithm,

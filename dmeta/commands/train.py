@@ -21,9 +21,11 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.budget import memory_line, within_budget
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
+from dmeta.training.planning import plan_line, planned
 from dmeta.training.results import Result
 from dmeta.training.session import (
     CONFIG,
+    JOINT,
     joint_config,
     read_settings,
     run_session,
@@ -78,7 +80,7 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     title = [
         f"{config.algorithm.name} on {config.task.source.name} with {config.model.name} "
         f"({run.work.layout.size:,} meta-parameters), {config.meta_batch_size} tasks a step",
-        *([line] if (line := memory_line(run)) else []),
+        *(line for line in (plan_line(run), memory_line(run)) if line),
         f"writing to {run_dir}",
     ]
     try:
@@ -137,14 +139,21 @@ def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | Non
     run_dir = Path(config.run_dir or _new_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
     with torch_threads(config.runtime.threads_per_worker):
-        run = within_budget(prepare(config, **own))
+        run = planned(within_budget(prepare(config, **own)), _begun_with(run_dir))
     joint = None
     if config.joint_baseline:
-        settings = joint_config(run.config)
+        settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
         kept = {key: own.get(key) for key in ("model", "loss")}
         joint = prepare(settings, source=run.source, **kept)
         joint = dataclasses.replace(joint, config=settings)  # the source keeps its own name
+        with torch_threads(config.runtime.threads_per_worker):
+            joint = planned(joint, _begun_with(run_dir / JOINT))
     return run, joint, run_dir
+
+
+def _begun_with(run_dir: Path) -> Mapping[str, Any] | None:
+    """The settings of the run that is already there."""
+    return read_settings(run_dir)["settings"] if (run_dir / CONFIG).exists() else None
 
 
 def _new_run_dir(config: RunConfig) -> str:

@@ -12,13 +12,16 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """``auto``: ``cuda`` where a GPU is assigned, else ``cpu``."""
 
 
+DECIDING = ("block_size", "threads_per_worker", "plan", "chunk_size")
+"""Options that are part of the result: floating-point sums depend on them."""
+
+
 @dataclass(frozen=True)
 class RuntimeOptions:
     """Who computes the blocks of a step.
 
-    Only `block_size`, `threads_per_worker` and `plan` are part of the result (floating-point sums
-    depend on them); everything else changes how fast it comes, never its bits. ``local`` reads only
-    these: it has no workers to place.
+    Only those in `DECIDING` are part of the result; everything else changes how fast it comes,
+    never its bits. ``local`` reads only these: it has no workers to place.
 
     Attributes:
         name: ``local`` (in this process) or ``ray`` (actors on one or many machines).
@@ -33,7 +36,10 @@ class RuntimeOptions:
             own that is stopped at the end.
         block_size: task slots per block (a count), the unit that is scheduled and retried.
         threads_per_worker: CPU threads that torch uses in each process (a count).
-        plan: how a worker computes the tasks of a block: ``vmap`` (all at once) or ``loop``.
+        plan: how a worker computes the tasks of a block (`dmeta.bilevel.plans`); ``auto``: as is
+            fastest on the run's own first block.
+        chunk_size: tasks of a block that ``vmap`` and ``compiled`` compute at once (a count);
+            ``auto``: the whole block, or as much of it as the memory allows.
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up.
     """
@@ -45,7 +51,8 @@ class RuntimeOptions:
     address: str | None = None
     block_size: int = 8
     threads_per_worker: int = 1
-    plan: Literal["loop", "vmap"] = "vmap"
+    plan: Literal["auto", "loop", "loop_channels_last", "vmap", "compiled"] = "auto"
+    chunk_size: int | Literal["auto"] = "auto"
     max_attempts: int = 4
 
     def __post_init__(self) -> None:
@@ -56,8 +63,10 @@ class RuntimeOptions:
         """
         if self.name not in ("ray", "local"):
             raise ValueError(f"runtime.name must be ray or local, got {self.name!r}; choose one")
-        for field in ("num_workers", "block_size", "threads_per_worker", "max_attempts"):
-            _check_count(field, getattr(self, field), may_be_auto=field == "num_workers")
+        for field in ("num_workers", "chunk_size"):
+            _check_count(field, getattr(self, field), may_be_auto=True)
+        for field in ("block_size", "threads_per_worker", "max_attempts"):
+            _check_count(field, getattr(self, field), may_be_auto=False)
         if not self.cpus_per_worker > 0:
             raise ValueError(
                 f"runtime.cpus_per_worker must be > 0, got {self.cpus_per_worker}; "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel.plans import one_by_one
 from dmeta.runtime.blocks import blocks_of
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, Choice
@@ -37,8 +38,8 @@ def within_budget(run: Run) -> Run:
     if budget is None:
         return run
     inputs = first_block_inputs(run)
-    size, steps = len(inputs.tasks.support.x), most_inner_steps(inputs)
-    plan = run.config.runtime.plan
+    size, steps = _tasks_at_once(run, inputs), most_inner_steps(inputs)
+    plan = run.work.plan
     predicted: dict[str, int] = {}
     measured: dict[str, int] = {}
     # A resumed run that had chosen checkpointed stays with it.
@@ -89,6 +90,11 @@ def memory_line(run: Run) -> str | None:
     )
 
 
+def _tasks_at_once(run: Run, inputs: BlockInputs) -> int:
+    size = len(inputs.tasks.support.x)
+    return min(size, run.work.chunk_size or size)
+
+
 def _asked(run: Run) -> str:
     return str(run.config.gradient.options[MEMORY_BUDGET])
 
@@ -109,7 +115,7 @@ def _refusal(
     predicted: Mapping[str, int],
     measured: Mapping[str, int],
 ) -> str:
-    size, steps = len(inputs.tasks.support.x), most_inner_steps(inputs)
+    size, steps = _tasks_at_once(run, inputs), most_inner_steps(inputs)
     sizes = [
         f"{gradient}: predicted {shown_bytes(peak)}"
         + (f", measured {shown_bytes(measured[gradient])}" if gradient in measured else "")
@@ -117,8 +123,8 @@ def _refusal(
     ]
     less = []
     if size > 1:
-        less.append(f"lower runtime.block_size ({size} tasks a block)")
-        if run.config.runtime.plan == "vmap":
+        less.append(f"lower runtime.chunk_size ({size} tasks at once)")
+        if not one_by_one(run.work.plan):
             least: Exact = "checkpointed" if "checkpointed" in predicted else "exact"
             loop = predicted_peak(least, "loop", inputs, size, steps)
             less.append(f"choose runtime.plan=loop ({least}: predicted {shown_bytes(loop)})")

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from dmeta.registry import nearest
-from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
 
@@ -228,8 +228,7 @@ class RunConfig:
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         beside = DATA_LOCATION.union(EPISODE_KEYS)
         deciding["task"] = {k: v for k, v in plain["task"].items() if k not in beside}
-        computed = ("block_size", "threads_per_worker", "plan")
-        deciding["runtime"] = {key: plain["runtime"][key] for key in computed}
+        deciding["runtime"] = {key: plain["runtime"][key] for key in DECIDING}
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

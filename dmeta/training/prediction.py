@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from dmeta.algorithms.inner_loop import InnerLoop
 from dmeta.bilevel.adjoint import num_kept
 from dmeta.bilevel.estimators import ESTIMATORS, Estimator, inner_problem_of
-from dmeta.bilevel.plans import PlanName, block_gradient
+from dmeta.bilevel.plans import PlanName, block_gradient, eager, one_by_one
 from dmeta.bilevel.types import Examples, Task
 from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.work import BlockInputs
@@ -80,12 +80,14 @@ def sized(inputs: BlockInputs, num_tasks: int, num_steps: int) -> BlockInputs:
 def block_peak(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> int:
     """Peak bytes of the block's meta-gradient, counted while it is computed.
 
+    Of ``compiled``: those of ``vmap``, which it does not exceed.
+
     Raises:
         ValueError: the estimator makes no sense with the method.
     """
     device = next(iter(inputs.meta_params.values())).device.type
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        return peak_bytes(lambda: block_gradient(plan, estimator, *inputs), device)
+        return peak_bytes(lambda: block_gradient(eager(plan), estimator, *inputs), device)
 
 
 def predicted_peak(
@@ -95,7 +97,7 @@ def predicted_peak(
 
     Args:
         gradient: the estimator.
-        plan: ``loop`` or ``vmap``.
+        plan: how the tasks are computed.
         inputs: a block of at least min(4, num_tasks) tasks.
         num_tasks: T.
         num_steps: K.
@@ -103,7 +105,7 @@ def predicted_peak(
     Raises:
         ValueError: the estimator makes no sense with the method.
     """
-    if plan == "loop":  # one task at a time: more need no more
+    if one_by_one(plan):  # one task at a time: more need no more
         num_tasks = min(num_tasks, max(_FEW_TASKS))
     few_tasks = _FEW_TASKS if num_tasks > max(_FEW_TASKS) else (num_tasks,)
     few_steps = _FEW_STEPS[gradient]

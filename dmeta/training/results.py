@@ -2,12 +2,14 @@
 
 Keys: ``format``; ``algorithm``, ``gradient``, ``task``, ``model`` (names); ``kind``, ``metric``;
 ``num_parameters``; ``peak_memory`` (of a block, predicted and measured, where
-``gradient.memory_budget`` is set, or null); ``meta_params_sha256`` (of the last step's meta-
-parameters); ``test`` (an `Evaluation`: split, num_tasks, step, curves over inner steps,
-transductive and not, with 95% confidence intervals); ``joint_baseline`` (the same of the jointly
-pre-trained network, or null); ``training`` (steps, tasks, seconds, tasks_per_second,
-rejected_steps, retried_blocks, best validation step); ``runtime`` (who computed); ``settings`` (all
-of them); ``versions``; ``hardware``; ``finished`` (UTC).
+``gradient.memory_budget`` is set, or null); ``plan`` (the execution plan, its chunk size, the
+seconds of a block of the plans that it was chosen from, and why others were left out; or null);
+``meta_params_sha256`` (of the last step's meta-parameters); ``test`` (an `Evaluation`: split,
+num_tasks, step, curves over inner steps, transductive and not, with 95% confidence intervals);
+``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
+tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, best validation step);
+``runtime`` (who computed); ``settings`` (all of them); ``versions``; ``hardware``; ``finished``
+(UTC).
 """
 
 from __future__ import annotations
@@ -86,6 +88,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
         "metric": test.metric,
         "num_parameters": run.work.layout.size,
         "peak_memory": None if run.memory is None else dataclasses.asdict(run.memory),
+        "plan": None if run.plan is None else dataclasses.asdict(run.plan),
         "meta_params_sha256": finished.digest,
         "test": dataclasses.asdict(test),
         "joint_baseline": baseline,

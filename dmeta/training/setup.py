@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from torch import nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
+from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.estimators import ESTIMATORS, Estimator, Loss
 from dmeta.bilevel.flat import Layout
-from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.types import Examples, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
@@ -34,6 +35,23 @@ from dmeta.training.work import TaskWorkFactory
 
 
 @dataclass(frozen=True)
+class PlanChoice:
+    """Which execution plan was chosen, and what it was chosen from (`dmeta.training.planning`).
+
+    Attributes:
+        plan: the chosen one.
+        chunk_size: tasks that it computes at once.
+        seconds: plan -> seconds of the run's first block, the least of a few.
+        left_out: plan -> why it was not timed.
+    """
+
+    plan: PlanName
+    chunk_size: int
+    seconds: Mapping[PlanName, float] = field(default_factory=dict)
+    left_out: Mapping[PlanName, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Run:
     """One run, ready to be handed to a runtime.
 
@@ -43,6 +61,8 @@ class Run:
         work: becomes each worker.
         outer: becomes the server.
         memory: of a block, where `gradient.memory_budget` is set (`dmeta.training.budget`).
+        plan: how ``runtime.plan`` and ``runtime.chunk_size`` were settled; None: not yet. Then the
+            work is by ``vmap``, if the settings do not say otherwise.
     """
 
     config: RunConfig
@@ -50,6 +70,7 @@ class Run:
     work: TaskWorkFactory
     outer: OuterLoopFactory
     memory: PeakMemory | None = None
+    plan: PlanChoice | None = None
 
     @property
     def source(self) -> TaskSource:
@@ -178,10 +199,10 @@ def _check_gradient(
     source: TaskSource,
     initial: Params,
 ) -> None:
-    """Try the estimator, with one inner step, on one made-up task of a row for each way.
+    """Try estimator and plan, with one inner step, on one made-up task of a row for each way.
 
     Raises:
-        ValueError: it makes no sense with this method; the message says why.
+        ValueError: they make no sense with this method or model; the message says why.
     """
     if not initial:
         raise ValueError(
@@ -200,7 +221,18 @@ def _check_gradient(
     task = Task(Examples(x, y), Examples(x, y))
     stage = Stage(training=True, ways=ways, inner_steps=1)
     with torch.random.fork_rng(devices=[]):
-        block_gradient(config.runtime.plan, estimator, algorithm, initial, task, stage)
+        block_gradient("loop", estimator, algorithm, initial, task, stage)
+        if config.runtime.plan in ("vmap", "compiled"):
+            try:
+                block_gradient("vmap", estimator, algorithm, initial, task, stage)
+            except RuntimeError as error:
+                reason = str(error).strip().split("\n")[0]
+                raise ValueError(
+                    f"runtime.plan={config.runtime.plan} must have a model that torch.func.vmap "
+                    f"can map over tasks, got: {reason}; choose runtime.plan=loop or auto"
+                ) from error
+        if config.runtime.plan == "compiled":
+            CompiledBlocks(estimator, algorithm).num_operations(initial, task, stage, None)
 
 
 def num_outputs_of(method: Any, source: TaskSource, config: RunConfig) -> int | None:
@@ -255,11 +287,12 @@ def prepare(
         algorithm = make_algorithm(config, network, loss, source.input_shape, algorithm)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
-    layout = Layout.of(initial)
+    layout, options = Layout.of(initial), config.runtime
     work = TaskWorkFactory(
         algorithm=algorithm,
         estimator=estimator,
-        plan=config.runtime.plan,
+        plan="vmap" if options.plan == "auto" else options.plan,
+        chunk_size=None if options.chunk_size == "auto" else options.chunk_size,
         source=source,
         training=config.task.training,
         evaluation=config.task.evaluation,

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from dmeta.algorithms.algorithm import Algorithm
+from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.estimators import Estimator
 from dmeta.bilevel.flat import Layout
-from dmeta.bilevel.plans import PlanName, block_gradient, for_each_task
+from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
@@ -68,6 +69,7 @@ class TaskWorkFactory:
         algorithm: adapt and predict, its network on the CPU.
         estimator: what is differentiated.
         plan: how the tasks of a block are computed.
+        chunk_size: most tasks at once, where they are not computed one by one; None: all.
         source: where tasks come from.
         training: size of a training task.
         evaluation: size of an evaluation task.
@@ -79,6 +81,7 @@ class TaskWorkFactory:
     algorithm: Algorithm
     estimator: Estimator
     plan: PlanName
+    chunk_size: int | None
     source: TaskSource
     training: EpisodeSize
     evaluation: EpisodeSize
@@ -118,6 +121,9 @@ class TaskWork:
         network = factory.algorithm.network
         self._training = _with_network(factory.algorithm, network.to(device, training=True))
         self._evaluation = _with_network(factory.algorithm, network.to(device, training=False))
+        self._block_gradient = block_program(
+            factory.plan, factory.estimator, self._training, factory.chunk_size
+        )
 
     def block_inputs(self, vector: Vector, block: Block) -> BlockInputs:
         """What the meta-gradient of a training block is computed from, on this device."""
@@ -133,7 +139,7 @@ class TaskWork:
         factory = self._factory
         inputs = self.block_inputs(vector, block)
         with _seeded(factory.seed, block):
-            result = block_gradient(factory.plan, factory.estimator, *inputs)
+            result = self._block_gradient(*inputs[1:])
         gradient = factory.layout.flatten(result.gradients).cpu().numpy()
         metric = metric_of(factory.source.kind, result.predictions, inputs.tasks.query.y)
         sums = {
@@ -154,8 +160,7 @@ class TaskWork:
         started = time.perf_counter()
         factory = self._factory
         tasks = self._draw(block, factory.eval_seed, factory.evaluation)
-        params = self._params(vector)
-
+        params = arranged(factory.plan, self._params(vector))
         stage = Stage(training=False, ways=factory.evaluation.ways)
 
         def scores(task: Task) -> dict[str, Tensor]:
@@ -164,7 +169,8 @@ class TaskWork:
             return out | predictions if block.with_predictions else out
 
         with torch.no_grad(), _seeded(factory.eval_seed, block):
-            out = for_each_task(factory.plan, scores, tasks)
+            parts = chunks(tasks, factory.chunk_size)
+            out = joined([for_each_task(factory.plan, scores, part) for part in parts])
         per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
         finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
         return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)

@@ -8,13 +8,22 @@ from torch import Tensor
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.estimators import ESTIMATORS
-from dmeta.bilevel.plans import BlockGradient, block_gradient, for_each_task
+from dmeta.bilevel.plans import BlockGradient, arranged, block_gradient, for_each_task
 from dmeta.bilevel.types import Task
 from dmeta.models import MODELS
-from tests.bilevel.problems import TRAINING, Problem, flat, problem, relative_error, sensible
+from tests.bilevel.problems import (
+    SMALL,
+    TRAINING,
+    Problem,
+    draw_tasks,
+    flat,
+    problem,
+    relative_error,
+    sensible,
+)
 
 CASES = [(a, m, g) for a in ALGORITHMS for m in MODELS for g in sensible(a)]
-PLANS = ("loop", "vmap")
+PLANS = ("loop", "loop_channels_last", "vmap")
 
 
 def run(at: Problem, gradient: str, plan: str) -> BlockGradient:
@@ -25,14 +34,15 @@ def run(at: Problem, gradient: str, plan: str) -> BlockGradient:
 @pytest.mark.parametrize(("algorithm", "model", "gradient"), CASES)
 def test_the_plans_agree_to_tolerance(algorithm: str, model: str, gradient: str) -> None:
     at = problem(model, algorithm=algorithm)
-    loop, vmap = (run(at, gradient, plan) for plan in PLANS)
+    loop, *others = (run(at, gradient, plan) for plan in PLANS)
     assert flat(loop.gradients).norm() > 0
     # A difference divides what the plans round differently by its step, 3e-6.
     bound = 1e-8 if gradient == "finite_difference" else 1e-10
-    assert relative_error(flat(vmap.gradients), flat(loop.gradients)) < bound
-    torch.testing.assert_close(vmap.losses, loop.losses, rtol=1e-12, atol=0)
-    torch.testing.assert_close(vmap.predictions, loop.predictions, rtol=1e-10, atol=1e-12)
-    for got in (loop, vmap):
+    for got in others:
+        assert relative_error(flat(got.gradients), flat(loop.gradients)) < bound
+        torch.testing.assert_close(got.losses, loop.losses, rtol=1e-12, atol=0)
+        torch.testing.assert_close(got.predictions, loop.predictions, rtol=1e-10, atol=1e-12)
+    for got in (loop, *others):
         assert {n: g.shape for n, g in got.gradients.items()} == {
             n: p.shape for n, p in at.params.items()
         }
@@ -94,6 +104,31 @@ def test_an_unused_meta_parameter_has_gradient_zero(plan: str) -> None:
     gradients = block_gradient(plan, estimator, Ignoring(), dead, at.tasks, TRAINING).gradients
     assert not gradients.pop("unused").any()
     assert torch.equal(flat(gradients), flat(run(at, "first_order", plan).gradients))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 4])
+def test_chunks_of_a_block_add_up_to_it(chunk_size: int) -> None:
+    at = problem("conv4")
+    tasks = draw_tasks("classification", SMALL["conv4"][1], seed=5, T=3)
+    estimator = ESTIMATORS["exact"].make()
+    whole, cut = (
+        block_gradient("vmap", estimator, at.algorithm, at.params, tasks, TRAINING, None, size)
+        for size in (None, chunk_size)
+    )
+    assert relative_error(flat(cut.gradients), flat(whole.gradients)) < 1e-12
+    torch.testing.assert_close(cut.losses, whole.losses, rtol=1e-12, atol=0)
+    assert cut.predictions.shape == whole.predictions.shape
+
+
+def test_channels_last_is_where_the_weights_of_convolutions_are() -> None:
+    params = problem("conv4").params
+    placed = arranged("loop_channels_last", params)
+    images = {name for name, p in params.items() if p.dim() == 4}
+    assert images
+    for name, p in placed.items():
+        assert torch.equal(p, params[name])
+        assert p.is_contiguous(memory_format=torch.channels_last) or name not in images
+    assert all(arranged("loop", params)[name] is p for name, p in params.items())
 
 
 @pytest.mark.parametrize("plan", PLANS)

@@ -67,7 +67,7 @@ BAD = [
     (["train", "runtime.num_workers=0"], "runtime.num_workers"),
     (["train", "runtime.num_workers=99"], "lower runtime.num_workers"),
     (["train", "runtime.block_size=0"], "runtime.block_size"),
-    (["train", "runtime.plan=fast"], "runtime.plan must be loop or vmap"),
+    (["train", "runtime.plan=fast"], "runtime.plan must be auto or loop"),
     (["train", "task=glyphs", "task.ways=5000"], "ways must be <= 192"),
     (["train", "task=glyphs", "task.shots=100"], "shots + queries must be <="),
     (["train", "task=omniglot"], "images_background"),
@@ -78,7 +78,7 @@ BAD = [
     (["train", "gradient.memory_budget=1parsec"], "must be a size such as 500MB, 2GB or 1.5GiB"),
     (["train", "gradient.memory_budget=0"], "gradient.memory_budget must be a size"),
     (["train", "gradient.memory_budget=true"], "gradient.memory_budget must be a size"),
-    (["train", "gradient.memory_budget=10kB"], "lower runtime.block_size (13 tasks a block)"),
+    (["train", "gradient.memory_budget=10kB"], "lower runtime.chunk_size (13 tasks at once)"),
     (
         ["train", "gradient=first_order", "gradient.memory_budget=1GB"],
         "unknown key 'gradient.memory_budget'",

@@ -1,0 +1,245 @@
+"""`runtime.plan=auto`: the fastest way to compute a block, found by trying.
+
+The candidates are timed on the run's own first block, in this process, for a few seconds; what is
+chosen becomes part of the run's settings, so that every worker and every resumed run stays with it.
+A chosen plan is never a guess: where nothing can be timed, it is what was asked for, or ``vmap``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import psutil
+import torch
+
+from dmeta.bilevel.compiled import (
+    BlockProgram,
+    CompiledBlocks,
+    NotCompilable,
+    block_program,
+)
+from dmeta.bilevel.plans import PlanName, one_by_one
+from dmeta.runtime.blocks import blocks_of
+from dmeta.training.budget import first_block_inputs
+from dmeta.training.config import RunConfig
+from dmeta.training.prediction import block_peak, most_inner_steps, sized
+from dmeta.training.setup import PlanChoice, Run
+from dmeta.training.work import BlockInputs
+
+AUTO = "auto"
+
+# vmap is taken unless another plan takes at most this part of its time: so that a run chooses the
+# same when it is begun again, as far as a clock can tell.
+_CLEARLY = 0.8
+_TIMING_S = 5.0  # for each plan; at least one run after the first is timed
+_REPEATS = 5
+# Seconds that the C++ compiler takes for one operation, about: 1,200 operations took 32 to 46 s.
+_SECONDS_PER_OPERATION = 0.04
+_LEAST_TO_COMPILE_S = 10.0  # with less to compute, the operations are not even counted
+_MEMORY_SHARE = 0.5  # of what is free
+
+
+def planned(run: Run, resumed: Mapping[str, Any] | None = None) -> Run:
+    """The run with a plan and a chunk size, whatever was ``auto``.
+
+    Args:
+        run: the run; what its memory budget allows by ``vmap`` is allowed by every plan.
+        resumed: settings that the run was begun with, where it is to be resumed.
+
+    Raises:
+        ValueError: ``runtime.plan=compiled``, and it can not be compiled.
+    """
+    options = run.config.runtime
+    if resumed is not None:
+        kept = {
+            key: resumed["runtime"][key]
+            for key in ("plan", "chunk_size")
+            if getattr(options, key) == AUTO
+        }
+        options = dataclasses.replace(options, **kept)
+    if options.plan == AUTO:
+        choice = _fastest(run)
+    elif options.chunk_size == AUTO:
+        plan = cast(PlanName, options.plan)
+        chunk_size = _block_size(run.config)
+        if not one_by_one(plan):
+            chunk_size = most_tasks_at_once(run, first_block_inputs(run))
+        choice = PlanChoice(plan, chunk_size)
+    else:
+        assert isinstance(options.chunk_size, int)
+        choice = PlanChoice(cast(PlanName, options.plan), options.chunk_size)
+    if choice.plan == "compiled" and not choice.seconds:
+        # Now rather than in every worker at once: they find it on the disk.
+        inputs = first_block_inputs(run)
+        CompiledBlocks(run.work.estimator, inputs.algorithm, choice.chunk_size)(*inputs[1:])
+    return _with(run, choice)
+
+
+def plan_line(run: Run) -> str | None:
+    """What was chosen and why, as a user reads it; None: nothing was compared."""
+    choice = run.plan
+    if choice is None or not choice.seconds:
+        return None
+    timed = [f"{plan} {_shown(seconds)}" for plan, seconds in choice.seconds.items()]
+    size = _block_size(run.config)
+    chunk = "" if choice.chunk_size >= size else f", {choice.chunk_size} at once"
+    left_out = [f"{plan} not timed: {reason}" for plan, reason in choice.left_out.items()]
+    return "; ".join(
+        [f"plan={choice.plan} for blocks of {size} tasks{chunk} ({', '.join(timed)})", *left_out]
+    )
+
+
+def most_tasks_at_once(run: Run, inputs: BlockInputs) -> int:
+    """The tasks of a block that ``vmap`` may compute at once: all, or as many as the memory holds.
+
+    Args:
+        run: the run.
+        inputs: of its first block.
+    """
+    size = len(inputs.tasks.support.x)
+    steps = most_inner_steps(inputs)
+
+    def peak(num_tasks: int) -> int:
+        return block_peak("vmap", run.work.estimator, sized(inputs, num_tasks, steps))
+
+    limit = _memory_limit(run.config, inputs)
+    if peak(1) * size <= limit:  # what the tasks share is counted for each of them
+        return size
+    few, more = max(1, min(3, size - 1)), min(4, size)
+    start, slope = peak(few), (peak(more) - peak(few)) / max(1, more - few)
+    at_once = few + math.floor((limit - start) / max(slope, 1))
+    return max(1, min(size, at_once))
+
+
+def _fastest(run: Run) -> PlanChoice:
+    inputs = first_block_inputs(run)
+    on_gpu = next(iter(inputs.meta_params.values())).device.type == "cuda"
+    if run.config.device == "cuda" and not on_gpu:
+        reason = "there is no GPU in this process to time it on"
+        return PlanChoice("vmap", len(inputs.tasks.support.x), {}, {"loop": reason})
+    seconds: dict[PlanName, float] = {}
+    left_out: dict[PlanName, str] = {}
+    chunk_size = len(inputs.tasks.support.x)
+    try:
+        chunk_size = most_tasks_at_once(run, inputs)
+        seconds["vmap"] = _eager_seconds(run, "vmap", inputs, chunk_size)
+    except (RuntimeError, ValueError) as error:
+        left_out["vmap"] = _first_line(error)
+    seconds["loop"] = _eager_seconds(run, "loop", inputs, chunk_size)
+    if any(p.dim() == 4 for p in inputs.meta_params.values()):
+        seconds["loop_channels_last"] = _eager_seconds(
+            run, "loop_channels_last", inputs, chunk_size
+        )
+    if "vmap" in seconds:
+        outcome = _compiled_seconds(run, inputs, chunk_size, min(seconds.values()))
+        if isinstance(outcome, str):
+            left_out["compiled"] = outcome
+        else:
+            seconds["compiled"] = outcome
+    return PlanChoice(_best(seconds), chunk_size, seconds, left_out)
+
+
+def _best(seconds: Mapping[PlanName, float]) -> PlanName:
+    fastest = min(seconds, key=lambda plan: seconds[plan])
+    if "vmap" in seconds and seconds[fastest] > _CLEARLY * seconds["vmap"]:
+        return "vmap"
+    return fastest
+
+
+def _eager_seconds(run: Run, plan: PlanName, inputs: BlockInputs, chunk_size: int) -> float:
+    size = len(inputs.tasks.support.x)
+    if not one_by_one(plan):
+        program = block_program(plan, run.work.estimator, inputs.algorithm, chunk_size)
+        return _seconds(program, inputs)
+    # One task after the other takes as many times the time of one as there are.
+    few = min(2, size)
+    program = block_program(plan, run.work.estimator, inputs.algorithm)
+    return _seconds(program, sized(inputs, few, most_inner_steps(inputs))) * size / few
+
+
+def _compiled_seconds(run: Run, inputs: BlockInputs, chunk_size: int, best: float) -> float | str:
+    """Seconds of a block, or why it is not worth to find out."""
+    config = run.config
+    num_blocks = len(blocks_of("train", 0, config.meta_batch_size, config.runtime.block_size))
+    left = config.steps * num_blocks * best / _parallel(config, num_blocks)
+    if left < _LEAST_TO_COMPILE_S:
+        return f"the run's {left:.2g} s of computing would not repay it"
+    program = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
+    try:
+        cost = _SECONDS_PER_OPERATION * program.num_operations(*inputs[1:])
+        if left < 2 * cost:
+            return f"the run's {left:.0f} s of computing would not repay {cost:.0f} s of compiling"
+        return _seconds(program, inputs)
+    except NotCompilable as error:
+        return str(error)
+    except RuntimeError as error:  # no C++ compiler, say
+        return _first_line(error)
+
+
+def _seconds(program: BlockProgram, inputs: BlockInputs) -> float:
+    """Of one block, after a first one that is not counted."""
+    on_gpu = next(iter(inputs.meta_params.values())).device.type == "cuda"
+
+    def once() -> float:
+        started = time.perf_counter()
+        program(*inputs[1:])
+        if on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        once()
+        began, timed = time.perf_counter(), [once()]
+        while len(timed) < _REPEATS and time.perf_counter() - began < _TIMING_S:
+            timed.append(once())
+    return min(timed)
+
+
+def _parallel(config: RunConfig, num_blocks: int) -> int:
+    """How many workers there will be, as far as this process can tell."""
+    options = config.runtime
+    if options.name == "local":
+        return 1
+    workers = options.num_workers
+    if workers == AUTO:
+        workers = max(1, int((os.cpu_count() or 1) / options.cpus_per_worker))
+    assert isinstance(workers, int)
+    return min(workers, num_blocks)
+
+
+def _memory_limit(config: RunConfig, inputs: BlockInputs) -> float:
+    """Bytes of tensors that one block may take."""
+    device = next(iter(inputs.meta_params.values())).device
+    if device.type == "cuda":
+        return _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+    num_blocks = len(blocks_of("train", 0, config.meta_batch_size, config.runtime.block_size))
+    return _MEMORY_SHARE * psutil.virtual_memory().available / _parallel(config, num_blocks)
+
+
+def _block_size(config: RunConfig) -> int:
+    return min(config.runtime.block_size, config.meta_batch_size)
+
+
+def _with(run: Run, choice: PlanChoice) -> Run:
+    runtime = dataclasses.replace(
+        run.config.runtime, plan=choice.plan, chunk_size=choice.chunk_size
+    )
+    return dataclasses.replace(
+        run,
+        config=dataclasses.replace(run.config, runtime=runtime),
+        work=dataclasses.replace(run.work, plan=choice.plan, chunk_size=choice.chunk_size),
+        plan=choice,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -1,0 +1,150 @@
+"""The plan `compiled`: one program for all blocks of all steps, or a reason why there is none.
+
+What is traced is run as it is, without the C++ compiler, in all tests but one: the same operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from dmeta.bilevel.compiled import CompiledBlocks, NotCompilable, block_program
+from dmeta.bilevel.estimators import ESTIMATORS, Annealed, exact
+from dmeta.bilevel.plans import BlockGradient, block_gradient
+from dmeta.bilevel.types import Task
+from tests.bilevel.problems import (
+    SMALL,
+    TRAINING,
+    Problem,
+    draw_tasks,
+    flat,
+    has_option,
+    problem,
+    relative_error,
+)
+from tests.bilevel.test_plans import CASES
+
+# To write a program down takes a second or two: every algorithm and model, and every gradient once.
+TRIED = (
+    list({case[:2]: case for case in reversed(CASES)}.values())
+    + [case for case in CASES if case[:2] == ("maml", "mlp")][1:]
+)
+LOOKS_AT_THE_STEP = "a method that does not look at the outer step"
+REFUSED = {
+    "maml_pp": LOOKS_AT_THE_STEP,  # its multi-step loss is annealed
+    "leo": "whose operations do not depend on values",  # it draws latent codes
+}
+
+
+def uncompiled(graph: GraphModule) -> Callable[..., list[Tensor]]:
+    return graph
+
+
+def blocks_of(at: Problem, estimator: Any, chunk_size: int | None = None) -> CompiledBlocks:
+    return CompiledBlocks(estimator, at.algorithm, chunk_size, compile_graph=uncompiled)
+
+
+def check_same(got: BlockGradient, expected: BlockGradient, bound: float = 1e-10) -> None:
+    assert {n: g.shape for n, g in got.gradients.items()} == {
+        n: g.shape for n, g in expected.gradients.items()
+    }
+    assert flat(expected.gradients).norm() > 0
+    assert relative_error(flat(got.gradients), flat(expected.gradients)) < bound
+    torch.testing.assert_close(got.losses, expected.losses, rtol=1e-10, atol=0)
+    torch.testing.assert_close(got.predictions, expected.predictions, rtol=1e-10, atol=1e-10)
+    assert got.notes.keys() == expected.notes.keys()
+
+
+@pytest.mark.parametrize(("algorithm", "model", "gradient"), TRIED)
+def test_the_program_is_the_loop_or_says_why_there_is_none(
+    algorithm: str, model: str, gradient: str
+) -> None:
+    few = {"inner_steps": 2} if has_option(algorithm, "inner_steps") else {}
+    at = problem(model, algorithm=algorithm, **few)
+    estimator = ESTIMATORS[gradient].make()
+    program = blocks_of(at, estimator)
+    reason = LOOKS_AT_THE_STEP if gradient == "annealed" else REFUSED.get(algorithm)
+    if reason is not None:
+        with pytest.raises(NotCompilable, match=f"runtime.plan=compiled must have .*{reason}"):
+            program(at.params, at.tasks, TRAINING, None)
+        return
+    got = program(at.params, at.tasks, TRAINING, None)
+    expected = block_gradient("loop", estimator, at.algorithm, at.params, at.tasks, TRAINING)
+    check_same(got, expected, 1e-8 if gradient == "finite_difference" else 1e-10)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, 3, 4])
+def test_a_chunk_that_is_too_small_is_filled_up_with_what_counts_nothing(
+    chunk_size: int | None,
+) -> None:
+    at = problem("mlp", inner_steps=2)
+    tasks = draw_tasks("classification", SMALL["mlp"][1], seed=5, T=3)
+    got = blocks_of(at, exact, chunk_size)(at.params, tasks, TRAINING, None)
+    check_same(got, block_gradient("loop", exact, at.algorithm, at.params, tasks, TRAINING))
+    assert len(got.losses) == 3
+
+
+def test_one_program_serves_every_step_and_smaller_blocks_too() -> None:
+    at, written = problem("mlp"), []
+
+    def count(graph: GraphModule) -> Callable[..., list[Tensor]]:
+        written.append(graph)
+        return graph
+
+    program = CompiledBlocks(exact, at.algorithm, compile_graph=count)
+    smaller = Task(*(type(part)(part.x[:1], part.y[:1]) for part in at.tasks))
+    for step, tasks in enumerate((at.tasks, at.tasks, smaller)):
+        stage = dataclasses.replace(TRAINING, step=step, seed=step)
+        params = {name: p + 0.1 * step for name, p in at.params.items()}
+        got = program(params, tasks, stage, None)
+        check_same(got, block_gradient("loop", exact, at.algorithm, params, tasks, stage))
+    assert len(written) == 1
+    assert program.num_operations(at.params, at.tasks, TRAINING, None) == len(
+        written[0].graph.nodes
+    )
+    other = draw_tasks("classification", SMALL["mlp"][1], seed=5, Q=4)
+    program(at.params, other, TRAINING, None)
+    assert len(written) == 2
+
+
+def test_steps_drawn_for_every_outer_step_make_no_program() -> None:
+    at = problem("mlp", inner_steps_max=3)
+    with pytest.raises(NotCompilable, match=r"look at the step's seed; choose runtime\.plan=vmap"):
+        blocks_of(at, exact)(at.params, at.tasks, TRAINING, None)
+
+
+def test_an_annealed_gradient_that_is_always_exact_still_looks_at_the_step() -> None:
+    at = problem("mlp")
+    with pytest.raises(NotCompilable, match=LOOKS_AT_THE_STEP):
+        blocks_of(at, Annealed(0))(at.params, at.tasks, TRAINING, None)
+
+
+def test_nothing_that_was_given_is_changed_and_no_graph_is_left() -> None:
+    at = problem("mlp")
+    given = [*at.params.values(), *at.tasks.support, *at.tasks.query]
+    before = [t.clone() for t in given]
+    program = blocks_of(at, exact)
+    first, second = (program(at.params, at.tasks, TRAINING, None) for _ in range(2))
+    assert all(torch.equal(t, was) for t, was in zip(given, before, strict=True))
+    assert not any(t.requires_grad for t in (*first.gradients.values(), first.losses))
+    assert torch.equal(flat(first.gradients), flat(second.gradients))
+
+
+def test_compiled_for_real_or_told_that_there_is_no_compiler() -> None:
+    at = problem("mlp", inner_steps=1)
+    program = block_program("compiled", exact, at.algorithm)
+    expected = block_gradient("loop", exact, at.algorithm, at.params, at.tasks, TRAINING)
+    try:
+        got = program(at.params, at.tasks, TRAINING, None)
+    except NotCompilable as error:
+        refusal = str(error)
+    else:
+        refusal = None
+        check_same(got, expected)
+    assert refusal is None or "runtime.plan=compiled must have a compiler" in refusal
