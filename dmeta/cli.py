@@ -13,7 +13,7 @@ VERBS = {
     "train": "meta-train a few-shot learner",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
-    "bench": "what a run's choices cost: dmeta bench gradients",
+    "bench": "what a run's choices cost: dmeta bench gradients, peers",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
@@ -23,6 +23,7 @@ CONFIGURED = ("train", "evaluate", "embed", "bench")
 
 BENCHES = {
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
+    "peers": "the same work in other libraries: seconds, memory, and whether it is the same",
 }
 
 USAGE = """usage: dmeta VERB [key=value ...]

@@ -15,11 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.metadata
-import importlib.util
-import subprocess
 import sys
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,27 +26,27 @@ import torch
 from torch import Tensor
 
 from dmeta.algorithms.inner_loop import RATE
+from dmeta.bench.agreement import BAR
+from dmeta.bench.peer_libraries import (
+    PEERS,
+    Gradient,
+    Method,
+    Work,
+    of_higher,
+    of_learn2learn,
+    of_torchopt,
+)
+from dmeta.bench.peer_packages import import_peer
 from dmeta.bilevel.estimators import Estimator, Implicit, exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 from tests.bilevel.problems import TRAINING, flat, make_algorithm, relative_error
-from tests.peer_gradients import (
-    LR,
-    SETTINGS,
-    Gradient,
-    Setting,
-    of_dense_solve,
-    of_higher,
-    of_learn2learn,
-    of_torchopt,
-)
+from tests.peer_gradients import LR, SETTINGS, Setting, of_dense_solve
 
-BAR = 1e-10  # on the relative difference
 STEPS = (1, 3, 5)
 FEW, MANY = 5, 40  # steps of conjugate gradient: as in Rajeswaran et al. 2019, and converged
 MISSING = 3
-PEERS = ("learn2learn", "higher", "torchopt")
 HEADER = (
     "| peer | version | method | model | inner steps | relative difference | largest absolute "
     "| second order |"
@@ -66,34 +62,37 @@ class Comparison:
         method: for the table.
         algorithm: as registered.
         estimator: of dmeta's meta-gradient.
-        of_peer: (setting, meta-parameters, inner steps) -> the peer's.
+        of_peer: the peer's.
+        cg_steps: of iMAML.
         only: the setting that it is for; None: all.
         same: whether both mean the same; else the difference is shown and not judged.
     """
 
     peer: str
     method: str
-    algorithm: str
+    algorithm: Method
     estimator: Estimator
-    of_peer: Callable[[Setting, Params, int], Gradient]
+    of_peer: Callable[[Work], Gradient]
+    cg_steps: int = 0
     only: str | None = None
     same: bool = True
 
 
 def comparisons() -> Iterator[Comparison]:
-    for label, name in {"MAML": "maml", "ANIL": "anil", "Meta-SGD": "meta_sgd"}.items():
+    labels: dict[str, Method] = {"MAML": "maml", "ANIL": "anil", "Meta-SGD": "meta_sgd"}
+    for label, name in labels.items():
         for kind, estimator in {"exact": exact, "first-order": first_order}.items():
-            peer = functools.partial(of_learn2learn, method=name, first_order=kind != "exact")
-            yield Comparison("learn2learn", f"{label}, {kind}", name, estimator, peer)
-    peer = functools.partial(of_learn2learn, method="anil", first_order=False, together=True)
+            yield Comparison("learn2learn", f"{label}, {kind}", name, estimator, of_learn2learn)
+    peer = functools.partial(of_learn2learn, together=True)
     label = "ANIL, exact; features of both sets in one batch (another definition)"
     norm = "conv4, batch-norm"
     yield Comparison("learn2learn", label, "anil", exact, peer, only=norm, same=False)
     yield Comparison("higher", "MAML, exact", "maml", exact, of_higher)
+    yield Comparison("higher", "MAML, first-order", "maml", first_order, of_higher)
+    yield Comparison("torchopt", "MAML, exact", "maml", exact, of_torchopt)
     for n in (FEW, MANY):
         implicit = Implicit(iterations=n, tolerance=1e-15)
-        peer = functools.partial(of_torchopt, cg_steps=n)
-        yield Comparison("torchopt", f"iMAML, {n} steps of cg", "imaml", implicit, peer)
+        yield Comparison("torchopt", f"iMAML, {n} steps of cg", "imaml", implicit, of_torchopt, n)
     label = f"iMAML, {MANY} steps of cg; the peer: a dense solve"
     yield Comparison("torch", label, "imaml", implicit, of_dense_solve)
 
@@ -136,37 +135,17 @@ def differences(case: Comparison, at: Setting, steps: int) -> Differences:
         block = block_gradient(plan, estimator, learner, params, at.tasks, TRAINING)
         return flat(block.gradients)
 
-    of_peer = case.of_peer(at, params, steps)
+    is_first_order = case.estimator is first_order
+    of_peer = case.of_peer(at.work(params, steps, case.algorithm, is_first_order, case.cg_steps))
     assert of_peer.keys() == params.keys()
     expected = flat({name: of_peer[name] for name in params})
     got = [gradient(plan, case.estimator) for plan in ("loop", "vmap")]
-    other = gradient("loop", exact if case.estimator is first_order else first_order)
+    other = gradient("loop", exact if is_first_order else first_order)
     return Differences(
         relative=max(relative_error(g, expected) for g in got),
         absolute=max(float((g - expected).abs().max()) for g in got),
         second_order=relative_error(other, got[0]),
     )
-
-
-def import_peer(name: str, path: Path | None) -> str | None:
-    """Makes a peer importable. Returns its version or commit; None: it is not there."""
-    if path is not None:
-        sys.path.insert(0, str(path))
-    if importlib.util.find_spec(name) is None:
-        return None
-    if name == "learn2learn":  # its own __init__ asks for extensions that must be compiled
-        for package in (name, f"{name}.algorithms"):
-            spec = importlib.util.find_spec(package)
-            assert spec is not None
-            sys.modules[package] = types.ModuleType(package)
-            sys.modules[package].__path__ = list(spec.submodule_search_locations or ())
-    if path is not None:
-        command = ["git", "-C", str(path), "rev-parse", "--short=7", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def arguments() -> Mapping[str, Path | None]:

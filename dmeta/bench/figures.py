@@ -101,14 +101,35 @@ def _draw_lines(
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Cost], value: Value) -> None:
-    shown = list(reversed(rows))
-    bars = axes.barh(
-        [row.gradient for row in shown],
-        [value(row) for row in shown],
-        color=[_style_of(row.gradient)[0] for row in shown],
-        height=0.6,
-    )
-    axes.bar_label(bars, [f"{value(row):.3g}" for row in shown], padding=3, fontsize=9)
+    names = [row.gradient for row in rows]
+    draw_bars(axes, names, [value(row) for row in rows], [_style_of(name)[0] for name in names])
+
+
+def draw_bars(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str],
+    ranges: Sequence[tuple[float, float]] | None = None,
+) -> None:
+    """A bar with its number for each name, the first one on top.
+
+    Args:
+        axes: to draw on.
+        names: of the bars.
+        values: their lengths.
+        colours: of the bars.
+        ranges: smallest and largest of what each value is the middle of; None: no such lines.
+    """
+    at = range(len(names))
+    away = None
+    if ranges is not None:
+        pairs = list(zip(values, ranges, strict=True))
+        away = [[value - low for value, (low, _) in pairs], [high - v for v, (_, high) in pairs]]
+    bars = axes.barh(at, values, xerr=away, color=colours, height=0.6)
+    axes.set_yticks(at, names)
+    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=9)
     axes.margins(x=0.15)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     frame(axes)
     axes.grid(visible=False, axis="y")

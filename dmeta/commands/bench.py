@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dmeta.bench.figures import cost_figure
 from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
+from dmeta.commands.bench_peers import bench_peers
+from dmeta.commands.bench_report import folder_of, say, title_of, write_report
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config
-from dmeta.training.results import hardware, versions, write_json
-from dmeta.training.setup import Run, prepare
+from dmeta.training.setup import prepare
 
 _HEADINGS = ("seconds", "MiB", "predicted", "cosine", "norm", "error", "float32")
 
@@ -42,28 +40,27 @@ def _gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     config, console = run.config, Console()
     keep_freed_memory()
     with torch_threads(config.runtime.threads_per_worker):
-        costs = gradient_costs(run, options, lambda line: _say(console, line))
-    title = (
-        f"{config.algorithm.name} on {config.task.source.name} with {config.model.name}: one block "
-        f"of {costs.num_tasks} tasks, plan={costs.plan}, {costs.device}"
-    )
-    _say(console, title)
+        costs = gradient_costs(run, options, lambda line: say(console, line))
+    title = title_of(run, costs.num_tasks, costs.plan, costs.device)
+    say(console, title)
     console.print(_cost_table(costs))
     for line in _LEGEND:
-        _say(console, line)
+        say(console, line)
     for each in costs.left_out:
         steps = "" if each.inner_steps is None else f", {each.inner_steps} inner steps"
-        _say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
-    folder = _new_folder("gradients", run) if bench["out"] is None else Path(str(bench["out"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [_write_json(run, options, costs, folder / "gradients.json")]
+        say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
+    folder = folder_of("gradients", run, bench["out"])
+    rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]
+    content = {**dataclasses.asdict(costs), "rows": rows}
+    written = [write_report(run, options, content, folder / "gradients.json")]
     if costs.rows:
         written.append(cost_figure(costs.rows, title, folder / "gradients.png"))
-    _say(console, f"wrote {' and '.join(map(str, written))}")
+    say(console, f"wrote {' and '.join(map(str, written))}")
 
 
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
-    "gradients": _gradients
+    "gradients": _gradients,
+    "peers": bench_peers,
 }
 
 
@@ -91,27 +88,3 @@ def _cells(row: Cost) -> list[str]:
         f"{agreement.relative_error:.1e}",
         f"{agreement.relative_error_float32:.1e}",
     ]
-
-
-def _write_json(run: Run, options: GradientsOptions, costs: GradientCosts, path: Path) -> Path:
-    rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]
-    content = {
-        **dataclasses.asdict(costs),
-        "rows": rows,
-        "bench": dataclasses.asdict(options),
-        "settings": run.config.as_mapping(),
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-    write_json(path, content)
-    return path
-
-
-def _new_folder(what: str, run: Run) -> Path:
-    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    config = run.config
-    return Path("runs") / f"{what}_{config.task.source.name}_{config.algorithm.name}_{now}"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(line), soft_wrap=True, highlight=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmeta import cli
+from tests.bench.fake_peers import write_peer
 
 QUICK = [
     "runtime=local",
@@ -135,6 +136,10 @@ BAD = [
     (["bench", "gradients", "bench.inner_steps=[one]"], "must be a list such as [a whole number]"),
     (["bench", "gradients", "bench.repeats=0"], "bench.repeats must be >= 1"),
     (["bench", "gradients", "algorithm=mamll"], "did you mean 'maml'?"),
+    (["bench", "peers", "bench.peers=[lern2learn]"], "did you mean 'learn2learn'?"),
+    (["bench", "peers", "bench.paths.highr=x"], "did you mean 'bench.paths.higher'?"),
+    (["bench", "peers", "bench.paths.higher=."], "got ., which has no higher/__init__.py"),
+    (["bench", "peers", "bench.inner_steps=[1]"], "unknown key 'bench.inner_steps'"),
     (["train", "bench.repeats=3"], "unknown key 'bench.repeats'"),
     (["list", "everything"], "takes nothing"),
     (["data", "place=here"], "takes root=FOLDER"),
@@ -187,9 +192,35 @@ def test_bench_gradients_tells_what_each_costs(
     assert (tmp_path / "out" / "gradients.png").stat().st_size > 10_000
 
 
+def test_bench_peers_tells_what_each_library_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_peer(tmp_path, "higher", factor=2.0)
+    few = ["bench.num_tasks=2", "bench.repeats=2", "bench.peers=[higher]", "bench.out=out"]
+    assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm.inner_lr=0.02") == 0
+    out = capsys.readouterr().out
+    for words in ("tasks/s", "one block of 2 tasks", "not the same: higher", "out/peers.png"):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 100
+    told = json.loads((tmp_path / "out" / "peers.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert told["bench"]["paths"] == {"learn2learn": None, "higher": ".", "torchopt": None}
+    own, peer = told["rows"]
+    assert (own["library"], peer["library"]) == ("dmeta", "higher")
+    assert peer["ratio"] == pytest.approx(peer["median_seconds"] / own["median_seconds"])
+    assert peer["tasks_per_second"] == pytest.approx(2 / peer["median_seconds"])
+    assert peer["difference"] > told["bar"]
+    assert not peer["is_same"]
+    assert (tmp_path / "out" / "peers.png").stat().st_size > 10_000
+    assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm=anil") == 0
+    assert "not measured: higher: ANIL is not compared with it" in capsys.readouterr().out
+
+
 def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("bench") == 2
-    assert "gradients" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "gradients" in told
+    assert "peers" in told
     for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
         assert dmeta("bench", "gradients", *words) == 0
         assert "name: conv4_strided" in capsys.readouterr().out
@@ -242,6 +273,7 @@ def test_no_verb_tells_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         ("dmeta tr", "train"),
         ("dmeta train algorithm=rep", "algorithm=reptile"),
         ("dmeta bench gra", "gradients"),
+        ("dmeta bench pe", "peers"),
         ("dmeta bench gradients algorithm=rep", "algorithm=reptile"),
     ],
 )
