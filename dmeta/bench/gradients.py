@@ -112,7 +112,7 @@ class GradientCosts:
 
     Attributes:
         num_tasks: T.
-        plan: ``loop`` or ``vmap``.
+        plan: how the tasks are computed.
         device: ``cpu`` or ``cuda``.
         rows: in the order of K, then of the registry.
         left_out: what was not measured, and why.

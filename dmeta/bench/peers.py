@@ -21,7 +21,8 @@ from dmeta.bench.peer_libraries import LABELS, PEERS, Gradient, Peer, Work
 from dmeta.bench.peer_packages import import_peer, is_there
 from dmeta.bench.peer_work import work_of
 from dmeta.bench.timing import seconds_in_turn
-from dmeta.bilevel.plans import PlanName, block_gradient
+from dmeta.bilevel.compiled import block_program
+from dmeta.bilevel.plans import PlanName, block_gradient, eager
 from dmeta.registry import nearest
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.peak_memory import peak_bytes
@@ -130,7 +131,7 @@ class PeerCosts:
 
     Attributes:
         num_tasks: T.
-        plan: of dmeta, ``loop`` or ``vmap``.
+        plan: of dmeta.
         device: ``cpu`` or ``cuda``.
         threads: that torch computes with.
         bar: differences up to this are rounding.
@@ -163,7 +164,7 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
         options: what to measure.
         tell: is told what is going on.
     """
-    plan, estimator = run.config.runtime.plan, run.work.estimator
+    plan, estimator = run.work.plan, run.work.estimator
     inputs = first_block_inputs(run, options.num_tasks or run.config.meta_batch_size)
     device = inputs.tasks.support.x.device.type
     found, left_out = _found(run, inputs, options)
@@ -177,8 +178,10 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
     peaks = {OWN: block_peak(plan, estimator, inputs)}
     peaks |= {name: peak_bytes(compute, device) for name, compute in of_peers.items()}
     tell(f"{options.repeats} timed runs of each, in turn")
+    program = block_program(plan, estimator, inputs.algorithm, run.work.chunk_size)
+    program(*inputs[1:])  # compiled now, if it is compiled
     computations: dict[str, Callable[[], object]] = {
-        OWN: lambda: block_gradient(plan, estimator, *inputs),
+        OWN: lambda: program(*inputs[1:]),
         **of_peers,
     }
     seconds = seconds_in_turn(computations, options.repeats, device)
@@ -229,7 +232,7 @@ def _differences(
     if not names:
         return {}, []
     double = in_float64(inputs)
-    reference = block_gradient(run.config.runtime.plan, run.work.estimator, *double).gradients
+    reference = block_gradient(eager(run.work.plan), run.work.estimator, *double).gradients
     differences: dict[str, float] = {}
     failed: list[LeftOutPeer] = []
     for name in names:

@@ -16,6 +16,7 @@ from dmeta.commands.bench_report import folder_of, say, title_of, write_report
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config
+from dmeta.training.planning import plan_line, planned
 from dmeta.training.setup import prepare
 
 _HEADINGS = ("seconds", "min..max", "tasks/s", "ratio", "MiB", "difference")
@@ -29,10 +30,12 @@ _LEGEND = (
 def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     """Time, memory and meta-gradient of dmeta and its peers: a table, JSON and a plot."""
     options = checked(PeersOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
-    run = prepare(run_config(settings))
-    console = Console()
+    config, console = run_config(settings), Console()
     keep_freed_memory()
-    with torch_threads(run.config.runtime.threads_per_worker):
+    with torch_threads(config.runtime.threads_per_worker):
+        run = planned(prepare(config))
+        if line := plan_line(run):
+            say(console, line)
         costs = peer_costs(run, options, lambda line: say(console, line))
     threads = f"{costs.threads} thread{'s' * (costs.threads != 1)}"
     title = f"{title_of(run, costs.num_tasks, costs.plan, costs.device)}, {threads}"

@@ -196,7 +196,13 @@ def test_bench_peers_tells_what_each_library_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_peer(tmp_path, "higher", factor=2.0)
-    few = ["bench.num_tasks=2", "bench.repeats=2", "bench.peers=[higher]", "bench.out=out"]
+    few = [
+        "runtime.plan=vmap",
+        "bench.num_tasks=2",
+        "bench.repeats=2",
+        "bench.peers=[higher]",
+        "bench.out=out",
+    ]
     assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm.inner_lr=0.02") == 0
     out = capsys.readouterr().out
     for words in ("tasks/s", "one block of 2 tasks", "not the same: higher", "out/peers.png"):
