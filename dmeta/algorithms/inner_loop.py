@@ -236,7 +236,7 @@ class InnerLoop:
             finish: (iterate, steps taken) -> what the method's `predict` reads.
             depends_on_meta: whether the objective has meta-parameters that the iterate has not.
         """
-        batch_size = self.inner_batch_size if stage.training else self.eval_inner_batch_size
+        batch_size = self._batch_size(stage)
 
         def regularised(iterate: Params, step: int) -> Tensor:
             moved = {name: iterate[name] for name in start}
@@ -258,6 +258,14 @@ class InnerLoop:
             depends_on_meta=depends_on_meta or self.inner_proximal > 0,
             loss_weights=self._loss_weights(stage, num_steps),
         )
+
+    def in_mini_batches(self, support: Examples, stage: Stage) -> bool:
+        """Whether an inner step sees a part of the support set alone."""
+        size = self._batch_size(stage)
+        return size is not None and size < len(support.x)
+
+    def _batch_size(self, stage: Stage) -> int | None:
+        return self.inner_batch_size if stage.training else self.eval_inner_batch_size
 
     def _num_steps(self, stage: Stage) -> int:
         if stage.inner_steps is not None:

@@ -85,8 +85,12 @@ class Maml:
             rows = {n: weights[n][min(step, len(weights[n]) - 1)] for n in self._per_step}
             return {**weights, **rows}
 
+        network, support = self._what_changes(weights, support, stage)
+
         def objective(moved: Params, examples: Examples, step: int) -> Tensor:
-            return self.loss(self.network.apply({**at(step), **moved}, examples.x), examples.y)
+            params = {**at(step), **moved}
+            own = {name: params[name] for name in network.names}
+            return self.loss(network.apply(own, examples.x), examples.y)
 
         return solve(
             self.inner.problem(
@@ -99,6 +103,21 @@ class Maml:
                 depends_on_meta=len(start) < len(weights),
             )
         )
+
+    def _what_changes(
+        self, weights: Params, support: Examples, stage: Stage
+    ) -> tuple[Network, Examples]:
+        """The layers from the first one that changes on, and what the others make of the inputs.
+
+        So that these (ANIL's body) are computed once and not in every inner step. With mini-batches
+        they are left where they are, because batch statistics are those of a mini-batch.
+        """
+        parts = self.network.cut_before({*self._moved, *self._per_step})
+        if parts is None or self.inner.in_mini_batches(support, stage):
+            return self.network, support
+        still, rest = parts
+        features = still.apply({name: weights[name] for name in still.names}, support.x)
+        return rest, Examples(features, support.y)
 
     def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
         """The network at the adapted weights."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,10 @@ class BatchStatisticsNorm(nn.Module):
             scale = scale * self.weight.view(shape)
         shift = mean.new_zeros(()) if self.bias is None else self.bias.view(shape)
         return torch.addcmul(shift, centred, scale)
+
+
+def _has_any(layer: str, names: Collection[str]) -> bool:
+    return any(name.startswith(f"{layer}.") for name in names)
 
 
 def _under_vmap() -> bool:
@@ -140,6 +144,23 @@ class Network:
         """Run the module with `params` in place of its own: [N, *input_shape] -> [N, ...]."""
         out: Tensor = torch.func.functional_call(self.module, params, (x,))
         return out
+
+    def cut_before(self, names: Collection[str]) -> tuple[Network, Network] | None:
+        """The layers before the first one that has any of the parameters, and the others.
+
+        Args:
+            names: of parameters.
+
+        Returns: two networks that are this one, one after the other, and whose parameters have the
+            same names; None: it is no sequence of layers, or there is nothing to learn before.
+        """
+        if not isinstance(self.module, nn.Sequential):
+            return None
+        layers = list(self.module._modules)  # named_children leaves out a second use
+        first = next((i for i, n in enumerate(layers) if _has_any(n, names)), len(layers))
+        before, after = Network(self.module[:first]), Network(self.module[first:])
+        is_cut = set(before.names) | set(after.names) == set(self.names)  # not if layers share any
+        return (before, after) if before.names and after.names and is_cut else None
 
     def to(self, device: str, *, training: bool) -> Network:
         """A copy on `device`, in training or evaluation mode (which only dropout tells apart)."""

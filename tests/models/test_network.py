@@ -235,3 +235,29 @@ def test_mode_switches_dropout_on_a_copy() -> None:
         assert (network.to("cpu", training=True).apply({}, x) == 0).any()
     assert torch.equal(network.to("cpu", training=False).apply({}, x), x)
     assert network.module.training
+
+
+def test_a_sequence_is_cut_before_the_first_layer_that_is_named() -> None:
+    network, x = conv4(), images(0, S)
+    params = network.init_params()
+    parts = network.cut_before(network.head)
+    assert parts is not None
+    before, after = parts
+    assert set(after.names) == network.head
+    assert set(before.names) == set(params) - network.head
+    features = before.apply({name: params[name] for name in before.names}, x)
+    out = after.apply({name: params[name] for name in after.names}, features)
+    assert torch.equal(out, network.apply(params, x))
+    second = network.cut_before({"block2.1.weight", "head.bias"})
+    assert second is not None
+    assert all(name.startswith("block1.") for name in second[0].names)
+
+
+def test_what_can_not_be_cut_stays_whole() -> None:
+    network = conv4()
+    assert network.cut_before(network.names) is None, "nothing to learn before"
+    assert network.cut_before(()) is None, "nothing to learn after"
+    shared = nn.Linear(2, 2)
+    twice = Network.of(nn.Sequential(shared, nn.ReLU(), nn.Linear(2, 2), shared))
+    assert twice.cut_before({"2.weight"}) is None
+    assert Network.of(nn.Linear(2, 2)).cut_before({"weight"}) is None
