@@ -53,12 +53,9 @@ def task_rng(seed: int, block: Block, slot: int) -> np.random.Generator:
 
 def task_seeds(seed: int, block: Block) -> Tensor:
     """[T] int64: seeds of what a method draws for each task, functions of the slots alone."""
-    slots = range(block.first_slot, block.first_slot + block.num_slots)
-    states = [
-        np.random.SeedSequence([seed, _PHASES[block.phase], block.step, slot, 2]).generate_state(1)
-        for slot in slots
-    ]
-    return torch.from_numpy(np.concatenate(states).astype(np.int64))
+    rng = np.random.default_rng([seed, _PHASES[block.phase], block.step, 2])
+    drawn = rng.integers(2**32, size=block.first_slot + block.num_slots)  # the first ones the same
+    return torch.from_numpy(drawn[block.first_slot :])
 
 
 @dataclass(frozen=True)
@@ -243,8 +240,19 @@ def _with_network(algorithm: Any, network: Any) -> Algorithm:
 
 @contextlib.contextmanager
 def _seeded(seed: int, block: Block) -> Iterator[None]:
-    """Torch's global generator as a function of the block (for dropout); restored afterwards."""
+    """Torch's global generators as a function of the block (for dropout); restored afterwards."""
     numbers = [seed, _PHASES[block.phase], block.step, block.first_slot, 1]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+    own = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(own)
+            yield
+        return
+    # Without torch.manual_seed, which would note a stack trace for devices that are not there: a
+    # tenth of the time of a small block.
+    before = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(own)
         yield
+    finally:
+        torch.set_rng_state(before)
