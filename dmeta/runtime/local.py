@@ -61,7 +61,12 @@ class LocalRuntime:
         """Who computes."""
         return RuntimeInfo("local", 1, self._device, self._start_up)
 
-    def step(self, step: int, blocks: Sequence[Block]) -> StepReport:
+    def step(
+        self,
+        step: int,
+        blocks: Sequence[Block],
+        upcoming: Sequence[Block] = (),  # noqa: ARG002 - nothing is begun before its turn
+    ) -> StepReport:
         """Compute the blocks in order and apply the outer update."""
         worker, server = self._parts()
         gradients: list[Vector] = []

@@ -193,8 +193,16 @@ class Runtime(Protocol):
         """Who computes."""
         ...
 
-    def step(self, step: int, blocks: Sequence[Block]) -> StepReport:
-        """Compute every block at the current meta-parameters and apply the outer update."""
+    def step(
+        self, step: int, blocks: Sequence[Block], upcoming: Sequence[Block] = ()
+    ) -> StepReport:
+        """Compute every block at the current meta-parameters and apply the outer update.
+
+        Args:
+            step: outer step.
+            blocks: its blocks.
+            upcoming: those of the next step, if there will be one: they may be begun at once.
+        """
         ...
 
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:

@@ -59,7 +59,10 @@ class _Call(NamedTuple):
     gradient: _Ref | None
 
 
-_Submit = Callable[[_Actor, Block], tuple[_Ref | None, _Ref]]
+_Submitted = tuple[_Ref | None, _Ref]
+"""References of a block's gradient and of its report."""
+
+_Submit = Callable[[_Actor, Block], _Submitted]
 
 
 class RayRuntime:
@@ -82,6 +85,7 @@ class RayRuntime:
         self._max_attempts = options.max_attempts
         self._workers: dict[int, _Actor] = {}
         self._probes: dict[_Ref, int] = {}  # lost workers, asked to build again: are you back?
+        self._begun: dict[tuple[int, Block], _Submitted] = {}  # of the next step
         self._server: _Actor | None = None
         self._factory: _Ref | None = None
         self._vector: _Ref | None = None
@@ -116,8 +120,13 @@ class RayRuntime:
         """Who computes."""
         return self._info
 
-    def step(self, step: int, blocks: Sequence[Block]) -> StepReport:
+    def step(
+        self, step: int, blocks: Sequence[Block], upcoming: Sequence[Block] = ()
+    ) -> StepReport:
         """Compute every block on some worker, then let the server take the outer step.
+
+        The workers are told of their first blocks of the next step while the server is at work:
+        they begin as soon as its vector is there, without waiting for the driver.
 
         Raises:
             RuntimeError: a block was lost `max_attempts` times, no worker is left, or the server
@@ -132,10 +141,14 @@ class RayRuntime:
             reports = [result.report for result in computed]
             accepted = all(report.finite for report in reports)
             gradients = [result.gradient for result in computed] if accepted else []
-            applied, vector = server.apply.remote(step, num_tasks_of(blocks), *gradients)
+            before = self._vector
+            applied, self._vector = server.apply.remote(step, num_tasks_of(blocks), *gradients)
+            self._begin(upcoming)
             try:
                 report = ray.get(applied)
             except RayError as error:
+                self._vector = before
+                self._begun.clear()
                 # A gradient went with its node after its report had come: the server has not run,
                 # and would ignore a step that it had already applied.
                 is_lost_gradient = isinstance(error, ObjectLostError)
@@ -144,7 +157,6 @@ class RayRuntime:
                 _LOG.warning("a gradient of step %d was lost; computing the step again", step)
                 num_retries += len(blocks)
                 continue
-            self._vector = vector
             return StepReport(reports, report, num_retries)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -161,6 +173,7 @@ class RayRuntime:
 
     def restore(self, checkpoint: str) -> None:
         """`Server.restore`."""
+        self._begun.clear()
         self._ask_server("restoring", "restore", checkpoint)
         self._vector = self._open_server().vector.remote()
 
@@ -174,6 +187,7 @@ class RayRuntime:
         actors = [*self._workers.values(), *([self._server] if self._server is not None else [])]
         self._workers, self._probes, self._server = {}, {}, None
         self._vector = self._factory = None
+        self._begun.clear()
         if ray.is_initialized():
             for actor in actors:
                 ray.kill(actor, no_restart=True)
@@ -239,18 +253,14 @@ class RayRuntime:
 
     def _round(self, blocks: Sequence[Block], submit: _Submit) -> tuple[list[_Computed], int]:
         """The results of the blocks in their order, and how many were computed again."""
-        schedule = Schedule(
-            len(blocks),
-            self._workers,
-            max_attempts=self._max_attempts,
-            restarting=self._probes.values(),
-        )
+        schedule = self._schedule(blocks)
         results: dict[int, _Computed] = {}
         calls: dict[_Ref, _Call] = {}
         try:
             while not schedule.finished:
                 for worker, block in schedule.assign():
-                    gradient, report_ref = submit(self._workers[worker], blocks[block])
+                    begun = self._begun.pop((worker, blocks[block]), None)
+                    gradient, report_ref = begun or submit(self._workers[worker], blocks[block])
                     calls[report_ref] = _Call(worker, block, gradient)
                 [ref], _ = ray.wait([*calls, *self._probes], num_returns=1)
                 if ref in self._probes:
@@ -267,6 +277,26 @@ class RayRuntime:
         except RoundFailed as error:
             raise RuntimeError(f"{error}; blocks of this round: {_names(blocks)}") from None
         return [results[index] for index in range(len(blocks))], schedule.num_retries
+
+    def _schedule(self, blocks: Sequence[Block]) -> Schedule:
+        return Schedule(
+            len(blocks),
+            self._workers,
+            max_attempts=self._max_attempts,
+            restarting=self._probes.values(),
+        )
+
+    def _begin(self, blocks: Sequence[Block]) -> None:
+        """Submit what the next step's schedule will submit first.
+
+        What it then assigns otherwise, because a worker was lost, is submitted anew; the result of
+        what was begun is dropped.
+        """
+        self._begun.clear()
+        if blocks and self._workers:
+            for worker, block in self._schedule(blocks).assign():
+                submitted = self._submit_gradient(self._workers[worker], blocks[block])
+                self._begun[worker, blocks[block]] = submitted
 
     def _lose(self, schedule: Schedule, call: _Call, error: RayError) -> None:
         """Hand a lost block back; the work's own exceptions are raised instead."""
@@ -297,11 +327,11 @@ class RayRuntime:
         else:
             schedule.back(worker)
 
-    def _submit_gradient(self, worker: _Actor, block: Block) -> tuple[_Ref | None, _Ref]:
+    def _submit_gradient(self, worker: _Actor, block: Block) -> _Submitted:
         gradient, report = worker.gradient.remote(self._vector, block)
         return gradient, report
 
-    def _submit_evaluation(self, worker: _Actor, block: Block) -> tuple[_Ref | None, _Ref]:
+    def _submit_evaluation(self, worker: _Actor, block: Block) -> _Submitted:
         return None, worker.evaluate.remote(self._vector, block)
 
     def _open_server(self) -> _Actor:

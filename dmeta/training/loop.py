@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.runtime.protocol import Block, Runtime, StepReport
 from dmeta.tasks.source import Split
 from dmeta.training.checkpoint import Checkpoint, list_checkpoints, prune_checkpoints
 from dmeta.training.evaluation import (
@@ -137,8 +137,8 @@ class _Loop:
 
     def _step(self) -> None:
         config, step = self._run.config, self._progress.step
-        blocks = blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
-        report = self._runtime.step(step, blocks)
+        upcoming = self._blocks(step + 1) if step + 1 < config.steps else []
+        report = self._runtime.step(step, self._blocks(step), upcoming)
         self._since_row.append(report)
         dropped = not report.applied.applied
         self._advance(
@@ -159,6 +159,10 @@ class _Loop:
             )
         for observer in self._observers:
             observer.on_step(step + 1, config.meta_batch_size)
+
+    def _blocks(self, step: int) -> list[Block]:
+        config = self._run.config
+        return blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
 
     def _log(self) -> None:
         if not self._since_row:

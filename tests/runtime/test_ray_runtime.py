@@ -31,7 +31,12 @@ def train_blocks(step):
 
 
 def train(runtime, first=0):
-    return [runtime.step(step, train_blocks(step)) for step in range(first, NUM_STEPS)]
+    return [
+        runtime.step(
+            step, train_blocks(step), train_blocks(step + 1) if step + 1 < NUM_STEPS else ()
+        )
+        for step in range(first, NUM_STEPS)
+    ]
 
 
 def num_actors():
@@ -111,6 +116,33 @@ def test_any_number_of_workers_gives_the_bits_of_the_local_runtime(cluster, loca
         assert num_actors() == before + num_workers + 1
         check_same(runtime, local_run)
     assert num_actors() == before
+
+
+def test_what_was_begun_before_a_restore_is_not_used(runtime, tmp_path):
+    first = runtime.save(str(tmp_path), {})
+    with start(name="local") as expected:
+        expected.restore(first)
+        expected.step(1, train_blocks(1))
+        digest = expected.digest()
+    runtime.step(0, train_blocks(0), train_blocks(1))
+    runtime.restore(first)
+    runtime.step(1, train_blocks(1))
+    assert runtime.digest() == digest
+
+
+def test_what_was_begun_is_not_computed_again(runtime, monkeypatch):
+    submitted = []
+    submit = type(runtime)._submit_gradient
+
+    def counted(self, worker, block):
+        submitted.append(block)
+        return submit(self, worker, block)
+
+    monkeypatch.setattr(type(runtime), "_submit_gradient", counted)
+    train(runtime)
+    assert sorted(submitted, key=lambda b: (b.step, b.index)) == [
+        block for step in range(NUM_STEPS) for block in train_blocks(step)
+    ]
 
 
 def test_a_worker_killed_in_the_middle_of_a_step_changes_no_bit(runtime, local_run, shared):
