@@ -13,7 +13,7 @@ VERBS = {
     "train": "meta-train a few-shot learner",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
-    "bench": "what a run's choices cost: dmeta bench gradients, peers",
+    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
@@ -24,6 +24,7 @@ CONFIGURED = ("train", "evaluate", "embed", "bench")
 BENCHES = {
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
     "peers": "the same work in other libraries: seconds, memory, and whether it is the same",
+    "plans": "every execution plan: tasks per second, memory, seconds to compile",
 }
 
 USAGE = """usage: dmeta VERB [key=value ...]

@@ -1,10 +1,11 @@
-"""The plot of what the meta-gradients cost. Data in, PNG out."""
+"""The plot of what the meta-gradients cost, and what other plots share. Data in, PNG out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -26,7 +27,10 @@ from dmeta.training.drawing import (
     save,
 )
 
-_STYLES = (
+Style: TypeAlias = tuple[str, str, str]
+"""Colour, dashes and marker of a line."""
+
+STYLES: tuple[Style, ...] = (
     (BLUE, "-", "o"),
     (GREEN, "--", "s"),
     (RED, "-", "^"),
@@ -61,12 +65,16 @@ def cost_figure(rows: Sequence[Cost], title: str, path: Path) -> Path:
     as_bars = len(all_steps) == 1
     figure = new_figure(1.6 + 0.4 * len(names) if as_bars else 4.6)
     panels = figure.subplots(1, 2, sharey=as_bars)
+    styles = {name: _style_of(name) for name in names}
     for axes, (label, value) in zip(panels, values, strict=True):
-        axes.set_xlabel(label) if as_bars else axes.set_ylabel(label)
         if as_bars:
-            _draw_bars(axes, rows, value)
+            axes.set_xlabel(label)
+            bars = [value(row) for row in rows]
+            draw_bars(axes, [row.gradient for row in rows], bars, [s[0] for s in styles.values()])
         else:
-            _draw_lines(axes, rows, names, value, all_steps)
+            axes.set_ylabel(label)
+            lines = {n: [(r.inner_steps, value(r)) for r in rows if r.gradient == n] for n in names}
+            draw_lines(axes, "inner steps", lines, styles)
     steps = f", {all_steps[0]} inner step{'s' * (all_steps[0] != 1)}" if as_bars else ""
     figure.suptitle(title + steps, fontsize=11)
     if not as_bars:
@@ -74,41 +82,48 @@ def cost_figure(rows: Sequence[Cost], title: str, path: Path) -> Path:
     return save(figure, path)
 
 
-def _style_of(name: str) -> tuple[str, str, str]:
+def _style_of(name: str) -> Style:
     """The same for an estimator in every plot."""
-    return _STYLES[list(ESTIMATORS).index(name) % len(_STYLES)]
+    return STYLES[list(ESTIMATORS).index(name) % len(STYLES)]
 
 
-def _draw_lines(
-    axes: Axes, rows: Sequence[Cost], names: Sequence[str], value: Value, all_steps: Sequence[int]
+def draw_lines(
+    axes: Axes,
+    x_label: str,
+    lines: Mapping[str, Sequence[tuple[int, float]]],
+    styles: Mapping[str, Style],
 ) -> None:
-    for name in names:
-        colour, dashes, marker = _style_of(name)
-        own = sorted((row for row in rows if row.gradient == name), key=lambda r: r.inner_steps)
+    """A line for each name, on logarithmic axes.
+
+    Args:
+        axes: to draw on.
+        x_label: what is counted along x.
+        lines: name -> its points, in any order.
+        styles: name -> how it is drawn.
+    """
+    for name, points in lines.items():
+        colour, dashes, marker = styles[name]
+        own = sorted(points)
         axes.plot(
-            [row.inner_steps for row in own], [value(row) for row in own], color=colour,
+            [x for x, _ in own], [y for _, y in own], color=colour,
             linestyle=dashes, marker=marker, markersize=5.0, linewidth=1.8, label=name,
         )  # fmt: skip
-    axes.set_xlabel("inner steps")
-    axes.set_xscale("log" if all_steps[0] > 0 else "symlog")
-    axes.set_xticks(all_steps)
+    ticks = sorted({x for points in lines.values() for x, _ in points})
+    axes.set_xlabel(x_label)
+    axes.set_xscale("log" if ticks[0] > 0 else "symlog")
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    drawn = [value(row) for row in rows]
+    drawn = [y for points in lines.values() for _, y in points]
     axes.set_yscale("log")
     plain_ticks(axes.yaxis, decades=math.log10(max(drawn) / min(drawn)))
     frame(axes)
 
 
-def _draw_bars(axes: Axes, rows: Sequence[Cost], value: Value) -> None:
-    names = [row.gradient for row in rows]
-    draw_bars(axes, names, [value(row) for row in rows], [_style_of(name)[0] for name in names])
-
-
 def draw_bars(
     axes: Axes,
     names: Sequence[str],
-    values: Sequence[float],
+    values: Sequence[float | None],
     colours: Sequence[str],
     ranges: Sequence[tuple[float, float]] | None = None,
 ) -> None:
@@ -117,18 +132,19 @@ def draw_bars(
     Args:
         axes: to draw on.
         names: of the bars.
-        values: their lengths.
+        values: their lengths; None: not known, and said so.
         colours: of the bars.
         ranges: smallest and largest of what each value is the middle of; None: no such lines.
     """
-    at = range(len(names))
+    at, lengths = range(len(names)), [value or 0.0 for value in values]
     away = None
     if ranges is not None:
-        pairs = list(zip(values, ranges, strict=True))
+        pairs = list(zip(lengths, ranges, strict=True))
         away = [[value - low for value, (low, _) in pairs], [high - v for v, (_, high) in pairs]]
-    bars = axes.barh(at, values, xerr=away, color=colours, height=0.6)
+    bars = axes.barh(at, lengths, xerr=away, color=colours, height=0.6)
     axes.set_yticks(at, names)
-    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=9)
+    labels = ["not counted" if value is None else f"{value:.3g}" for value in values]
+    axes.bar_label(bars, labels, padding=3, fontsize=9)
     axes.margins(x=0.15)
     axes.set_ylim(len(names) - 0.4, -0.6)
     frame(axes)

@@ -62,6 +62,11 @@ def eager(plan: PlanName) -> EagerPlan:
     return "vmap" if plan == "compiled" else plan
 
 
+def has_images(params: Params) -> bool:
+    """Whether the memory layout of some parameter is a choice: it has 4 dimensions."""
+    return any(p.dim() == 4 for p in params.values())
+
+
 def arranged(plan: PlanName, params: Params) -> dict[str, Tensor]:
     """The parameters in the memory layout that the plan asks for; the same numbers."""
     if plan != "loop_channels_last":

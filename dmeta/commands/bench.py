@@ -13,7 +13,8 @@ from rich.table import Table
 from dmeta.bench.figures import cost_figure
 from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
 from dmeta.commands.bench_peers import bench_peers
-from dmeta.commands.bench_report import folder_of, say, title_of, write_report
+from dmeta.commands.bench_plans import bench_plans
+from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config
@@ -41,13 +42,14 @@ def _gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     keep_freed_memory()
     with torch_threads(config.runtime.threads_per_worker):
         costs = gradient_costs(run, options, lambda line: say(console, line))
-    title = title_of(run, costs.num_tasks, costs.plan, costs.device)
+    block = f"one block of {counted(costs.num_tasks, 'task')}"
+    title = title_of(run, block, f"plan={costs.plan}", costs.device)
     say(console, title)
     console.print(_cost_table(costs))
     for line in _LEGEND:
         say(console, line)
     for each in costs.left_out:
-        steps = "" if each.inner_steps is None else f", {each.inner_steps} inner steps"
+        steps = "" if (k := each.inner_steps) is None else f", {counted(k, 'inner step')}"
         say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
     folder = folder_of("gradients", run, bench["out"])
     rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]
@@ -61,6 +63,7 @@ def _gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
     "gradients": _gradients,
     "peers": bench_peers,
+    "plans": bench_plans,
 }
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from dmeta.bench.peers import PeerCost, PeerCosts, PeersOptions, peer_costs
 from dmeta.bench.peers_figure import peers_figure
-from dmeta.commands.bench_report import folder_of, say, title_of, write_report
+from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
+from dmeta.commands.display import digits
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config
@@ -37,8 +38,9 @@ def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
         if line := plan_line(run):
             say(console, line)
         costs = peer_costs(run, options, lambda line: say(console, line))
-    threads = f"{costs.threads} thread{'s' * (costs.threads != 1)}"
-    title = f"{title_of(run, costs.num_tasks, costs.plan, costs.device)}, {threads}"
+    block = f"one block of {counted(costs.num_tasks, 'task')}"
+    threads = counted(costs.threads, "thread")
+    title = title_of(run, block, f"plan={costs.plan}", costs.device, threads)
     say(console, title)
     console.print(_table(costs))
     for line in _LEGEND:
@@ -71,7 +73,7 @@ def _cells(costs: PeerCosts, row: PeerCost) -> tuple[str, ...]:
     return (
         f"{row.median_seconds:.3g}",
         f"{min(row.seconds):.3g}..{max(row.seconds):.3g}",
-        f"{costs.tasks_per_second(row):.3g}",
+        digits(costs.tasks_per_second(row), 3),
         f"{costs.ratio(row):.2f}",
         f"{row.peak_bytes / 2**20:.4g}",
         "" if row.difference is None else f"{row.difference:.1e}",

@@ -20,13 +20,18 @@ def say(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True, highlight=False)
 
 
-def title_of(run: Run, num_tasks: int, plan: str, device: str) -> str:
-    """What was measured."""
+def title_of(run: Run, *details: str) -> str:
+    """What was measured: of which run, and how."""
     config = run.config
     return (
-        f"{config.algorithm.name} on {config.task.source.name} with {config.model.name}: one block "
-        f"of {num_tasks} tasks, plan={plan}, {device}"
+        f"{config.algorithm.name} on {config.task.source.name} with {config.model.name}: "
+        + ", ".join(details)
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def folder_of(what: str, run: Run, out: str | None) -> Path:

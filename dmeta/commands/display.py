@@ -222,8 +222,8 @@ def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1
     if metric == "accuracy":
         interval = "" if ci95 is None else f"±{100 * ci95:.{decimals}f}"
         return f"{100 * mean:.{decimals}f}{interval}%"
-    interval = "" if ci95 is None else f"±{_digits(ci95, 2)}"
-    return _digits(mean, 3) + interval
+    interval = "" if ci95 is None else f"±{digits(ci95, 2)}"
+    return digits(mean, 3) + interval
 
 
 def shown_steps(last: int) -> list[int]:
@@ -287,7 +287,7 @@ def print_results(
     if training := results.get("training"):
         parts = [
             f"{training['steps']} outer steps in {duration(training['seconds'])}",
-            f"{_digits(training['tasks_per_second'], 3)} tasks/s",
+            f"{digits(training['tasks_per_second'], 3)} tasks/s",
             *_trouble_parts(training.get("rejected_steps", 0), training.get("retried_blocks", 0)),
         ]
         lines.append(f"training  {', '.join(parts)}")
@@ -312,11 +312,11 @@ def _train_parts(row: Row, metric: str) -> list[str]:
     loss, value = row.get("loss"), row.get(metric)
     # For a regression the loss is the metric, and once is enough.
     if loss is not None and (metric == "accuracy" or value is None or loss != value):
-        parts.append(f"loss {_digits(loss, 3)}")
+        parts.append(f"loss {digits(loss, 3)}")
     if value is not None and metric != "loss":
         parts.append(f"{metric} {score(metric, value)}")
     if (speed := row.get("tasks_per_second")) is not None:
-        parts.append(f"{_digits(speed, 3)} tasks/s")
+        parts.append(f"{digits(speed, 3)} tasks/s")
     return [*parts, *_trouble_parts(row.get("rejected", 0), row.get("retried_blocks", 0))]
 
 
@@ -329,8 +329,8 @@ def _val_part(row: Row, metric: str) -> str:
     return f"val {metric} {score(metric, row[metric], row['ci95'])} ({row['num_tasks']} tasks)"
 
 
-def _digits(value: float, digits: int) -> str:
+def digits(value: float, significant: int) -> str:
     """`value` with so many significant digits, never fewer than its whole part has."""
-    if abs(value) >= 10**digits:
+    if abs(value) >= 10**significant:
         return f"{value:.0f}"
-    return f"{value:#.{digits}g}".rstrip(".")
+    return f"{value:#.{significant}g}".rstrip(".")

@@ -23,7 +23,7 @@ from dmeta.bilevel.compiled import (
     NotCompilable,
     block_program,
 )
-from dmeta.bilevel.plans import PlanName, one_by_one
+from dmeta.bilevel.plans import PlanName, has_images, one_by_one
 from dmeta.runtime.blocks import blocks_of
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import RunConfig
@@ -131,7 +131,7 @@ def _fastest(run: Run) -> PlanChoice:
     except (RuntimeError, ValueError) as error:
         left_out["vmap"] = _first_line(error)
     seconds["loop"] = _eager_seconds(run, "loop", inputs, chunk_size)
-    if any(p.dim() == 4 for p in inputs.meta_params.values()):
+    if has_images(inputs.meta_params):
         seconds["loop_channels_last"] = _eager_seconds(
             run, "loop_channels_last", inputs, chunk_size
         )

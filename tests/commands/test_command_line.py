@@ -140,6 +140,9 @@ BAD = [
     (["bench", "peers", "bench.paths.highr=x"], "did you mean 'bench.paths.higher'?"),
     (["bench", "peers", "bench.paths.higher=."], "got ., which has no higher/__init__.py"),
     (["bench", "peers", "bench.inner_steps=[1]"], "unknown key 'bench.inner_steps'"),
+    (["bench", "plans", "bench.plans=[vamp]"], "got ['vamp']"),
+    (["bench", "plans", "bench.num_tasks=4"], "bench.num_tasks must be a list such as"),
+    (["bench", "plans", "bench.num_tasks=[0]"], "bench.num_tasks must be >= 1, got 0"),
     (["train", "bench.repeats=3"], "unknown key 'bench.repeats'"),
     (["list", "everything"], "takes nothing"),
     (["data", "place=here"], "takes root=FOLDER"),
@@ -222,11 +225,34 @@ def test_bench_peers_tells_what_each_library_takes(
     assert "not measured: higher: ANIL is not compared with it" in capsys.readouterr().out
 
 
+def test_bench_plans_tells_what_each_makes_of_the_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.plans=[loop,loop_channels_last,vmap]", "bench.repeats=1", "bench.out=out"]
+    quick = [*few, "runtime.plan=vmap", "algorithm.inner_lr=0.02"]
+    assert dmeta("bench", "plans", *quick, "bench.num_tasks=[1,3]") == 0
+    out = capsys.readouterr().out
+    for words in ("tasks/s", "not measured: loop_channels_last: no", "out/plans.png"):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 100
+    told = json.loads((tmp_path / "out" / "plans.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert told["bench"]["num_tasks"] == [1, 3]
+    rows = [(row["num_tasks"], row["plan"]) for row in told["rows"]]
+    assert rows == [(1, "loop"), (1, "vmap"), (3, "loop"), (3, "vmap")]
+    for row in told["rows"]:
+        per_second = row["num_tasks"] / row["median_seconds"]
+        assert row["tasks_per_second"] == pytest.approx(per_second)
+    assert (tmp_path / "out" / "plans.png").stat().st_size > 10_000
+    assert dmeta("bench", "plans", *quick, "runtime.block_size=4") == 0
+    assert "one block of 4 tasks" in capsys.readouterr().out
+
+
 def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("bench") == 2
     told = capsys.readouterr().out
-    assert "gradients" in told
-    assert "peers" in told
+    for what in ("gradients", "peers", "plans"):
+        assert what in told
     for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
         assert dmeta("bench", "gradients", *words) == 0
         assert "name: conv4_strided" in capsys.readouterr().out
@@ -280,6 +306,7 @@ def test_no_verb_tells_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         ("dmeta train algorithm=rep", "algorithm=reptile"),
         ("dmeta bench gra", "gradients"),
         ("dmeta bench pe", "peers"),
+        ("dmeta bench pl", "plans"),
         ("dmeta bench gradients algorithm=rep", "algorithm=reptile"),
     ],
 )

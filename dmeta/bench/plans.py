@@ -1,0 +1,220 @@
+"""What every execution plan makes of a block: seconds, bytes, and how far from `loop` it is.
+
+Measured on real blocks of a run, in this process. Knows no command line and writes nothing.
+
+Letters: T tasks of a block.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+
+from dmeta.bench.agreement import relative_difference
+from dmeta.bench.timing import seconds_in_turn
+from dmeta.bilevel.compiled import block_program
+from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
+from dmeta.bilevel.types import Params
+from dmeta.training.budget import first_block_inputs
+from dmeta.training.peak_memory import peak_bytes
+from dmeta.training.setup import Run
+from dmeta.training.work import BlockInputs
+
+PLANS: tuple[PlanName, ...] = get_args(PlanName)
+REFERENCE: PlanName = "loop"
+
+
+@dataclass(frozen=True)
+class PlansOptions:
+    """What is measured.
+
+    Attributes:
+        num_tasks: values of T; None: the tasks of the run's first block.
+        plans: names of plans; None: all.
+        repeats: timed runs of each.
+    """
+
+    num_tasks: tuple[int, ...] | None = None
+    plans: tuple[PlanName, ...] | None = None
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers and unknown names."""
+        for key in ("num_tasks", "plans"):
+            if getattr(self, key) == ():
+                raise ValueError(f"bench.{key} must have an entry, got none; add one, or set null")
+        for key, value in (("num_tasks", min(self.num_tasks or (1,))), ("repeats", self.repeats)):
+            if value < 1:
+                raise ValueError(f"bench.{key} must be >= 1, got {value}; raise it")
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """Of one plan at one number of tasks.
+
+    Attributes:
+        plan: its name.
+        num_tasks: T.
+        seconds: of one block, each timed run.
+        peak_bytes: most bytes of tensors at a time; None: they can not be counted.
+        compile_seconds: of the first call, beyond those of a usual one; None: nothing is compiled.
+        difference: of its meta-gradient from that of `loop`, relative, both as the run computes
+            them; None: it is that of `loop`.
+    """
+
+    plan: PlanName
+    num_tasks: int
+    seconds: tuple[float, ...]
+    peak_bytes: int | None
+    compile_seconds: float | None
+    difference: float | None
+
+    @property
+    def median_seconds(self) -> float:
+        """Of one block."""
+        return statistics.median(self.seconds)
+
+    @property
+    def tasks_per_second(self) -> float:
+        """At the median time."""
+        return self.num_tasks / self.median_seconds
+
+
+@dataclass(frozen=True)
+class LeftOutPlan:
+    """A plan that was not measured.
+
+    Attributes:
+        plan: its name.
+        num_tasks: T from which on; None: any.
+        reason: why.
+    """
+
+    plan: PlanName
+    num_tasks: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlanCosts:
+    """What was found.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        threads: that torch computes with.
+        rows: in the order of T, then of the plans.
+        left_out: what was not measured, and why.
+    """
+
+    device: str
+    threads: int
+    rows: tuple[PlanCost, ...]
+    left_out: tuple[LeftOutPlan, ...]
+
+
+def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> PlanCosts:
+    """Measure the plans on the run's first block, at the initial meta-parameters.
+
+    A block is the first T task slots of the run, cut into chunks if ``runtime.chunk_size`` is set.
+
+    Args:
+        run: the run.
+        options: what to measure.
+        tell: is told what is going on.
+    """
+    sizes = sorted(set(options.num_tasks or (_block_size(run),)))
+    plans = list(dict.fromkeys(options.plans or PLANS))
+    rows: list[PlanCost] = []
+    left_out: list[LeftOutPlan] = []
+    device = "cpu"
+    for size in sizes:
+        inputs = first_block_inputs(run, size)
+        device = inputs.tasks.support.x.device.type
+        usable = [plan for plan in plans if plan not in {each.plan for each in left_out}]
+        tell(f"block of {size}: {', '.join(usable)}")
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            measured, refused = _costs(run, usable, inputs, options.repeats)
+        rows += measured
+        first = None if size == sizes[0] else size
+        left_out += [LeftOutPlan(plan, first, reason) for plan, reason in refused.items()]
+    return PlanCosts(device, torch.get_num_threads(), tuple(rows), tuple(left_out))
+
+
+def _block_size(run: Run) -> int:
+    return min(run.config.runtime.block_size, run.config.meta_batch_size)
+
+
+_Compute = Callable[[], BlockGradient]
+
+
+def _costs(
+    run: Run, plans: Sequence[PlanName], inputs: BlockInputs, repeats: int
+) -> tuple[list[PlanCost], dict[PlanName, str]]:
+    """All plans at one number of tasks; those that can not be done, and why."""
+    device, num_tasks = inputs.tasks.support.x.device.type, len(inputs.tasks.support.x)
+    reference = _computation(run, REFERENCE, inputs)().gradients
+    first_seconds: dict[PlanName, float] = {}
+    differences: dict[PlanName, float] = {}
+    left_out: dict[PlanName, str] = {}
+    computations: dict[str, _Compute] = {}
+    for plan in plans:
+        compute = _computation(run, plan, inputs)
+        try:
+            _check_is_another(plan, inputs.meta_params)
+            [first_seconds[plan]] = seconds_in_turn({plan: compute}, 1, device)[plan]
+            differences[plan] = relative_difference(compute().gradients, reference)
+        except (ValueError, RuntimeError) as error:  # no vmap, no program, no compiler, no memory
+            left_out[plan] = str(error).strip().split("\n")[0]
+        else:
+            computations[plan] = compute
+    measured = [plan for plan in plans if plan not in left_out]
+    peaks = {plan: _peak(plan, computations[plan], device) for plan in measured}
+    seconds = seconds_in_turn(computations, repeats, device)
+    rows = [
+        PlanCost(
+            plan=plan,
+            num_tasks=num_tasks,
+            seconds=seconds[plan],
+            peak_bytes=peaks[plan],
+            compile_seconds=_compile_seconds(plan, first_seconds, seconds),
+            difference=None if plan == REFERENCE else differences[plan],
+        )
+        for plan in measured
+    ]
+    return rows, left_out
+
+
+def _computation(run: Run, plan: PlanName, inputs: BlockInputs) -> _Compute:
+    """The block by a plan, with the same random numbers every time (for dropout)."""
+    program = block_program(plan, run.work.estimator, inputs.algorithm, run.work.chunk_size)
+
+    def compute() -> BlockGradient:
+        torch.manual_seed(0)
+        return program(*inputs[1:])
+
+    return compute
+
+
+def _check_is_another(plan: PlanName, meta_params: Params) -> None:
+    if plan == "loop_channels_last" and not has_images(meta_params):
+        raise ValueError("no meta-parameter has 4 dimensions, so it is the same as loop")
+
+
+def _peak(plan: PlanName, compute: _Compute, device: str) -> int | None:
+    # On the CPU tensors are counted as torch's dispatcher makes them, and the code that was
+    # compiled makes its own without it.
+    if plan == "compiled" and device == "cpu":
+        return None
+    return peak_bytes(compute, device)
+
+
+def _compile_seconds(
+    plan: PlanName, first: Mapping[PlanName, float], usual: Mapping[str, Sequence[float]]
+) -> float | None:
+    if plan != "compiled":
+        return None
+    return max(0.0, first[plan] - statistics.median(usual[plan]))
