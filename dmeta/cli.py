@@ -13,7 +13,7 @@ VERBS = {
     "train": "meta-train a few-shot learner",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
-    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans",
+    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans, profile",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
@@ -25,6 +25,7 @@ BENCHES = {
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
     "peers": "the same work in other libraries: seconds, memory, and whether it is the same",
     "plans": "every execution plan: tasks per second, memory, seconds to compile",
+    "profile": "where the time of an outer step goes, with the run's own workers",
 }
 
 USAGE = """usage: dmeta VERB [key=value ...]

@@ -14,6 +14,7 @@ from dmeta.bench.figures import cost_figure
 from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
 from dmeta.commands.bench_peers import bench_peers
 from dmeta.commands.bench_plans import bench_plans
+from dmeta.commands.bench_profile import bench_profile
 from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
@@ -64,6 +65,7 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
     "gradients": _gradients,
     "peers": bench_peers,
     "plans": bench_plans,
+    "profile": bench_profile,
 }
 
 

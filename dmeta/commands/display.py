@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from dmeta.runtime.protocol import StepReport
 from dmeta.training.evaluation import model_in_words
 from dmeta.training.metrics import Row
 
@@ -91,7 +92,7 @@ class Display:
             )
             self._live.start()
 
-    def on_step(self, step: int, num_tasks: int) -> None:  # noqa: ARG002 - the protocol's signature
+    def on_step(self, step: int, report: StepReport) -> None:  # noqa: ARG002 - a bar needs no more
         """Move on; `step` counts from 1."""
         self._flush()
         self._step = step

@@ -68,6 +68,7 @@ class LocalRuntime:
         upcoming: Sequence[Block] = (),  # noqa: ARG002 - nothing is begun before its turn
     ) -> StepReport:
         """Compute the blocks in order and apply the outer update."""
+        started = time.perf_counter()
         worker, server = self._parts()
         gradients: list[Vector] = []
         reports: list[BlockReport] = []
@@ -80,7 +81,7 @@ class LocalRuntime:
                 reports.append(report)
             accepted = gradients if all(report.finite for report in reports) else []
             applied = server.apply(step, accepted, num_tasks_of(blocks))
-        return StepReport(reports, applied, num_retries=0)
+        return StepReport(reports, applied, 0, time.perf_counter() - started)
 
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
         """Evaluate the blocks in order."""

@@ -58,6 +58,8 @@ class BlockReport:
         per_task: name -> [num_slots, ...] float32 (evaluation only).
         finite: whether every number of the gradient and of the losses is finite.
         seconds: wall-clock seconds of the computation on the worker.
+        part_seconds: part of the computation -> those of it, which together are `seconds`
+            (training only; the parts are the work's to name).
     """
 
     block: Block
@@ -65,6 +67,7 @@ class BlockReport:
     finite: bool
     seconds: float
     per_task: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    part_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class GradientResult(NamedTuple):
@@ -112,12 +115,14 @@ class ApplyReport:
         applied: False if the summed gradient was not finite and was therefore dropped.
         gradient_norm: 2-norm of the mean meta-gradient, before clipping.
         lr: outer learning rate used.
+        seconds: wall-clock seconds of it on the server.
     """
 
     step: int
     applied: bool
     gradient_norm: float
     lr: float
+    seconds: float = field(default=0.0, compare=False)
 
 
 class Server(Protocol):
@@ -158,11 +163,19 @@ class ServerFactory(Protocol):
 
 @dataclass(frozen=True)
 class StepReport:
-    """One outer step: its blocks' reports in order, and what the server did."""
+    """One outer step.
+
+    Attributes:
+        blocks: the reports of its blocks, in order.
+        applied: what the server did.
+        num_retries: blocks that were computed again because a worker was lost.
+        seconds: wall-clock seconds of the whole step in the process that asked for it.
+    """
 
     blocks: Sequence[BlockReport]
     applied: ApplyReport
     num_retries: int
+    seconds: float
 
 
 @dataclass(frozen=True)

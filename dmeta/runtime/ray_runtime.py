@@ -133,6 +133,7 @@ class RayRuntime:
                 died.
             Exception: what the work itself raised, with a note that names the block.
         """
+        started = time.perf_counter()
         server = self._open_server()
         num_retries = 0
         for attempt in range(1, self._max_attempts + 1):
@@ -157,7 +158,7 @@ class RayRuntime:
                 _LOG.warning("a gradient of step %d was lost; computing the step again", step)
                 num_retries += len(blocks)
                 continue
-            return StepReport(reports, report, num_retries)
+            return StepReport(reports, report, num_retries, time.perf_counter() - started)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:

@@ -158,7 +158,7 @@ class _Loop:
                 "max_rejected sets how many are too many"
             )
         for observer in self._observers:
-            observer.on_step(step + 1, config.meta_batch_size)
+            observer.on_step(step + 1, report)
 
     def _blocks(self, step: int) -> list[Block]:
         config = self._run.config

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from dmeta.runtime.protocol import StepReport
+
 Row = Mapping[str, Any]
 
 
@@ -23,7 +25,7 @@ class Observer(Protocol):
         """A line of metrics, as in metrics.jsonl."""
         ...
 
-    def on_step(self, step: int, num_tasks: int) -> None:
+    def on_step(self, step: int, report: StepReport) -> None:
         """An outer step is done; `step` counts from 1."""
         ...
 
@@ -55,7 +57,7 @@ class MetricsWriter:
             if isinstance(value, int | float) and key != "step":
                 self._events.add_scalar(f"{row['event']}/{key}", value, row["step"])
 
-    def on_step(self, step: int, num_tasks: int) -> None:
+    def on_step(self, step: int, report: StepReport) -> None:
         """Nothing: rows say enough."""
 
     def on_phase(self, what: str) -> None:

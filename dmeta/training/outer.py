@@ -8,7 +8,9 @@ Letters: P length of the vector.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +66,7 @@ class OuterLoop:
 
     def apply(self, step: int, gradients: Sequence[Vector], num_tasks: int) -> ApplyReport:
         """See `dmeta.runtime.protocol.Server.apply`."""
+        started = time.perf_counter()
         if step == self._version - 1 and self._last is not None:
             return self._last
         assert step == self._version, f"step {step} at version {self._version}"
@@ -71,6 +74,7 @@ class OuterLoop:
         report = ApplyReport(step, applied=False, gradient_norm=math.nan, lr=lr)
         if gradients:
             report = self._take_step(report, gradients, num_tasks)
+        report = dataclasses.replace(report, seconds=time.perf_counter() - started)
         self._version, self._last = step + 1, report
         return report
 
@@ -94,7 +98,7 @@ class OuterLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = report.lr
         self._optimizer.step()
-        return ApplyReport(report.step, applied=True, gradient_norm=norm, lr=report.lr)
+        return dataclasses.replace(report, applied=True, gradient_norm=norm)
 
     def save(self, directory: str, progress: Mapping[str, Any]) -> str:
         """Write a checkpoint of vector, optimiser and `progress`; returns its path."""

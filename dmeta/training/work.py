@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -25,11 +25,16 @@ from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joine
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
-from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource
+from dmeta.training.laps import Laps
 
 Mode: TypeAlias = Literal["transductive", "non_transductive"]
 MODES: tuple[Mode, ...] = ("transductive", "non_transductive")
 TARGET = "target"
+
+PARTS = ("draw", "move", "mathematics", "pack")
+"""Of the computation of a training block: its tasks are drawn, moved to the device (as are the
+meta-parameters) and preprocessed; their meta-gradient is computed, and made a result of."""
 
 _PHASES = {"train": 0, "val": 1, "test": 2}
 
@@ -124,19 +129,26 @@ class TaskWork:
 
     def block_inputs(self, vector: Vector, block: Block) -> BlockInputs:
         """What the meta-gradient of a training block is computed from, on this device."""
+        return self._inputs(vector, block, Laps(self._device))
+
+    def _inputs(self, vector: Vector, block: Block, laps: Laps) -> BlockInputs:
         factory = self._factory
-        tasks = self._draw(block, factory.seed, factory.training)
-        stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
+        drawn = self._drawn(block, factory.seed, factory.training)
         seeds = task_seeds(factory.seed, block)
-        return BlockInputs(self._training, self._params(vector), tasks, stage, seeds)
+        laps.end("draw")
+        stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
+        inputs = BlockInputs(self._training, self._params(vector), self._moved(drawn), stage, seeds)
+        laps.end("move")
+        return inputs
 
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """Sum of the block's meta-gradients at `vector`, and its report."""
-        started = time.perf_counter()
+        laps = Laps(self._device)
         factory = self._factory
-        inputs = self.block_inputs(vector, block)
+        inputs = self._inputs(vector, block, laps)
         with _seeded(factory.seed, block):
             result = self._block_gradient(*inputs[1:])
+        laps.end("mathematics")
         gradient = factory.layout.flatten(result.gradients).cpu().numpy()
         metric = metric_of(factory.source.kind, result.predictions, inputs.tasks.query.y)
         sums = {
@@ -145,8 +157,10 @@ class TaskWork:
             **{name: float(value.double().sum()) for name, value in result.notes.items()},
         }
         finite = bool(np.isfinite(gradient).all() and np.isfinite(list(sums.values())).all())
+        laps.end("pack")
+        parts = laps.seconds()
         return GradientResult(
-            gradient, BlockReport(block, sums, finite, time.perf_counter() - started)
+            gradient, BlockReport(block, sums, finite, sum(parts.values()), part_seconds=parts)
         )
 
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
@@ -156,7 +170,7 @@ class TaskWork:
         """
         started = time.perf_counter()
         factory = self._factory
-        tasks = self._draw(block, factory.eval_seed, factory.evaluation)
+        tasks = self._moved(self._drawn(block, factory.eval_seed, factory.evaluation))
         params = arranged(factory.plan, self._params(vector))
         stage = Stage(training=False, ways=factory.evaluation.ways)
 
@@ -176,12 +190,15 @@ class TaskWork:
         # A copy: the vector may be shared memory, and nothing may ever write to it.
         return self._factory.layout.unflatten(torch.tensor(vector, device=self._device))
 
-    def _draw(self, block: Block, seed: int, size: EpisodeSize) -> Task:
-        source = self._factory.source
-        drawn = [
-            source.draw(block.phase, size, task_rng(seed, block, slot))
+    def _drawn(self, block: Block, seed: int, size: EpisodeSize) -> list[DrawnTask]:
+        return [
+            self._factory.source.draw(block.phase, size, task_rng(seed, block, slot))
             for slot in range(block.first_slot, block.first_slot + block.num_slots)
         ]
+
+    def _moved(self, drawn: Sequence[DrawnTask]) -> Task:
+        """The tasks stacked, on this device, preprocessed."""
+        source = self._factory.source
 
         def stacked(field: Callable[[Any], npt.NDArray[Any]]) -> Tensor:
             return torch.from_numpy(np.stack([field(task) for task in drawn])).to(self._device)

@@ -143,6 +143,7 @@ BAD = [
     (["bench", "plans", "bench.plans=[vamp]"], "got ['vamp']"),
     (["bench", "plans", "bench.num_tasks=4"], "bench.num_tasks must be a list such as"),
     (["bench", "plans", "bench.num_tasks=[0]"], "bench.num_tasks must be >= 1, got 0"),
+    (["bench", "profile", "bench.steps=0"], "bench.steps must be >= 1, got 0"),
     (["train", "bench.repeats=3"], "unknown key 'bench.repeats'"),
     (["list", "everything"], "takes nothing"),
     (["data", "place=here"], "takes root=FOLDER"),
@@ -248,10 +249,25 @@ def test_bench_plans_tells_what_each_makes_of_the_tasks(
     assert "one block of 4 tasks" in capsys.readouterr().out
 
 
+def test_bench_profile_tells_where_a_steps_time_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.steps=2", "bench.warmup=1", "bench.out=out"]
+    assert dmeta("bench", "profile", *few, "runtime=local", "runtime.plan=vmap") == 0
+    out = capsys.readouterr().out
+    for words in ("mathematics", "local, 1 worker", "everything around", "out/profile.png"):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 100
+    told = json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert told["bench"] == {"steps": 2, "warmup": 1}
+    assert sum(told["parts"].values()) == pytest.approx(told["seconds"])
+    assert (tmp_path / "out" / "profile.png").stat().st_size > 10_000
+
+
 def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("bench") == 2
     told = capsys.readouterr().out
-    for what in ("gradients", "peers", "plans"):
+    for what in ("gradients", "peers", "plans", "profile"):
         assert what in told
     for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
         assert dmeta("bench", "gradients", *words) == 0

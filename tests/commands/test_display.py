@@ -10,6 +10,9 @@ import pytest
 from rich.console import Console
 
 from dmeta.commands.display import Display, duration, print_results, score, shown_steps
+from dmeta.runtime.protocol import ApplyReport, StepReport
+
+REPORT = StepReport([], ApplyReport(0, applied=True, gradient_norm=1.0, lr=0.1), 0, 1.0)
 
 
 class Clock:
@@ -49,7 +52,7 @@ def _lines(rows: list[dict[str, Any]], *, total: int = 1000, every_s: float = 10
         display.start([], total, 0, "accuracy")
         for step in range(1, max(by_step) + 1):
             clock.now += 1.0
-            display.on_step(step, 32)
+            display.on_step(step, REPORT)
             for row in by_step.get(step, []):
                 display.on_row(row)
     return file.getvalue().splitlines()
@@ -133,7 +136,7 @@ def test_a_terminal_gets_a_bar_with_the_last_numbers() -> None:
     with Display(console) as display:
         display.start(["maml on omniglot"], 10, 0, "accuracy")
         for step in range(1, 11):
-            display.on_step(step, 32)
+            display.on_step(step, REPORT)
         display.on_row(_train(10, rejected=2))
         display.on_row(_val(10))
     last = file.getvalue()[file.getvalue().rindex("step 10/10") :]

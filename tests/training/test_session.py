@@ -12,7 +12,7 @@ import torch
 
 import dmeta
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import Block, GradientResult, Runtime, Vector
+from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
 from dmeta.training.checkpoint import list_checkpoints
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.metrics import read_metrics
@@ -43,7 +43,7 @@ class Interrupt:
     def on_phase(self, what: str) -> None:
         pass
 
-    def on_step(self, step: int, num_tasks: int) -> None:
+    def on_step(self, step: int, report: StepReport) -> None:
         if step == self.after:
             raise KeyboardInterrupt
 
