@@ -8,6 +8,7 @@ from torch import nn
 
 from dmeta.models.conv4 import conv4, conv4_strided
 from dmeta.models.mlp import mlp
+from dmeta.models.resnet12 import resnet12
 from dmeta.registry import Entry, Registry
 
 MODELS: Registry[nn.Module] = Registry(
@@ -25,6 +26,11 @@ MODELS: Registry[nn.Module] = Registry(
             conv4_strided,
             "four blocks of strided 3x3 convolution, batch-norm, ReLU; mean over pixels",
             "Finn et al. 2017, section 5.2",
+        ),
+        "resnet12": Entry(
+            resnet12,
+            "four residual blocks of three 3x3 convolutions, batch-norm, LeakyReLU, max-pool",
+            "Oreshkin et al. 2018, arXiv:1805.10123; Lee et al. 2019, arXiv:1904.03758",
         ),
     },
 )

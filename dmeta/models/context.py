@@ -12,6 +12,10 @@ from torch import Tensor, nn
 CONTEXT = "context"
 """Last part of the names of context parameters."""
 
+FILM_BLOCK = 3
+"""Of a network of blocks of convolutions, the one that a context steers, counted from 1 (as in the
+code of Zintgraf et al. 2019)."""
+
 
 class ContextInput(nn.Module):
     """Joins the context to every input: [N, D] -> [N, D + C]."""

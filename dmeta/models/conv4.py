@@ -16,10 +16,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dmeta.models.context import Film
-from dmeta.models.sizes import check_sizes
-
-_FILM_BLOCK = 3  # as in the code of Zintgraf et al. 2019
+from dmeta.models.context import FILM_BLOCK, Film
+from dmeta.models.sizes import check_image, check_sizes
 
 
 def conv4(
@@ -77,23 +75,14 @@ def _network(
 ) -> nn.Module:
     check_sizes(filters=(filters, 1), blocks=(blocks, 1), context=(context, 0))
     name = "conv4_strided" if strided else "conv4"
-    if len(input_shape) != 3:
-        raise ValueError(
-            f"model={name} must have images (channels, height, width), got inputs of shape "
-            f"{input_shape}; choose model=mlp"
-        )
-    if not strided and min(input_shape[1:]) < 2**blocks:
-        raise ValueError(
-            f"model={name} must have images of at least {2**blocks} pixels a side for "
-            f"model.blocks={blocks}, got {input_shape[1]}x{input_shape[2]}; lower model.blocks"
-        )
+    check_image(name, input_shape, 1 if strided else 2**blocks, "lower model.blocks")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = input_shape[0]
     for i in range(1, blocks + 1):
         conv = nn.Conv2d(channels, filters, 3, stride=2 if strided else 1, padding=1)
         after: list[nn.Module] = [] if strided else [nn.MaxPool2d(2)]
         norm = nn.BatchNorm2d(filters)
-        if context and i == min(_FILM_BLOCK, blocks):
+        if context and i == min(FILM_BLOCK, blocks):
             after.append(Film(context, filters))
         layers[f"block{i}"] = nn.Sequential(conv, norm, *after, nn.ReLU())
         channels = filters

@@ -12,3 +12,24 @@ def check_sizes(**sizes: tuple[int, int]) -> None:
     for name, (value, least) in sizes.items():
         if value < least:
             raise ValueError(f"model.{name} must be >= {least}, got {value}; raise it")
+
+
+def check_image(model: str, input_shape: tuple[int, ...], least_side: int, remedy: str) -> None:
+    """Raises ValueError if the inputs are no images, or images that are too small.
+
+    Args:
+        model: its name.
+        input_shape: of one input; an image's is (channels, height, width).
+        least_side: of an image, in pixels.
+        remedy: what to do about an image that is too small.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"model={model} must have images (channels, height, width), got inputs of shape "
+            f"{input_shape}; choose model=mlp"
+        )
+    if min(input_shape[1:]) < least_side:
+        raise ValueError(
+            f"model={model} must have images of at least {least_side} pixels a side for so many "
+            f"blocks, got {input_shape[1]}x{input_shape[2]}; {remedy}"
+        )

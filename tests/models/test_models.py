@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dmeta.models import MODELS
 from dmeta.models.network import Network
@@ -106,7 +107,7 @@ def test_convolutions_start_as_torch_initialises_them(model: str) -> None:
     assert 0.9 * bound < conv.weight.abs().max() <= bound
 
 
-@pytest.mark.parametrize("model", ["conv4", "conv4_strided"])
+@pytest.mark.parametrize("model", ["conv4", "conv4_strided", "resnet12"])
 @pytest.mark.parametrize("shape", [(1,), (28, 28), (1, 1, 28, 28)])
 def test_convolutions_refuse_what_is_no_image(model: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"model={model} must have images .* choose model=mlp"):
@@ -116,14 +117,39 @@ def test_convolutions_refuse_what_is_no_image(model: str, shape: tuple[int, ...]
 def test_pooling_refuses_an_image_that_is_too_small_for_its_blocks() -> None:
     MODELS["conv4"].make(input_shape=(1, 16, 16), num_outputs=5, filters=2)
     message = (
-        "model=conv4 must have images of at least 16 pixels a side for model.blocks=4, "
+        "model=conv4 must have images of at least 16 pixels a side for so many blocks, "
         "got 16x15; lower model.blocks"
     )
     with pytest.raises(ValueError, match=message):
         MODELS["conv4"].make(input_shape=(1, 16, 15), num_outputs=5, filters=2)
+    with pytest.raises(ValueError, match=r"of at least 4 pixels .* give model\.widths fewer"):
+        MODELS["resnet12"].make(input_shape=(1, 3, 4), num_outputs=5, widths=[2, 2])
 
 
-@pytest.mark.parametrize(("model", "width"), [("mlp", 5), ("conv4", 8), ("conv4_strided", 2)])
+def test_the_residual_network_is_that_of_the_papers() -> None:
+    """Lee et al. 2019: 84 pixels to 5, 64-160-320-640 channels, 12.4 million weights."""
+    made = MODELS["resnet12"].make(input_shape=(3, 84, 84), num_outputs=5)
+    assert sum(p.numel() for p in made.parameters()) == 12_424_320 + 640 * 5 + 5
+    convolutions = [m for m in made.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(m.kernel_size == (3, 3) for m in convolutions) == 12
+    assert all(m.bias is None for m in convolutions), "a batch-norm follows each"
+    flat = MODELS["resnet12"].make((3, 84, 84), None, widths=(2, 2, 2, 4), pool="none")
+    assert flat(torch.zeros(2, 3, 84, 84)).shape == (2, 4 * 5 * 5)
+
+
+def test_a_residual_block_is_two_ways_added() -> None:
+    """Oreshkin et al. 2018, appendix A: the activation after the sum."""
+    made, shape = make("resnet12", widths=(4,))
+    assert isinstance(made, nn.Sequential)
+    block, x = made.get_submodule("block1"), inputs(shape)
+    added = block.get_submodule("residual")(x) + block.get_submodule("shortcut")(x)
+    expected = F.max_pool2d(F.leaky_relu(added, 0.1), 2)
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "width"), [("mlp", 5), ("conv4", 8), ("conv4_strided", 2), ("resnet12", 2)]
+)
 def test_without_outputs_a_model_is_an_embedding(model: str, width: int) -> None:
     options, shape = SMALL[model]
     made = MODELS[model].make(input_shape=shape, num_outputs=None, **options)
