@@ -1,4 +1,4 @@
-"""Parameters as one flat float32 vector, the only form in which they cross a process.
+"""Parameters as one flat vector, the only form in which they cross a process.
 
 Letters: P length of the vector.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Params
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+"""Of a vector on its way; bfloat16 is the upper half of float32: 8 significant bits."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,25 @@ class Layout:
             name: part.view(shape)
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
+
+
+_Sent: TypeAlias = npt.NDArray[np.float32 | np.uint16]
+
+
+def to_wire(vector: Tensor, precision: Precision) -> _Sent:
+    """[P] float32 on any device to [P] in this process's memory, rounded to `precision`.
+
+    Numpy has no bfloat16: its bits are uint16.
+    """
+    if precision == "float32":
+        return np.asarray(vector.cpu(), np.float32)
+    return np.asarray(vector.to(torch.bfloat16).cpu().view(torch.uint16), np.uint16)
+
+
+def from_wire(sent: _Sent) -> Tensor:
+    """What `to_wire` made, as a new tensor [P] float32."""
+    got = torch.from_numpy(np.array(sent))  # a copy: ours may be shared memory
+    return got if got.dtype == torch.float32 else got.view(torch.bfloat16).float()
 
 
 def sha256_of(layout: Layout, vector: npt.NDArray[np.float32]) -> str:

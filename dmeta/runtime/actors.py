@@ -19,6 +19,7 @@ from dmeta.runtime.protocol import (
     ApplyReport,
     Block,
     BlockReport,
+    Gradient,
     Server,
     ServerFactory,
     Vector,
@@ -65,7 +66,7 @@ class TaskWorkerActor:
         return WorkerStatus(self._device, _resident_bytes())
 
     @ray.method(num_returns=2)
-    def gradient(self, vector: Vector, block: Block) -> tuple[Vector, BlockReport]:
+    def gradient(self, vector: Vector, block: Block) -> tuple[Gradient, BlockReport]:
         """`Worker.gradient`, as two objects: the large one need never reach the driver."""
         worker = self._built()
         with named_block(block):
@@ -98,7 +99,7 @@ class ParameterServerActor:
         return self._built().vector()
 
     @ray.method(num_returns=2)
-    def apply(self, step: int, num_tasks: int, *gradients: Vector) -> tuple[ApplyReport, Vector]:
+    def apply(self, step: int, num_tasks: int, *gradients: Gradient) -> tuple[ApplyReport, Vector]:
         """`Server.apply`, and the vector that the next step starts from.
 
         The gradients are arguments of their own (not a list), so that Ray resolves them here.

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dmeta.runtime.memory import keep_freed_memory
@@ -20,11 +21,11 @@ from dmeta.runtime.options import Device
 from dmeta.runtime.protocol import (
     Block,
     BlockReport,
+    Gradient,
     RuntimeInfo,
     Server,
     ServerFactory,
     StepReport,
-    Vector,
     Worker,
     WorkerFactory,
     named_block,
@@ -70,7 +71,7 @@ class LocalRuntime:
         """Compute the blocks in order and apply the outer update."""
         started = time.perf_counter()
         worker, server = self._parts()
-        gradients: list[Vector] = []
+        gradients: list[Gradient] = []
         reports: list[BlockReport] = []
         with torch_threads(self._threads):
             vector = _read_only(server.vector())
@@ -140,8 +141,11 @@ def local_device(device: Device) -> str:
     return "cuda" if found and device != "cpu" else "cpu"
 
 
-def _read_only(vector: Vector) -> Vector:
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def _read_only(vector: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     """A copy that nobody can write to, as Ray's object store would hand it over."""
-    copy = np.array(vector)
+    copy = vector.copy()
     copy.flags.writeable = False
     return copy

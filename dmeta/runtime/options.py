@@ -12,7 +12,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """``auto``: ``cuda`` where a GPU is assigned, else ``cpu``."""
 
 
-DECIDING = ("block_size", "threads_per_worker", "plan", "chunk_size")
+DECIDING = ("block_size", "threads_per_worker", "plan", "chunk_size", "gradient_precision")
 """Options that are part of the result: floating-point sums depend on them."""
 
 
@@ -40,6 +40,8 @@ class RuntimeOptions:
             fastest on the run's own first block.
         chunk_size: tasks of a block that ``vmap`` and ``compiled`` compute at once (a count);
             ``auto``: the whole block, or as much of it as the memory allows.
+        gradient_precision: in which a block's meta-gradient travels to the server: as it was
+            computed, or rounded to bfloat16, in half the bytes.
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up.
     """
@@ -53,6 +55,7 @@ class RuntimeOptions:
     threads_per_worker: int = 1
     plan: Literal["auto", "loop", "loop_channels_last", "vmap", "compiled"] = "auto"
     chunk_size: int | Literal["auto"] = "auto"
+    gradient_precision: Literal["float32", "bfloat16"] = "float32"
     max_attempts: int = 4
 
     def __post_init__(self) -> None:

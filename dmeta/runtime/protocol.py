@@ -22,6 +22,9 @@ import numpy.typing as npt
 Vector: TypeAlias = npt.NDArray[np.float32]
 """[P] float32, C-contiguous. Treat as read-only: it may be memory that other processes see."""
 
+Gradient: TypeAlias = npt.NDArray[np.float32 | np.uint16]
+"""[P], of a block, read-only likewise: float32, or the bits of bfloat16."""
+
 Phase: TypeAlias = Literal["train", "val", "test"]
 
 
@@ -71,9 +74,9 @@ class BlockReport:
 
 
 class GradientResult(NamedTuple):
-    """A training block: the summed meta-gradient [P] float32 and its report."""
+    """A training block: the summed meta-gradient [P] and its report."""
 
-    gradient: Vector
+    gradient: Gradient
     report: BlockReport
 
 
@@ -132,7 +135,7 @@ class Server(Protocol):
         """A copy of the current meta-parameters."""
         ...
 
-    def apply(self, step: int, gradients: Sequence[Vector], num_tasks: int) -> ApplyReport:
+    def apply(self, step: int, gradients: Sequence[Gradient], num_tasks: int) -> ApplyReport:
         """Add the blocks' gradients in order, divide by num_tasks, take the outer step.
 
         `gradients` is empty when the step was rejected: the step then counts, nothing moves.

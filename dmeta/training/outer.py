@@ -1,7 +1,8 @@
 """The server side of a run: the flat meta-parameter vector and its outer optimiser.
 
-It knows a vector and an optimiser, not what either is for. On the wire and on disk everything is
-float32; the arithmetic is that of `torch.optim` on one flat parameter.
+It knows a vector and an optimiser, not what either is for. Everything here and on disk is float32,
+whatever the gradients' precision on their way; the arithmetic is that of `torch.optim` on one flat
+parameter.
 
 Letters: P length of the vector.
 """
@@ -15,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from dmeta.bilevel.flat import Layout, sha256_of
-from dmeta.runtime.protocol import ApplyReport, Vector
+from dmeta.bilevel.flat import Layout, from_wire, sha256_of
+from dmeta.runtime.protocol import ApplyReport, Gradient, Vector
 from dmeta.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from dmeta.training.config import OuterOptions
 
@@ -64,7 +64,7 @@ class OuterLoop:
         """SHA-256 (hex) of names, shapes and values of the meta-parameters."""
         return sha256_of(self._factory.layout, self._vector.numpy())
 
-    def apply(self, step: int, gradients: Sequence[Vector], num_tasks: int) -> ApplyReport:
+    def apply(self, step: int, gradients: Sequence[Gradient], num_tasks: int) -> ApplyReport:
         """See `dmeta.runtime.protocol.Server.apply`."""
         started = time.perf_counter()
         if step == self._version - 1 and self._last is not None:
@@ -79,11 +79,11 @@ class OuterLoop:
         return report
 
     def _take_step(
-        self, report: ApplyReport, gradients: Sequence[Vector], num_tasks: int
+        self, report: ApplyReport, gradients: Sequence[Gradient], num_tasks: int
     ) -> ApplyReport:
-        total = torch.from_numpy(gradients[0].copy())
+        total = from_wire(gradients[0])
         for gradient in gradients[1:]:
-            total += torch.from_numpy(np.array(gradient))  # a copy: ours may be shared memory
+            total += from_wire(gradient)
         total /= num_tasks
         norm = float(torch.linalg.vector_norm(total))
         if not math.isfinite(norm):

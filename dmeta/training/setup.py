@@ -293,6 +293,7 @@ def prepare(
         estimator=estimator,
         plan="vmap" if options.plan == "auto" else options.plan,
         chunk_size=None if options.chunk_size == "auto" else options.chunk_size,
+        precision=options.gradient_precision,
         source=source,
         training=config.task.training,
         evaluation=config.task.evaluation,

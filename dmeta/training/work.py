@@ -20,7 +20,7 @@ from torch import Tensor
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.estimators import Estimator
-from dmeta.bilevel.flat import Layout
+from dmeta.bilevel.flat import Layout, Precision, to_wire
 from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
@@ -72,6 +72,7 @@ class TaskWorkFactory:
         estimator: what is differentiated.
         plan: how the tasks of a block are computed.
         chunk_size: most tasks at once, where they are not computed one by one; None: all.
+        precision: of the meta-gradient on its way to the server.
         source: where tasks come from.
         training: size of a training task.
         evaluation: size of an evaluation task.
@@ -84,6 +85,7 @@ class TaskWorkFactory:
     estimator: Estimator
     plan: PlanName
     chunk_size: int | None
+    precision: Precision
     source: TaskSource
     training: EpisodeSize
     evaluation: EpisodeSize
@@ -149,14 +151,15 @@ class TaskWork:
         with _seeded(factory.seed, block):
             result = self._block_gradient(*inputs[1:])
         laps.end("mathematics")
-        gradient = factory.layout.flatten(result.gradients).cpu().numpy()
+        flat = factory.layout.flatten(result.gradients)
+        gradient = to_wire(flat, factory.precision)
         metric = metric_of(factory.source.kind, result.predictions, inputs.tasks.query.y)
         sums = {
             "loss": float(result.losses.double().sum()),
             metric_name(factory.source.kind): float(metric.double().sum()),
             **{name: float(value.double().sum()) for name, value in result.notes.items()},
         }
-        finite = bool(np.isfinite(gradient).all() and np.isfinite(list(sums.values())).all())
+        finite = bool(flat.isfinite().all() and np.isfinite(list(sums.values())).all())
         laps.end("pack")
         parts = laps.seconds()
         return GradientResult(

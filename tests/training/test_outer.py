@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.bilevel.flat import Layout, sha256_of
+from dmeta.bilevel.flat import Layout, sha256_of, to_wire
 from dmeta.runtime.protocol import Vector
 from dmeta.training.checkpoint import CheckpointError, read_checkpoint
 from dmeta.training.config import OuterOptions
@@ -289,3 +289,14 @@ def test_a_damaged_checkpoint_leaves_the_loop_as_it_was(tmp_path: Path) -> None:
         loop.restore(str(saved))
     assert loop.digest() == before
     assert loop.apply(1, blocks(1), num_tasks=1).applied
+
+
+def test_gradients_in_bfloat16_are_added_in_float32() -> None:
+    halves = [to_wire(torch.tensor(block), "bfloat16") for block in blocks(0)]
+    for half in halves:
+        half.flags.writeable = False
+    loop = outer(OuterOptions("sgd", lr=1.0))
+    loop.apply(0, halves, 4)
+    total = sum(torch.tensor(block).bfloat16().float() for block in blocks(0))
+    expected = torch.from_numpy(normal(0)) - total / 4
+    assert loop.vector().tobytes() == expected.numpy().tobytes()

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import kinds
+from dmeta.bilevel.flat import from_wire
 from dmeta.commands.hydra_app import compose
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Block
@@ -87,3 +89,21 @@ def test_leos_initial_parts_follow_the_runs_seed(tmp_path: Path) -> None:
     for name in ("leo/encoder", "leo/decoder"):
         assert np.array_equal(one[name], same[name])
         assert not np.array_equal(one[name], other[name])
+
+
+def test_a_gradient_travels_in_the_precision_of_the_run(tmp_path: Path) -> None:
+    results = []
+    for precision in ("float32", "bfloat16"):
+        run = prepare(tiny_config(tmp_path, runtime__gradient_precision=precision))
+        work, vector = run.work.build("cpu"), run.outer.initial
+        results.append(work.gradient(vector, block(0, 2)))
+    whole, half = results
+    assert half.gradient.nbytes == whole.gradient.nbytes // 2
+    rounded = torch.from_numpy(whole.gradient).bfloat16().float()
+    assert torch.equal(from_wire(half.gradient), rounded)
+    assert half.report.sums == whole.report.sums
+
+
+def test_a_precision_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"runtime\.gradient_precision must be"):
+        tiny_config(tmp_path, runtime__gradient_precision="float16")
