@@ -7,6 +7,7 @@ Letters: T tasks of a block.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import get_args
 import torch
 
 from dmeta.bench.agreement import relative_difference
+from dmeta.bench.rates import operations_of, product_rate
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
@@ -108,12 +110,20 @@ class PlanCosts:
         threads: that torch computes with.
         rows: in the order of T, then of the plans.
         left_out: what was not measured, and why.
+        operations: floating-point operations of one task by `loop` (`dmeta.bench.rates`).
+        product_rate: operations per second of a product of matrices, in the same run.
     """
 
     device: str
     threads: int
     rows: tuple[PlanCost, ...]
     left_out: tuple[LeftOutPlan, ...]
+    operations: int
+    product_rate: float
+
+    def share(self, row: PlanCost) -> float:
+        """Of the rate of a product of matrices, in [0, 1]."""
+        return row.tasks_per_second * self.operations / self.product_rate
 
 
 def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> PlanCosts:
@@ -130,18 +140,27 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
     plans = list(dict.fromkeys(options.plans or PLANS))
     rows: list[PlanCost] = []
     left_out: list[LeftOutPlan] = []
-    device = "cpu"
+    one = first_block_inputs(run, 1)
+    device = one.tasks.support.x.device.type
+    with _random_numbers_kept():
+        operations = operations_of(_computation(run, REFERENCE, one))
+    rate = product_rate(device)
     for size in sizes:
         inputs = first_block_inputs(run, size)
-        device = inputs.tasks.support.x.device.type
         usable = [plan for plan in plans if plan not in {each.plan for each in left_out}]
         tell(f"block of {size}: {', '.join(usable)}")
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with _random_numbers_kept():
             measured, refused = _costs(run, usable, inputs, options.repeats)
         rows += measured
         first = None if size == sizes[0] else size
         left_out += [LeftOutPlan(plan, first, reason) for plan, reason in refused.items()]
-    return PlanCosts(device, torch.get_num_threads(), tuple(rows), tuple(left_out))
+    return PlanCosts(
+        device, torch.get_num_threads(), tuple(rows), tuple(left_out), operations, rate
+    )
+
+
+def _random_numbers_kept() -> contextlib.AbstractContextManager[None]:
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 def _block_size(run: Run) -> int:

@@ -19,10 +19,11 @@ from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config
 from dmeta.training.setup import Run, prepare
 
-_HEADINGS = ("seconds", "min..max", "tasks/s", "MiB", "compile", "difference")
+_HEADINGS = ("seconds", "min..max", "tasks/s", "share", "MiB", "compile", "difference")
 
 _LEGEND = (
     "seconds: one block, median; MiB: peak of its tensors (compiled: counted on a GPU only);",
+    "share: a task is {task} GFLOP; of the rate of a 2048x2048 matrix product, {rate} GFLOP/s;",
     "compile: seconds of the first call; from the cache on the disk if it was compiled before;",
     "difference: of the meta-gradient from that of loop, relative, in float32",
 )
@@ -39,8 +40,9 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     title = _title(run, costs)
     say(console, title)
     console.print(_table(costs))
+    rate, task = (digits(ops / 1e9, 3) for ops in (costs.product_rate, costs.operations))
     for line in _LEGEND:
-        say(console, line)
+        say(console, line.format(rate=rate, task=task))
     for each in costs.left_out:
         size = "" if (n := each.num_tasks) is None else f", {counted(n, 'task')} or more"
         say(console, f"not measured: {each.plan}{size}: {each.reason}")
@@ -65,15 +67,16 @@ def _table(costs: PlanCosts) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row, after in zip(costs.rows, [*costs.rows[1:], None], strict=True):
         is_last = after is not None and after.num_tasks != row.num_tasks
-        table.add_row(str(row.num_tasks), row.plan, *_cells(row), end_section=is_last)
+        table.add_row(str(row.num_tasks), row.plan, *_cells(costs, row), end_section=is_last)
     return table
 
 
-def _cells(row: PlanCost) -> tuple[str, ...]:
+def _cells(costs: PlanCosts, row: PlanCost) -> tuple[str, ...]:
     return (
         f"{row.median_seconds:.3g}",
         f"{min(row.seconds):.3g}..{max(row.seconds):.3g}",
         digits(row.tasks_per_second, 3),
+        f"{100 * costs.share(row):.1f}%",
         "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.4g}",
         "" if row.compile_seconds is None else f"{row.compile_seconds:.3g}",
         "" if row.difference is None else f"{row.difference:.1e}",
@@ -86,6 +89,7 @@ def _content(costs: PlanCosts) -> dict[str, Any]:
             **dataclasses.asdict(row),
             "median_seconds": row.median_seconds,
             "tasks_per_second": row.tasks_per_second,
+            "share": costs.share(row),
         }
         for row in costs.rows
     ]

@@ -38,6 +38,7 @@ def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
         return program_of(plan, *arguments)
 
     monkeypatch.setattr(plans, "block_program", program)
+    monkeypatch.setattr(plans, "product_rate", lambda device: 1e9)
 
 
 def costs_of(run: Run, **options: Any) -> PlanCosts:
@@ -65,6 +66,18 @@ def test_every_plan_is_measured_at_every_size() -> None:
         assert 0 <= (row.difference or 0) < 1e-3
     peaks = {(row.plan, row.num_tasks): row.peak_bytes or 0 for row in costs.rows}
     assert peaks["vmap", 3] > 2 * peaks["loop", 3], "one task at a time needs less"
+
+
+def test_the_share_is_of_what_a_product_of_matrices_does() -> None:
+    """1-40-40-1, 10 + 10 points: a forward pass, the product of the weights' gradient, ..."""
+    costs = costs_of(run_of(algorithm__inner_steps=0, task__shots=10), plans=("loop",))
+    # The query set alone, 10 points: forward, and backward to the weights and to the inputs of all
+    # layers but the first.
+    widths = [(1, 40), (40, 40), (40, 1)]
+    forward = sum(2 * 10 * m * n for m, n in widths)
+    assert costs.operations == 3 * forward - 2 * 10 * 40
+    (row,) = costs.rows
+    assert costs.share(row) == pytest.approx(row.tasks_per_second * costs.operations / 1e9)
 
 
 def test_a_block_is_that_of_the_run_where_no_size_is_asked_for() -> None:

@@ -28,7 +28,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "mlp": ({"hidden": 5, "num_layers": 2}, (2,)),
     "conv4": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
     "conv4_strided": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
-    "resnet12": ({"widths": (2,)}, (1, 6, 6)),
+    "resnet12": ({"widths": (2,)}, (1, 8, 8)),
 }
 TRAINING = Stage(training=True, ways=3)
 EVALUATION = Stage(training=False, ways=3)

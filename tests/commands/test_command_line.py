@@ -233,7 +233,7 @@ def test_bench_plans_tells_what_each_makes_of_the_tasks(
     quick = [*few, "runtime.plan=vmap", "algorithm.inner_lr=0.02"]
     assert dmeta("bench", "plans", *quick, "bench.num_tasks=[1,3]") == 0
     out = capsys.readouterr().out
-    for words in ("tasks/s", "not measured: loop_channels_last: no", "out/plans.png"):
+    for words in ("tasks/s", "GFLOP/s", "not measured: loop_channels_last: no", "out/plans.png"):
         assert words in out
     assert max(map(len, out.splitlines())) <= 100
     told = json.loads((tmp_path / "out" / "plans.json").read_text())
