@@ -219,7 +219,7 @@ def _computation(run: Run, plan: PlanName, inputs: BlockInputs) -> _Compute:
 
 
 def _check_is_another(plan: PlanName, meta_params: Params) -> None:
-    if plan == "loop_channels_last" and not has_images(meta_params):
+    if plan in ("loop_channels_last", "loop_mixed") and not has_images(meta_params):
         raise ValueError("no meta-parameter has 4 dimensions, so it is the same as loop")
 
 

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from dmeta.bilevel.estimators import Differentiable, Estimator
-from dmeta.bilevel.types import Params, Stage, Task
+from dmeta.bilevel.estimators import Differentiable, Estimator, Loss
+from dmeta.bilevel.solvers import Solver
+from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage, Task
 
-EagerPlan: TypeAlias = Literal["loop", "loop_channels_last", "vmap"]
+EagerPlan: TypeAlias = Literal["loop", "loop_channels_last", "loop_mixed", "vmap"]
 """Computed operation by operation: one task after the other, the same with the weights of
-convolutions stored channels last (and with them every image on the way), or all tasks at once."""
+convolutions stored channels last (and with them every image on the way), the same for the query set
+alone, or all tasks at once."""
 
-PlanName: TypeAlias = Literal["loop", "loop_channels_last", "vmap", "compiled"]
+PlanName: TypeAlias = Literal["loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"]
 """An eager plan, or ``compiled``: ``vmap`` turned into one program (`dmeta.bilevel.compiled`)."""
 
 In = TypeVar("In")
@@ -54,7 +56,7 @@ Surrogates: TypeAlias = Callable[[tuple[Task, Tensor]], tuple[Tensor, Report]]
 
 def one_by_one(plan: PlanName) -> bool:
     """Whether the plan computes one task after the other."""
-    return plan in ("loop", "loop_channels_last")
+    return plan in ("loop", "loop_channels_last", "loop_mixed")
 
 
 def eager(plan: PlanName) -> EagerPlan:
@@ -71,8 +73,56 @@ def arranged(plan: PlanName, params: Params) -> dict[str, Tensor]:
     """The parameters in the memory layout that the plan asks for; the same numbers."""
     if plan != "loop_channels_last":
         return dict(params)
-    layout = torch.channels_last
-    return {n: p.contiguous(memory_format=layout) if p.dim() == 4 else p for n, p in params.items()}
+    return {n: _channels_last(p) if p.dim() == 4 else p for n, p in params.items()}
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+class _OneWay(torch.autograd.Function):
+    """[F, C, H, W] stored channels last; its gradient not."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: Tensor) -> Tensor:
+        return _channels_last(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return gradient.contiguous()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mixed:
+    """An algorithm that predicts channels last and adapts as it is.
+
+    First derivatives of convolutions are faster channels last on a CPU, second ones slower: those
+    are of the inner steps alone.
+    """
+
+    algorithm: Differentiable
+
+    @property
+    def loss(self) -> Loss:
+        return self.algorithm.loss
+
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+    ) -> Adapted | Outcome:
+        return self.algorithm.adapt(meta_params, support, solve, stage)
+
+    def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
+        def placed(part: Any) -> Any:
+            is_image = isinstance(part, Tensor) and part.dim() == 4
+            return _OneWay.apply(part) if is_image else part  # type: ignore[no-untyped-call]
+
+        return self.algorithm.predict(pytree.tree_map(placed, adapted), x)
 
 
 def for_each_task(plan: PlanName, function: Callable[[In], Out], tasks: In) -> Out:
@@ -118,6 +168,8 @@ def block_gradient(
     leaves = {
         name: p.detach().requires_grad_(True) for name, p in arranged(plan, meta_params).items()
     }
+    if plan == "loop_mixed":
+        algorithm = _Mixed(algorithm)
     surrogate = surrogates(estimator, algorithm, leaves, stage)
     seeded = (tasks, seeds_of(tasks, task_seeds))
     total: dict[str, Tensor] | None = None

@@ -19,13 +19,13 @@ from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config
 from dmeta.training.setup import Run, prepare
 
-_HEADINGS = ("seconds", "min..max", "tasks/s", "share", "MiB", "compile", "difference")
+_HEADINGS = ("seconds", "min..max", "tasks/s", "share", "MiB", "compile", "error")
 
 _LEGEND = (
     "seconds: one block, median; MiB: peak of its tensors (compiled: counted on a GPU only);",
     "share: a task is {task} GFLOP; of the rate of a 2048x2048 matrix product, {rate} GFLOP/s;",
     "compile: seconds of the first call; from the cache on the disk if it was compiled before;",
-    "difference: of the meta-gradient from that of loop, relative, in float32",
+    "error: how far the meta-gradient is from that of loop, relative, in float32",
 )
 
 

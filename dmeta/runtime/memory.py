@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = (
-        (_M_MMAP_THRESHOLD, 32 << 20),  # the most that glibc takes
+        (_M_MMAP_MAX, 0),  # whatever its size, from the heap: what has a map of its own goes back
         (_M_TRIM_THRESHOLD, (1 << 31) - 1),
         (_M_TOP_PAD, 64 << 20),
     )

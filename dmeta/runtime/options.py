@@ -53,7 +53,7 @@ class RuntimeOptions:
     address: str | None = None
     block_size: int = 8
     threads_per_worker: int = 1
-    plan: Literal["auto", "loop", "loop_channels_last", "vmap", "compiled"] = "auto"
+    plan: Literal["auto", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"] = "auto"
     chunk_size: int | Literal["auto"] = "auto"
     gradient_precision: Literal["float32", "bfloat16"] = "float32"
     max_attempts: int = 4

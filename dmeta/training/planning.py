@@ -123,6 +123,7 @@ def _fastest(run: Run) -> PlanChoice:
         reason = "there is no GPU in this process to time it on"
         return PlanChoice("vmap", len(inputs.tasks.support.x), {}, {"loop": reason})
     seconds: dict[PlanName, float] = {}
+    plan: PlanName
     left_out: dict[PlanName, str] = {}
     chunk_size = len(inputs.tasks.support.x)
     try:
@@ -132,9 +133,8 @@ def _fastest(run: Run) -> PlanChoice:
         left_out["vmap"] = _first_line(error)
     seconds["loop"] = _eager_seconds(run, "loop", inputs, chunk_size)
     if has_images(inputs.meta_params):
-        seconds["loop_channels_last"] = _eager_seconds(
-            run, "loop_channels_last", inputs, chunk_size
-        )
+        for plan in ("loop_channels_last", "loop_mixed"):
+            seconds[plan] = _eager_seconds(run, plan, inputs, chunk_size)
     if "vmap" in seconds:
         outcome = _compiled_seconds(run, inputs, chunk_size, min(seconds.values()))
         if isinstance(outcome, str):

@@ -147,7 +147,7 @@ def test_a_model_that_can_not_be_vectorised_has_the_loop() -> None:
     costs = costs_of(run)
     assert names_of(costs) == [("loop", 2)]
     reasons = {each.plan: each.reason for each in costs.left_out}
-    assert reasons.keys() == {"loop_channels_last", "vmap", "compiled"}
+    assert reasons.keys() == {"loop_channels_last", "loop_mixed", "vmap", "compiled"}
     assert "data-dependent control flow" in reasons["vmap"]
 
 

@@ -25,7 +25,12 @@ AUTO = {"runtime__plan": "auto"}
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds that each plan is made to take; a plan that is not named fails the test."""
-    seconds: dict[str, float] = {"vmap": 1.0, "loop": 1.0, "loop_channels_last": 1.0}
+    seconds: dict[str, float] = {
+        "vmap": 1.0,
+        "loop": 1.0,
+        "loop_channels_last": 1.0,
+        "loop_mixed": 1.0,
+    }
     monkeypatch.setattr(planning, "_eager_seconds", lambda run, plan, *rest: seconds[plan])
     return seconds
 
