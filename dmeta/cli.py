@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -62,13 +63,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         if traceback:
             raise
-        _fail(f"interrupted{'; ' + str(stop) if str(stop) else ''}", 130)
+        notes = getattr(stop, "__notes__", [])
+        _fail("; ".join(["interrupted", *map(str, stop.args), *notes]), _exit_code(stop))
     except Exception as error:
         if traceback:
             raise
         from dmeta.commands.errors import told
 
         _fail(*told(error, verb, rest))
+
+
+def _exit_code(stop: KeyboardInterrupt) -> int:
+    """As a shell tells it: 128 and the signal's number."""
+    return 128 + int(getattr(stop, "signal_number", signal.SIGINT))
 
 
 def _run(verb: str, rest: list[str]) -> None:

@@ -32,6 +32,7 @@ from dmeta.training.session import (
     starting_point,
 )
 from dmeta.training.setup import Run, prepare
+from dmeta.training.stopping import signals_heard
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
 
@@ -86,10 +87,10 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     try:
         with Display() as display:
             display.start(title, config.steps, start.step, metric)
-            result = run_session(run, run_dir, open_runtime, [display], joint)
-    except KeyboardInterrupt:
-        again = f"go on with: dmeta train run_dir={run_dir} resume=true"
-        raise KeyboardInterrupt(again) from None
+            result = run_session(run, run_dir, open_runtime, [display], joint, signals_heard)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"go on with: dmeta train run_dir={run_dir} resume=true")
+        raise
     print_results(
         result.summary,
         paths=[run_dir / name for name in ("results.json", "metrics.jsonl", "figures")],

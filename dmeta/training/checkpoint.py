@@ -135,6 +135,12 @@ def prune_checkpoints(directory: str | Path, keep: int, best: Collection[int]) -
             shutil.rmtree(path)
 
 
+def remove_unfinished(directory: str | Path) -> None:
+    """Delete what writers that were killed left behind; nobody must be writing there."""
+    for path in Path(directory).glob(".step-*"):
+        shutil.rmtree(path)
+
+
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a manifest's content, whatever its spacing."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -132,7 +132,7 @@ class RunConfig:
         steps: outer steps.
         meta_batch_size: tasks per outer step.
         run_dir: where everything the run writes goes; None: a new folder under ./runs.
-        resume: go on from the last checkpoint in run_dir.
+        resume: go on from the last checkpoint in run_dir; ``auto``: if there is a run.
         device: ``cpu``, ``cuda``, or ``auto``: cuda where a worker has one.
         max_rejected: rejected (not finite) steps in a row that end the run.
         log_every: outer steps between lines of metrics.jsonl.
@@ -153,7 +153,7 @@ class RunConfig:
     steps: int
     meta_batch_size: int
     run_dir: str | None
-    resume: bool
+    resume: bool | Literal["auto"]
     device: Literal["auto", "cpu", "cuda"]
     max_rejected: int
     log_every: int

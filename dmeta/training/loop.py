@@ -24,6 +24,7 @@ from dmeta.training.evaluation import (
 )
 from dmeta.training.metrics import Observer, Row
 from dmeta.training.setup import Run
+from dmeta.training.stopping import Asked, Listening, Stopped, unheard
 
 
 class TrainingStopped(RuntimeError):
@@ -70,14 +71,21 @@ def progress_of(checkpoint: Checkpoint) -> Progress:
 
 
 def train(
-    run: Run, runtime: Runtime, run_dir: Path, start: Progress, observers: Sequence[Observer]
+    run: Run,
+    runtime: Runtime,
+    run_dir: Path,
+    start: Progress,
+    observers: Sequence[Observer],
+    listening: Listening = unheard,
 ) -> Progress:
     """Take the outer steps from `start` to the end of the run.
 
     Raises:
         TrainingStopped: too many steps in a row had no finite gradient.
+        Stopped: somebody asked for it; the last step is kept.
     """
-    return _Loop(run, runtime, run_dir, start, observers).run()
+    with listening() as asked:
+        return _Loop(run, runtime, run_dir, start, observers).run(asked)
 
 
 def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int) -> Evaluation:
@@ -123,7 +131,7 @@ class _Loop:
         self._began = self._row_began = time.perf_counter()
         self._since_row: list[StepReport] = []
 
-    def run(self) -> Progress:
+    def run(self, asked: Asked) -> Progress:
         config = self._run.config
         while self._progress.step < config.steps:
             self._step()
@@ -131,8 +139,11 @@ class _Loop:
             if step % config.log_every == 0 or last:
                 self._log()
             improved = _due(step, config.eval.every) and self._validate()
-            if _due(step, config.checkpoint.every) or improved or last:
+            stop = asked()
+            if _due(step, config.checkpoint.every) or improved or last or stop is not None:
                 self._save()
+            if stop is not None and not last:
+                raise Stopped(step, stop)
         return self._progress
 
     def _step(self) -> None:

@@ -13,7 +13,12 @@ from typing import Any, TypeAlias
 
 from dmeta.runtime.protocol import Runtime
 from dmeta.training import figures
-from dmeta.training.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
+from dmeta.training.checkpoint import (
+    CheckpointError,
+    list_checkpoints,
+    read_checkpoint,
+    remove_unfinished,
+)
 from dmeta.training.config import Choice, RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
@@ -27,7 +32,9 @@ from dmeta.training.loop import (
 )
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.results import Finished, Result, summary_of, write_json
+from dmeta.training.run_lock import only_one_in
 from dmeta.training.setup import Run, num_outputs_of
+from dmeta.training.stopping import Listening, unheard
 
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
@@ -46,10 +53,10 @@ def starting_point(config: RunConfig, run_dir: Path) -> tuple[Progress, Path | N
     found = list_checkpoints(run_dir / "checkpoints")
     fingerprint = config.fingerprint()
     if not (run_dir / CONFIG).exists():
-        if config.resume:
+        if config.resume is True:
             raise ValueError(
                 f"resume=true must have a run in run_dir, got none in {run_dir}; "
-                "correct run_dir, or leave resume out"
+                "correct run_dir, or choose resume=auto"
             )
         return fresh(fingerprint), None
     if not config.resume:
@@ -103,6 +110,7 @@ def run_session(
     open_runtime: OpenRuntime,
     observers: Sequence[Observer],
     joint: Run | None = None,
+    listening: Listening = unheard,
 ) -> Result:
     """Train, evaluate on test tasks, and write results and figures.
 
@@ -112,15 +120,21 @@ def run_session(
         open_runtime: starts the runtime.
         observers: told of the progress, besides the run's own metrics files.
         joint: the jointly pre-trained network to compare with.
+        listening: hears whoever wants the steps to stop.
+
+    Raises:
+        ValueError: another process trains in `run_dir`.
+        TrainingStopped: too many steps in a row had no finite gradient.
+        Stopped: somebody asked for it.
     """
-    finished = train_in(run, run_dir, open_runtime, observers)
+    finished = train_in(run, run_dir, open_runtime, observers, listening)
     other = None
     if joint is not None:
         _tell(observers, "training the jointly pre-trained network to compare with")
         joint_dir = run_dir / JOINT
         resume = (joint_dir / CONFIG).exists()
         joint = dataclasses.replace(joint, config=dataclasses.replace(joint.config, resume=resume))
-        other = train_in(joint, joint_dir, open_runtime, [])
+        other = train_in(joint, joint_dir, open_runtime, [], listening)
     summary = summary_of(run, finished, other)
     write_json(run_dir / RESULTS, summary)
     _tell(observers, "drawing figures")
@@ -135,24 +149,41 @@ def run_session(
 
 
 def train_in(
-    run: Run, run_dir: Path, open_runtime: OpenRuntime, observers: Sequence[Observer]
+    run: Run,
+    run_dir: Path,
+    open_runtime: OpenRuntime,
+    observers: Sequence[Observer],
+    listening: Listening = unheard,
 ) -> Finished:
     """Train a run to its end in its directory, and evaluate it on test tasks."""
-    start, checkpoint = starting_point(run.config, run_dir)
-    with open_runtime(run) as runtime:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        _write_settings(run, run_dir)
-        if checkpoint is not None:
-            runtime.restore(str(checkpoint))
-        writer = MetricsWriter(run_dir, start.step)
-        try:
-            progress = train(run, runtime, run_dir, start, [writer, *observers])
-        finally:
-            writer.close()
-        digest = runtime.digest()
-        _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
-        test = final_evaluation(run, run_dir, runtime, progress)
-        return Finished(progress, test, digest, runtime.info)
+    with only_one_in(run_dir):
+        start, checkpoint = starting_point(run.config, run_dir)
+        remove_unfinished(run_dir / "checkpoints")
+        with open_runtime(run) as runtime:
+            return _train_with(runtime, run, run_dir, start, checkpoint, observers, listening)
+
+
+def _train_with(
+    runtime: Runtime,
+    run: Run,
+    run_dir: Path,
+    start: Progress,
+    checkpoint: Path | None,
+    observers: Sequence[Observer],
+    listening: Listening,
+) -> Finished:
+    _write_settings(run, run_dir)
+    if checkpoint is not None:
+        runtime.restore(str(checkpoint))
+    writer = MetricsWriter(run_dir, start.step)
+    try:
+        progress = train(run, runtime, run_dir, start, [writer, *observers], listening)
+    finally:
+        writer.close()
+    digest = runtime.digest()
+    _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
+    test = final_evaluation(run, run_dir, runtime, progress)
+    return Finished(progress, test, digest, runtime.info)
 
 
 def final_evaluation(run: Run, run_dir: Path, runtime: Runtime, progress: Progress) -> Evaluation:

@@ -1,0 +1,44 @@
+"""One training at a time in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def only_one_in(run_dir: Path) -> Iterator[None]:
+    """Make the directory, and keep others from training in it until the end, however that comes.
+
+    A directory that is still empty at the end is removed. Where the file system knows no locks
+    there is none.
+
+    Raises:
+        ValueError: another process trains in it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:
+        _lock(descriptor, run_dir)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                run_dir.rmdir()  # if it is empty
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, run_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"run_dir must be of one training at a time, got {run_dir}, in which another process "
+            "is training; wait for its end, or choose another run_dir"
+        ) from None
+    except OSError:  # a network's file system, say
+        pass
