@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 import torch
+from torch import Tensor, nn
 
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.training.config import RunConfig, run_config
@@ -29,6 +30,18 @@ TINY = {
     "runtime.block_size": 2,
     "runtime.plan": "vmap",
 }
+
+
+class Branching(nn.Module):
+    """Looks at the values of its input: it can not be vectorised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out if out.sum() > 0 else -out
 
 
 def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:

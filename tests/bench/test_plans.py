@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
 from dmeta.bench import plans
@@ -18,7 +18,7 @@ from dmeta.bench.plans_figure import plans_figure
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.plans import PlanName
 from dmeta.training.setup import Run, prepare
-from tests.conftest import tiny_config
+from tests.conftest import Branching, tiny_config
 
 IMAGES = {"task": "glyphs", "task__num_classes": 50, "model": "conv4", "model__filters": 2}
 
@@ -128,18 +128,6 @@ def test_what_can_not_be_compiled_is_left_out_with_the_reason() -> None:
     assert names_of(costs) == [("vmap", 2)]
     assert [each.plan for each in costs.left_out] == ["compiled"]
     assert "does not look at the outer step" in costs.left_out[0].reason
-
-
-class Branching(nn.Module):
-    """Looks at the values of its input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)
-        return out if out.sum() > 0 else -out
 
 
 def test_a_model_that_can_not_be_vectorised_has_the_loop() -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 import dmeta
 from dmeta.training import planning
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.setup import Run, prepare
-from tests.conftest import TINY, tiny_config
+from tests.conftest import TINY, Branching, tiny_config
 
 AUTO = {"runtime__plan": "auto"}
 
@@ -95,18 +94,6 @@ def test_a_method_that_can_not_be_compiled_says_why(clock: dict[str, float]) -> 
     choice = auto(steps=10000, algorithm="maml_pp").plan
     assert choice is not None
     assert "does not look at the outer step" in choice.left_out["compiled"]
-
-
-class Branching(nn.Module):
-    """Looks at the values of its input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)
-        return out if out.sum() > 0 else -out
 
 
 def test_a_model_that_can_not_be_vectorised_falls_back_with_a_reason(
