@@ -13,12 +13,13 @@ from pathlib import Path
 def only_one_in(run_dir: Path) -> Iterator[None]:
     """Make the directory, and keep others from training in it until the end, however that comes.
 
-    A directory that is still empty at the end is removed. Where the file system knows no locks
+    What was made and is still empty at the end is removed. Where the file system knows no locks
     there is none.
 
     Raises:
         ValueError: another process trains in it.
     """
+    new = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
@@ -26,8 +27,9 @@ def only_one_in(run_dir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                run_dir.rmdir()  # if it is empty
+            with contextlib.suppress(OSError):  # of one that is not empty
+                for folder in new:
+                    folder.rmdir()
     finally:
         os.close(descriptor)
 
