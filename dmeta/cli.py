@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from types import FrameType
 
 from dmeta.registry import nearest
 
@@ -56,15 +59,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if verb not in VERBS:
         _fail(f"unknown verb '{verb}'{nearest(verb, list(VERBS))}\n\n{_verbs()}", 2)
+    sigterms: Sequence[int] = ()
     try:
-        if verb == "bench":
-            rest = _with_bench(rest)
-        _run(verb, rest)
+        with _sigterm_interrupts() as sigterms:
+            if verb == "bench":
+                rest = _with_bench(rest)
+            _run(verb, rest)
     except KeyboardInterrupt as stop:
         if traceback:
             raise
         notes = getattr(stop, "__notes__", [])
-        _fail("; ".join(["interrupted", *map(str, stop.args), *notes]), _exit_code(stop))
+        _fail("; ".join(["interrupted", *map(str, stop.args), *notes]), _exit_code(stop, sigterms))
     except Exception as error:
         if traceback:
             raise
@@ -73,9 +78,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(*told(error, verb, rest))
 
 
-def _exit_code(stop: KeyboardInterrupt) -> int:
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """SIGTERM stops what was started as Ctrl-C does; yields where it is noted."""
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_code(stop: KeyboardInterrupt, heard: Sequence[int]) -> int:
     """As a shell tells it: 128 and the signal's number."""
-    return 128 + int(getattr(stop, "signal_number", signal.SIGINT))
+    number = getattr(stop, "signal_number", None) or (*heard, signal.SIGINT)[0]
+    return 128 + int(number)
 
 
 def _run(verb: str, rest: list[str]) -> None:

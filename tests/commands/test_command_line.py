@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dmeta import cli
+from dmeta.training.stopping import Stopped
 from tests.bench.fake_peers import write_peer
 
 QUICK = [
@@ -331,3 +333,27 @@ def test_the_shell_completes_verbs_and_overrides(line: str, wanted: str) -> None
     command = [sys.executable, "-m", "dmeta", "-sc", "query=bash"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     assert wanted in done.stdout.split()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_as_a_shell_expects(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "_run", lambda verb, rest: os.kill(os.getpid(), number))
+    assert dmeta("train") == code
+    assert capsys.readouterr().err == "dmeta: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_training_told_to_stop_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped(7, signal.SIGTERM)
+
+    monkeypatch.setattr("dmeta.commands.train.run_session", stop)
+    assert dmeta("train", *QUICK, "run_dir=run") == 143
+    told = capsys.readouterr().err
+    assert "stopped after step 7, which is kept" in told
+    assert "go on with: dmeta train run_dir=run resume=true" in told
