@@ -94,7 +94,8 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
     try:
         yield heard
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None: a handler that was not installed from Python, and can not be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _exit_code(stop: KeyboardInterrupt, heard: Sequence[int]) -> int:
