@@ -11,14 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["embed", "evaluate", "load", "train"]
+__all__ = ["embed", "evaluate", "load", "replay", "train"]
 
 if TYPE_CHECKING:
     from dmeta.commands.embed import embed
     from dmeta.commands.evaluate import evaluate, load
+    from dmeta.commands.replay import replay
     from dmeta.commands.train import train
 
-_HOMES = {"train": "train", "evaluate": "evaluate", "load": "evaluate", "embed": "embed"}
+_HOMES = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "load": "evaluate",
+    "embed": "embed",
+    "replay": "replay",
+}
 
 
 def __getattr__(name: str) -> Any:

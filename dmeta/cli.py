@@ -17,12 +17,13 @@ VERBS = {
     "train": "meta-train a few-shot learner",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
+    "replay": "compute a block of a run again, alone: which task is it that went wrong?",
     "bench": "what a run's choices cost: dmeta bench gradients, peers, plans, profile",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
 
-CONFIGURED = ("train", "evaluate", "embed", "bench")
+CONFIGURED = ("train", "evaluate", "embed", "replay", "bench")
 """Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/commands/VERB."""
 
 BENCHES = {

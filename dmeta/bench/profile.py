@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.training.checkpoint import open_checkpoints
 from dmeta.training.loop import fresh, train
 from dmeta.training.metrics import MetricsWriter, Row
 from dmeta.training.setup import Run
@@ -101,14 +102,15 @@ def profile(run: Run, open_runtime: Callable[[Run], Runtime], options: ProfileOp
         config,
         steps=options.warmup + options.steps,
         eval=dataclasses.replace(config.eval, every=0),
-        checkpoint=dataclasses.replace(config.checkpoint, every=0),
+        checkpoint=dataclasses.replace(config.checkpoint, every=0, location=None),
     )
     run, watch = dataclasses.replace(run, config=config), _Watch()
     with tempfile.TemporaryDirectory() as folder, open_runtime(run) as runtime:
         info = runtime.info
         writer = MetricsWriter(Path(folder), 0)
         try:
-            train(run, runtime, Path(folder), fresh(config.fingerprint()), [writer, watch])
+            storage = open_checkpoints(Path(folder), None)
+            train(run, runtime, storage, fresh(config.fingerprint()), [writer, watch])
         finally:
             writer.close()
     seconds = (watch.ends[-1] - watch.ends[options.warmup - 1]) / options.steps

@@ -134,7 +134,7 @@ def _embed(
             "an own model must belong to a method that embeds, whose network has no output layer, "
             f"got {config.algorithm.name}; train protonet with it"
         )
-    meta_params = find_checkpoint(run_dir, wanted.checkpoint).meta_params()
+    meta_params = find_checkpoint(run_dir, config, wanted.checkpoint).meta_params()
     network = make_network(config, tuple(saved["shapes"]["input_shape"]), None, model)
     params = embedding_params(network, meta_params)
     source = _listing(config, source)

@@ -52,7 +52,7 @@ def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
     settings: dict[str, Any] = {}
     for attempt in (choices, []):
         try:
-            settings = compose(verb, [*attempt, "run_dir=."])  # some verbs must be given one
+            settings = compose(verb, attempt, complete=False)
             break
         except Exception:  # a wrong choice among them: do without
             continue

@@ -13,15 +13,21 @@ from dmeta.commands.display import print_results
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
-from dmeta.training.checkpoint import Checkpoint, CheckpointError, list_checkpoints, read_checkpoint
+from dmeta.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    open_checkpoints,
+    read_checkpoint,
+    steps_in,
+)
 from dmeta.training.config import Choice, RunConfig, checked, run_config
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
+from dmeta.training.loop import become, evaluate_ensemble, progress_of
 from dmeta.training.loop import evaluate as evaluate_run
-from dmeta.training.loop import evaluate_ensemble, progress_of
 from dmeta.training.losses import loss_of
 from dmeta.training.results import write_json
-from dmeta.training.session import checkpoint_path, read_settings
+from dmeta.training.session import best_checkpoints, read_settings
 from dmeta.training.setup import make_algorithm, make_network, prepare
 
 
@@ -129,7 +135,7 @@ def load(
     """
     saved = read_settings(Path(run_dir))
     config, shapes = run_config(saved["settings"]), saved["shapes"]
-    found = find_checkpoint(Path(run_dir), checkpoint)
+    found = find_checkpoint(Path(run_dir), config, checkpoint)
     shape = tuple(shapes["input_shape"])
     network = make_network(config, shape, shapes["num_outputs"], model)
     network = network.to("cpu", training=False)
@@ -143,22 +149,19 @@ def _evaluate(wanted: EvaluateConfig, **own: Any) -> tuple[RunConfig, Evaluation
     run_dir = Path(wanted.run_dir)
     config = run_config(read_settings(run_dir)["settings"])
     is_ensemble = wanted.checkpoint == "ensemble"
-    checkpoint = find_checkpoint(run_dir, "best" if is_ensemble else wanted.checkpoint)
+    checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
     if wanted.num_tasks < 2:
         raise ValueError(f"num_tasks must be >= 2, got {wanted.num_tasks}; raise it")
+    last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
+    storage = open_checkpoints(run_dir, config.checkpoint.location)
     config = _with_changes(config, wanted)
     run = prepare(config, **own)
     with open_runtime(run) as runtime:
         if is_ensemble:
-            best = _best_checkpoints(run_dir)
+            best = best_checkpoints(storage, progress_of(last))
             return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
-        runtime.restore(str(checkpoint.path))
+        become(runtime, checkpoint)
         return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
-
-
-def _best_checkpoints(run_dir: Path) -> dict[int, Path]:
-    last = read_checkpoint(list_checkpoints(run_dir / "checkpoints")[-1])
-    return {step: checkpoint_path(run_dir, step) for step, _ in progress_of(last).best}
 
 
 def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
@@ -187,21 +190,25 @@ def with_root(config: RunConfig, root: str | None) -> RunConfig:
     return dataclasses.replace(config, task=dataclasses.replace(config.task, source=source))
 
 
-def find_checkpoint(run_dir: Path, which: int | str) -> Checkpoint:
+def find_checkpoint(run_dir: Path, config: RunConfig, which: int | str) -> Checkpoint:
     """The ``last`` or ``best`` checkpoint of a run, or that of a step.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    found = list_checkpoints(run_dir / "checkpoints")
+    storage = open_checkpoints(run_dir, config.checkpoint.location)
+    found = steps_in(storage)
     if not found:
-        raise CheckpointError(f"run_dir must hold a checkpoint, got none in {run_dir}; train first")
-    last = read_checkpoint(found[-1])
+        where = config.checkpoint.location or run_dir
+        raise CheckpointError(f"run_dir must hold a checkpoint, got none in {where}; train first")
+    if isinstance(which, int) and which in found:
+        return read_checkpoint(storage, which)
+    last = read_checkpoint(storage, found[-1])
     step = progress_of(last).best_step if which == "best" else which
     if step in ("last", None):
         return last
-    path = checkpoint_path(run_dir, int(step))
-    if path not in found:
-        steps = ", ".join(str(int(p.name.removeprefix("step-"))) for p in found)
+    if step not in found:
+        steps = ", ".join(map(str, found))
         raise CheckpointError(f"checkpoint must be last, best or one of {steps}, got {which}")
-    return read_checkpoint(path)
+    assert isinstance(step, int)
+    return read_checkpoint(storage, step)

@@ -19,21 +19,30 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def plain(config: Any) -> dict[str, Any]:
+def plain(config: Any, *, complete: bool = True) -> dict[str, Any]:
     """A Hydra config as nested dicts, every reference resolved.
+
+    Args:
+        config: Hydra's.
+        complete: whether every key that must be given has to be there.
 
     Raises:
         omegaconf.MissingMandatoryValue: a key that must be given was not.
     """
     from omegaconf import OmegaConf
 
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def compose(verb: str, overrides: Iterable[str]) -> dict[str, Any]:
+def compose(verb: str, overrides: Iterable[str], *, complete: bool = True) -> dict[str, Any]:
     """The settings of a verb with overrides, as the command line would compose them.
+
+    Args:
+        verb: name of the primary config.
+        overrides: as on the command line.
+        complete: whether every key that must be given has to be there.
 
     Raises:
         hydra.errors.HydraException: an override that does not fit (see `errors.explain`).
@@ -41,7 +50,7 @@ def compose(verb: str, overrides: Iterable[str]) -> dict[str, Any]:
     import hydra
 
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return plain(hydra.compose(verb, overrides=list(overrides)))
+        return plain(hydra.compose(verb, overrides=list(overrides)), complete=complete)
 
 
 def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]], None]) -> None:

@@ -77,7 +77,7 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     config = _config_of(settings, overrides)
     run, joint, run_dir = _prepared(config, {})
     metric = "accuracy" if run.source.kind == "classification" else "mse"
-    start, _ = starting_point(run.config, run_dir)
+    start = starting_point(run.config, run_dir).progress
     title = [
         f"{config.algorithm.name} on {config.task.source.name} with {config.model.name} "
         f"({run.work.layout.size:,} meta-parameters), {config.meta_batch_size} tasks a step",

@@ -8,9 +8,8 @@ arrays of the factory) arrive as read-only numpy arrays in shared memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ray
 
@@ -22,6 +21,7 @@ from dmeta.runtime.protocol import (
     Gradient,
     Server,
     ServerFactory,
+    ServerState,
     Vector,
     Worker,
     WorkerFactory,
@@ -94,9 +94,11 @@ class ParameterServerActor:
         self._server: Server | None = None
         _hide_gpus()
 
-    def vector(self) -> Vector:
-        """`Server.vector`."""
-        return self._built().vector()
+    @ray.method(num_returns=2)
+    def vector(self) -> tuple[int, Vector]:
+        """`Server.vector`, behind its length: a sign that it is there, which weighs nothing."""
+        vector = self._built().vector()
+        return len(vector), vector
 
     @ray.method(num_returns=2)
     def apply(self, step: int, num_tasks: int, *gradients: Gradient) -> tuple[ApplyReport, Vector]:
@@ -107,13 +109,13 @@ class ParameterServerActor:
         server = self._built()
         return server.apply(step, gradients, num_tasks), server.vector()
 
-    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
-        """`Server.save`."""
-        return self._built().save(directory, progress)
+    def state(self) -> ServerState:
+        """`Server.state`."""
+        return self._built().state()
 
-    def restore(self, checkpoint: str) -> None:
-        """`Server.restore`."""
-        self._built().restore(checkpoint)
+    def load(self, state: ServerState) -> None:
+        """`Server.load`."""
+        self._built().load(state)
 
     def digest(self) -> str:
         """`Server.digest`."""

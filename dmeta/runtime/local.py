@@ -8,9 +8,9 @@ threads, and the blocks are added in the same order.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from dmeta.runtime.protocol import (
     RuntimeInfo,
     Server,
     ServerFactory,
+    ServerState,
     StepReport,
     Worker,
     WorkerFactory,
@@ -82,7 +83,7 @@ class LocalRuntime:
                 reports.append(report)
             accepted = gradients if all(report.finite for report in reports) else []
             applied = server.apply(step, accepted, num_tasks_of(blocks))
-        return StepReport(reports, applied, 0, time.perf_counter() - started)
+        return StepReport(reports, applied, 0, 0, time.perf_counter() - started)
 
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
         """Evaluate the blocks in order."""
@@ -95,13 +96,14 @@ class LocalRuntime:
                     reports.append(worker.evaluate(vector, block))
         return reports
 
-    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
-        """`Server.save`."""
-        return self._parts()[1].save(directory, progress)
+    def state(self) -> Callable[[], ServerState]:
+        """`Server.state`, at once."""
+        state = self._parts()[1].state()
+        return lambda: state
 
-    def restore(self, checkpoint: str) -> None:
-        """`Server.restore`."""
-        self._parts()[1].restore(checkpoint)
+    def load(self, state: ServerState) -> None:
+        """`Server.load`."""
+        self._parts()[1].load(state)
 
     def digest(self) -> str:
         """`Server.digest`."""

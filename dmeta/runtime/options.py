@@ -43,7 +43,14 @@ class RuntimeOptions:
         gradient_precision: in which a block's meta-gradient travels to the server: as it was
             computed, or rounded to bfloat16, in half the bytes.
         max_attempts: computations of one block (a count) that may be lost with their worker, the
-            first one included, before the run gives up.
+            first one included, before the run gives up; likewise for the parameter server.
+        min_workers: the run begins with so many workers (a count), lets the others join when the
+            cluster has room for them, and waits below. None: it begins with all, and goes on with
+            any.
+        hung_after_s: seconds without an answer after which a worker or the server is killed and
+            started anew. None: learned from the run, 20 times the usual and at least 30 s.
+        snapshot_every: outer steps between copies of the server's state, from which it goes on if
+            it is lost: the steps since are computed again, to the same bits. 1: none are.
     """
 
     name: Literal["ray", "local"] = "local"
@@ -57,6 +64,9 @@ class RuntimeOptions:
     chunk_size: int | Literal["auto"] = "auto"
     gradient_precision: Literal["float32", "bfloat16"] = "float32"
     max_attempts: int = 4
+    min_workers: int | None = None
+    hung_after_s: float | None = None
+    snapshot_every: int = 20
 
     def __post_init__(self) -> None:
         """Check what can be checked without a cluster.
@@ -68,8 +78,19 @@ class RuntimeOptions:
             raise ValueError(f"runtime.name must be ray or local, got {self.name!r}; choose one")
         for field in ("num_workers", "chunk_size"):
             _check_count(field, getattr(self, field), may_be_auto=True)
-        for field in ("block_size", "threads_per_worker", "max_attempts"):
+        for field in ("block_size", "threads_per_worker", "max_attempts", "snapshot_every"):
             _check_count(field, getattr(self, field), may_be_auto=False)
+        if self.min_workers is not None:
+            _check_count("min_workers", self.min_workers, may_be_auto=False)
+        if self.hung_after_s is not None and not self.hung_after_s > 0:
+            raise ValueError(
+                f"runtime.hung_after_s must be > 0 or null, got {self.hung_after_s}; raise it"
+            )
+        if self.num_workers != "auto" and (self.min_workers or 1) > self.num_workers:
+            raise ValueError(
+                f"runtime.min_workers must be <= runtime.num_workers ({self.num_workers}), got "
+                f"{self.min_workers}; change one of them"
+            )
         if not self.cpus_per_worker > 0:
             raise ValueError(
                 f"runtime.cpus_per_worker must be > 0, got {self.cpus_per_worker}; "

@@ -38,15 +38,17 @@ def place(
         nodes: what there is.
         device: the device of the run.
         max_useful_workers: blocks per step: ``auto`` starts no more workers than that.
-    Raises: ValueError: the workers do not fit, or device and GPUs contradict each other.
+    Raises: ValueError: the workers (or ``min_workers`` of them, if that is set) do not fit, or the
+        device and GPUs contradict each other.
     """
     gpus = _gpus_per_worker(options, nodes, device)
     fit = sum(_num_that_fit(node, options.cpus_per_worker, gpus) for node in nodes)
+    needed = options.min_workers or 1
     if options.num_workers == "auto":
-        if fit == 0:
-            raise _does_not_fit(options, nodes, 1, gpus, fit)
+        if fit < needed:
+            raise _does_not_fit(options, nodes, needed, gpus, fit)
         return Placement(max(1, min(fit, max_useful_workers)), options.cpus_per_worker, gpus)
-    if options.num_workers > fit:
+    if fit < (options.min_workers or options.num_workers):
         raise _does_not_fit(options, nodes, options.num_workers, gpus, fit)
     return Placement(options.num_workers, options.cpus_per_worker, gpus)
 

@@ -10,11 +10,11 @@ Letters: P length of the flat meta-parameter vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -115,8 +115,9 @@ class ApplyReport:
 
     Attributes:
         step: the step.
-        applied: False if the summed gradient was not finite and was therefore dropped.
-        gradient_norm: 2-norm of the mean meta-gradient, before clipping.
+        applied: False if the summed gradient was not finite, or too large, and therefore dropped.
+        gradient_norm: 2-norm of the mean meta-gradient, before clipping; NaN if some block's was
+            not finite, and none was added up.
         lr: outer learning rate used.
         seconds: wall-clock seconds of it on the server.
     """
@@ -126,6 +127,18 @@ class ApplyReport:
     gradient_norm: float
     lr: float
     seconds: float = field(default=0.0, compare=False)
+
+
+class ServerState(NamedTuple):
+    """All that a server is at one moment, as plain data.
+
+    Attributes:
+        step: outer steps applied.
+        arrays: name -> array, of any shape; the names are the server's.
+    """
+
+    step: int
+    arrays: Mapping[str, npt.NDArray[np.generic]]
 
 
 class Server(Protocol):
@@ -143,12 +156,16 @@ class Server(Protocol):
         """
         ...
 
-    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
-        """Write a checkpoint of everything the run needs; returns its path."""
+    def state(self) -> ServerState:
+        """A copy of all that decides what it will do next."""
         ...
 
-    def restore(self, checkpoint: str) -> None:
-        """Become what `save` wrote."""
+    def load(self, state: ServerState) -> None:
+        """Become what `state` returned.
+
+        Raises:
+            ValueError: the state is of something else; nothing has changed then.
+        """
         ...
 
     def digest(self) -> str:
@@ -172,12 +189,14 @@ class StepReport:
         blocks: the reports of its blocks, in order.
         applied: what the server did.
         num_retries: blocks that were computed again because a worker was lost.
+        num_copies: blocks that were computed twice because a worker was late.
         seconds: wall-clock seconds of the whole step in the process that asked for it.
     """
 
     blocks: Sequence[BlockReport]
     applied: ApplyReport
     num_retries: int
+    num_copies: int
     seconds: float
 
 
@@ -225,12 +244,12 @@ class Runtime(Protocol):
         """Evaluate every block at the current meta-parameters; reports in order of index."""
         ...
 
-    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
-        """`Server.save`."""
+    def state(self) -> Callable[[], ServerState]:
+        """Take `Server.state`, without waiting for it: what is returned does, on any thread."""
         ...
 
-    def restore(self, checkpoint: str) -> None:
-        """`Server.restore`."""
+    def load(self, state: ServerState) -> None:
+        """`Server.load`; raises as that does."""
         ...
 
     def digest(self) -> str:

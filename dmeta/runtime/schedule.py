@@ -1,16 +1,20 @@
-"""Which worker computes which block, and what follows when a worker is lost. Pure: no Ray, no time.
+"""Which worker computes which block, and what follows when one is lost or late.
 
-A `Schedule` is the state of one round (the blocks of one step or evaluation). The runtime tells it
-what happened (`done`, `lost`, `back`, `gone`) and asks what to start next (`assign`). It decides:
+Pure: no Ray, no time. A `Schedule` lives as long as its workers. The runtime tells it which blocks
+are wanted and what happened (`done`, `lost`, `late`, `back`, `gone`) and asks what to start next
+(`assign`). It decides:
 
-- Blocks, not workers, are scheduled: a worker that is free takes the next block in order of index.
+- Blocks, not workers, are scheduled: a worker that is free takes the next block in their order.
 - A worker is given a second block while it computes its first, so that it never waits for a
-  message; not near the end of a round, where that block would wait behind a busy worker while
-  another one is idle.
+  message; not near the end of what is wanted, where that block would wait behind a busy worker
+  while another one is idle.
 - The first result of a block wins; any other is ignored. So each block counts exactly once.
 - A lost worker's blocks go back to the queue. Only the block it was computing (its oldest one) is
   charged an attempt: blocks that waited behind it did not cause the loss. A block that has lost
-  `max_attempts` workers fails the round.
+  `max_attempts` workers fails.
+- A late worker's blocks are given to others too, once these have nothing else to do; it is given
+  no more until it has answered.
+- With fewer than `min_workers`, nothing is started.
 """
 
 from __future__ import annotations
@@ -22,11 +26,16 @@ from typing import NamedTuple
 
 
 class RoundFailed(RuntimeError):
-    """A round cannot be finished: a block was lost too often, or no worker is left."""
+    """What is wanted cannot be had: a block was lost too often, or no worker is left."""
+
+    def __init__(self, message: str, block: int) -> None:
+        """Because of `block`, the first that is missing."""
+        super().__init__(message)
+        self.block = block
 
 
 class Assignment(NamedTuple):
-    """Start block number `block` (a position in the round) on worker number `worker`."""
+    """Start block number `block` on worker number `worker`."""
 
     worker: int
     block: int
@@ -38,112 +47,173 @@ class _WorkerState:
 
     in_flight: list[int] = field(default_factory=list)
     up: bool = True
+    late: bool = False
 
 
 class Schedule:
-    """The state of one round; see the module for what it decides."""
+    """Blocks and workers; see the module for what it decides.
+
+    Attributes:
+        num_retries: blocks put back into the queue because their worker was lost.
+        num_copies: blocks started a second time because their worker was late.
+    """
 
     def __init__(
         self,
-        num_blocks: int,
         workers: Iterable[int],
         *,
         max_attempts: int,
-        restarting: Iterable[int] = (),
+        min_workers: int = 1,
         max_in_flight: int = 2,
     ) -> None:
-        """Start a round.
+        """Start with all workers up.
 
         Args:
-            num_blocks: blocks of the round, numbered from 0.
-            workers: all workers that may compute.
-            max_attempts: losses of one block that end the round.
-            restarting: those of them that get no block until `back`.
+            workers: their numbers.
+            max_attempts: losses of one block that are too many.
+            min_workers: below so many that are up, nothing is started.
             max_in_flight: blocks that a worker may hold.
         """
         assert max_attempts >= 1
         assert max_in_flight >= 1
-        self._queue = list(range(num_blocks))
-        down = set(restarting)
-        self._workers = {worker: _WorkerState(up=worker not in down) for worker in workers}
-        self._losses = [0] * num_blocks
-        self._done: set[int] = set()
-        self._num_blocks = num_blocks
-        self._max_attempts = max_attempts
+        self._workers = {worker: _WorkerState() for worker in workers}
+        self._max_attempts, self._min_workers = max_attempts, min_workers
         self._max_in_flight = max_in_flight
-        self.num_retries = 0
+        self._queue: list[int] = []
+        self._losses: dict[int, int] = {}  # of the blocks that are wanted and have no result
+        self._next = 0
+        self.num_retries = self.num_copies = 0
+
+    def want(self, num_blocks: int) -> range:
+        """So many new blocks; returns their numbers, which are never used again."""
+        numbers = range(self._next, self._next + num_blocks)
+        self._next = numbers.stop
+        self._queue.extend(numbers)
+        self._losses.update(dict.fromkeys(numbers, 0))
+        return numbers
+
+    def forget(self) -> None:
+        """Nothing is wanted any more; what is in flight is only waited for."""
+        self._queue.clear()
+        self._losses.clear()
+
+    def is_missing(self, blocks: Iterable[int]) -> bool:
+        """Whether one of the blocks has no result yet."""
+        return not self._losses.keys().isdisjoint(blocks)
 
     @property
-    def finished(self) -> bool:
-        """Whether every block has a result."""
-        return len(self._done) == self._num_blocks
+    def num_up(self) -> int:
+        """Workers that may be given blocks."""
+        return sum(state.up for state in self._workers.values())
 
     def assign(self) -> list[Assignment]:
         """What to start now; the schedule takes it as started.
 
-        Raises: RoundFailed: blocks remain and every worker is gone for good.
+        Raises: RoundFailed: blocks are wanted and every worker is gone for good.
         """
-        if not self.finished and not self._workers:
-            missing = sorted(set(range(self._num_blocks)) - self._done)
-            raise RoundFailed(f"no worker is left to compute blocks {missing}")
+        if self._losses and not self._workers:
+            raise RoundFailed("no worker is left to compute blocks", min(self._losses))
+        if not self._losses or self.num_up < self._min_workers:
+            return []
+        free = {w: state for w, state in self._workers.items() if state.up and not state.late}
         started = []
         for depth in range(self._max_in_flight):
-            for worker, state in self._workers.items():
-                if not self._queue:
-                    break
+            for worker, state in free.items():
                 ahead = depth > 0 and len(self._queue) < len(self._workers)
-                if state.up and len(state.in_flight) == depth and not ahead:
-                    block = self._queue.pop(0)
-                    state.in_flight.append(block)
-                    started.append(Assignment(worker, block))
-        return started
+                if self._queue and len(state.in_flight) == depth and not ahead:
+                    started.append(self._start(worker, self._queue.pop(0)))
+        idle = [worker for worker, state in free.items() if not state.in_flight]
+        return started + [self._copy(w, block) for w, block in self._copies(idle)]
 
     def done(self, worker: int, block: int) -> bool:
-        """The worker returned the block; False if the block already had a result."""
-        self._take(worker, block)
-        if block in self._done:
+        """The worker returned the block; False if nobody wants that result (any more)."""
+        state = self._workers[worker]
+        state.in_flight.remove(block)
+        state.late = False
+        if self._losses.pop(block, None) is None:
             return False
-        self._done.add(block)
+        if block in self._queue:  # lost by one worker, returned by another that was late
+            self._queue.remove(block)
         return True
 
-    def lost(self, worker: int, block: int, cause: str) -> bool:
+    def late(self, worker: int) -> None:
+        """The worker takes much longer than usual for its oldest block."""
+        self._workers[worker].late = True
+
+    def lost(self, worker: int, block: int, cause: str) -> None:
         """The block's computation was lost with its worker (or could not reach it).
 
         Args:
             worker: the worker; it gets no block until `back`.
-            block: the block, which goes back to the queue.
+            block: the block, which goes back to the queue, unless others compute it.
             cause: what happened, in words, for the message of the error.
-        Returns: whether nothing of that worker is in flight any more: the time to ask it whether
-            it is back.
         Raises: RoundFailed: the block being computed was lost `max_attempts` times.
         """
-        state = self._workers.get(worker)
-        if state is not None and state.up:
-            state.up = False
-            self._charge(state.in_flight[0], cause)
-        self._take(worker, block)
-        if block not in self._done:
+        state = self._workers[worker]
+        was_up, oldest = state.up, state.in_flight[0]
+        state.up = state.late = False
+        state.in_flight.remove(block)
+        if block in self._losses and not self._is_held(block) and block not in self._queue:
             bisect.insort(self._queue, block)
             self.num_retries += 1
-        return state is not None and not state.in_flight
+        if was_up:
+            self._charge(oldest, cause)
 
     def back(self, worker: int) -> None:
-        """The worker was restarted and answers again."""
-        if worker in self._workers:
-            self._workers[worker].up = True
+        """The worker answers again, or is new."""
+        self._workers.setdefault(worker, _WorkerState()).up = True
+
+    def away(self, worker: int) -> None:
+        """The worker gets no block until `back`; it must have nothing in flight."""
+        self._workers[worker].up = False
 
     def gone(self, worker: int) -> None:
         """The worker will not come back; it must have nothing in flight."""
         state = self._workers.pop(worker, None)
         assert state is None or not state.in_flight
 
+    def oldest(self, worker: int) -> int | None:
+        """The block that the worker is computing."""
+        return next(iter(self._workers[worker].in_flight), None)
+
+    def is_late(self, worker: int) -> bool:
+        """Whether the worker was said to be late, and has not answered since."""
+        return self._workers[worker].late
+
+    def _start(self, worker: int, block: int) -> Assignment:
+        self._workers[worker].in_flight.append(block)
+        return Assignment(worker, block)
+
+    def _copy(self, worker: int, block: int) -> Assignment:
+        self.num_copies += 1
+        return self._start(worker, block)
+
+    def _copies(self, idle: list[int]) -> list[tuple[int, int]]:
+        """Which idle worker takes a copy of which block: of those that only late workers hold."""
+        if not idle or self._queue:
+            return []
+        punctual = {
+            block for state in self._workers.values() if not state.late for block in state.in_flight
+        }
+        wanted = {
+            block
+            for state in self._workers.values()
+            if state.late
+            for block in state.in_flight
+            if block in self._losses and block not in punctual
+        }
+        return list(zip(idle, sorted(wanted), strict=False))
+
+    def _is_held(self, block: int) -> bool:
+        return any(block in state.in_flight for state in self._workers.values())
+
     def _charge(self, block: int, cause: str) -> None:
+        if block not in self._losses:
+            return
         self._losses[block] += 1
         if self._losses[block] >= self._max_attempts:
             raise RoundFailed(
-                f"block {block} was lost {self._losses[block]} times "
-                f"(runtime.max_attempts={self._max_attempts}); last cause: {cause}"
+                f"it was lost {self._losses[block]} times "
+                f"(runtime.max_attempts={self._max_attempts}); last cause: {cause}",
+                block,
             )
-
-    def _take(self, worker: int, block: int) -> None:
-        self._workers[worker].in_flight.remove(block)

@@ -2,30 +2,34 @@
 
 A checkpoint is a folder ``step-00001000`` of ``state.safetensors`` (meta-parameters by name and the
 optimiser's state) and ``checkpoint.json`` (step, progress, size and SHA-256 of the former, and its
-own SHA-256). It is written under another name, flushed, and renamed, so that a folder of the right
-name is whole.
-Knows no runtime: in a run the server calls `write_checkpoint`, the driver the rest.
+own SHA-256). Its name says which it is and `dmeta.training.storage` that it is whole, so there is
+no file beside it that points to the last one and could be wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import numpy as np
+import safetensors.numpy
 import torch
+
+from dmeta.runtime.protocol import ServerState
+from dmeta.training.storage import Folders, Storage, open_storage
 
 FORMAT = 1
 STATE, MANIFEST = "state.safetensors", "checkpoint.json"
-_NAME = re.compile(r"step-(\d{8,})")
-_PARAMS = "meta_params/"
+FOLDER = "checkpoints"
+META_PARAMS = "meta_params/"
+"""In front of the names of the meta-parameters in a server's state."""
+
+_NAME = re.compile(r"step-\d{8,}")
 
 
 class CheckpointError(ValueError):
@@ -37,125 +41,138 @@ class Checkpoint:
     """What a checkpoint holds.
 
     Attributes:
-        path: its folder.
-        step: outer steps done.
-        tensors: ``meta_params/<name>`` and ``optimizer/<key>``.
+        where: path or address of its folder.
+        state: of the server; its arrays are ``meta_params/<name>`` and ``optimizer/<key>``.
         progress: what the training loop wrote beside them.
     """
 
-    path: Path
-    step: int
-    tensors: Mapping[str, torch.Tensor]
+    where: str
+    state: ServerState
     progress: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Outer steps done."""
+        return self.state.step
 
     def meta_params(self) -> dict[str, torch.Tensor]:
         """Name -> tensor."""
-        return {
-            name.removeprefix(_PARAMS): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(_PARAMS)
-        }
+        return meta_params_of(self.state)
 
 
-def write_checkpoint(
-    directory: str, step: int, tensors: Mapping[str, torch.Tensor], progress: Mapping[str, Any]
-) -> str:
-    """Write ``directory/step-<step>``, whole or not at all; returns its path."""
-    parent = Path(directory)
-    parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"step-{step:08d}"
-    aside = parent / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    state = safetensors.torch.save({k: t.contiguous().clone() for k, t in tensors.items()})
+def meta_params_of(state: ServerState) -> dict[str, torch.Tensor]:
+    """Name -> tensor, a copy."""
+    return {
+        name.removeprefix(META_PARAMS): torch.from_numpy(array.copy())
+        for name, array in state.arrays.items()
+        if name.startswith(META_PARAMS)
+    }
+
+
+def open_checkpoints(run_dir: Path, location: str | None) -> Storage:
+    """Where a run keeps its checkpoints: at `location`, or if that is None, in its directory."""
+    folders = Folders(_NAME, completed_by=MANIFEST)
+    return open_storage(str(run_dir / FOLDER) if location is None else location, folders)
+
+
+def write_checkpoint(storage: Storage, state: ServerState, progress: Mapping[str, Any]) -> None:
+    """Write ``step-<step>``, whole or not at all.
+
+    Raises:
+        OSError: it could not be written; the others are as they were.
+    """
+    # Not np.ascontiguousarray, which makes a vector of a number.
+    arrays = {name: np.asarray(array, order="C") for name, array in state.arrays.items()}
+    content = safetensors.numpy.save(arrays)
     manifest: dict[str, Any] = {
         "format": FORMAT,
-        "step": step,
+        "step": state.step,
         "progress": dict(progress),
-        "files": {STATE: {"size_bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}},
+        "files": {
+            STATE: {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        },
     }
     manifest["sha256"] = _digest(manifest)
-    _write(aside / STATE, state)
-    _write(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
-    _flush_folder(aside)
-    if final.exists():  # a step saved twice is the same bits: keep the newer progress
-        shutil.rmtree(final)
-    aside.rename(final)
-    _flush_folder(parent)
-    return str(final)
+    files = {STATE: content, MANIFEST: json.dumps(manifest, indent=1).encode()}
+    storage.write(name_of(state.step), files)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(storage: Storage, step: int) -> Checkpoint:
     """Read and verify one checkpoint.
 
     Raises:
         CheckpointError: a file is missing, truncated or altered; the message names it.
     """
-    folder = Path(path)
+    name = name_of(step)
+    where = storage.locate(name)
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        if manifest.pop("sha256") != _digest(manifest) or manifest["format"] != FORMAT:
-            raise ValueError(f"a SHA-256 or format that is not this file's ({FORMAT})")
-        step, progress = int(manifest["step"]), dict(manifest["progress"])
-        expected = manifest["files"][STATE]
-        size_bytes, sha256 = int(expected["size_bytes"]), str(expected["sha256"])
-        state = (folder / STATE).read_bytes()
-    except FileNotFoundError as error:
+        content = storage.read(name, MANIFEST)
+        state = storage.read(name, STATE)
+    except OSError as error:
         raise CheckpointError(
-            f"a checkpoint must have {STATE} and {MANIFEST}, got none at {error.filename}; "
+            f"a checkpoint must have {STATE} and {MANIFEST}, got {error} in {where}; "
             "use another checkpoint, or another run_dir"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    try:
+        manifest = json.loads(content)
+        if manifest.pop("sha256") != _digest(manifest) or manifest["format"] != FORMAT:
+            raise ValueError(f"a SHA-256 or format that is not this file's ({FORMAT})")
+        if int(manifest["step"]) != step:
+            raise ValueError(f"step {manifest['step']}, which is not its folder's")
+        progress, expected = dict(manifest["progress"]), manifest["files"][STATE]
+        size_bytes, sha256 = int(expected["size_bytes"]), str(expected["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"{folder / MANIFEST} must be a checkpoint's manifest, got {error!r}; it was altered "
+            f"{where}/{MANIFEST} must be a checkpoint's manifest, got {error!r}; it was altered "
             "or truncated: delete this checkpoint to go on from the one before"
         ) from None
     if len(state) != size_bytes or hashlib.sha256(state).hexdigest() != sha256:
         raise CheckpointError(
-            f"{folder / STATE} must have {size_bytes} bytes with SHA-256 {sha256[:12]}..., got "
+            f"{where}/{STATE} must have {size_bytes} bytes with SHA-256 {sha256[:12]}..., got "
             f"{len(state)} with {hashlib.sha256(state).hexdigest()[:12]}...; it was altered or "
             "truncated: delete this checkpoint to go on from the one before"
         )
-    return Checkpoint(folder, step, safetensors.torch.load(state), progress)
+    return Checkpoint(where, ServerState(step, safetensors.numpy.load(state)), progress)
 
 
-def list_checkpoints(directory: str | Path) -> list[Path]:
-    """The folders that are named as checkpoints, oldest step first; not verified."""
-    parent = Path(directory)
-    if not parent.is_dir():
-        return []
-    found = [(int(m[1]), p) for p in parent.iterdir() if (m := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found)]
+def last_checkpoint(storage: Storage, steps: Sequence[int]) -> tuple[Checkpoint, list[str]]:
+    """The last whole checkpoint, and what is wrong with those after it.
+
+    Args:
+        storage: where they are.
+        steps: those there are, `steps_in`; at least one.
+
+    Raises:
+        CheckpointError: every one is damaged.
+    """
+    damages: list[str] = []
+    for step in reversed(steps):
+        try:
+            return read_checkpoint(storage, step), damages
+        except CheckpointError as error:
+            damages.append(str(error))
+    raise CheckpointError(
+        f"one of the {len(steps)} checkpoints must be whole, got none; the last: {damages[0]}"
+    )
 
 
-def prune_checkpoints(directory: str | Path, keep: int, best: Collection[int]) -> None:
+def steps_in(storage: Storage) -> list[int]:
+    """The steps of the checkpoints there, rising; not verified."""
+    return sorted(int(name.removeprefix("step-")) for name in storage.names())
+
+
+def prune_checkpoints(storage: Storage, keep: int, best: Collection[int]) -> None:
     """Delete all but the last `keep` checkpoints and those of the `best` steps."""
-    for path in list_checkpoints(directory)[:-keep]:
-        if int(path.name.removeprefix("step-")) not in best:
-            shutil.rmtree(path)
+    for step in steps_in(storage)[:-keep]:
+        if step not in best:
+            storage.remove(name_of(step))
 
 
-def remove_unfinished(directory: str | Path) -> None:
-    """Delete what writers that were killed left behind; nobody must be writing there."""
-    for path in Path(directory).glob(".step-*"):
-        shutil.rmtree(path)
+def name_of(step: int) -> str:
+    """``step-00001000``."""
+    return f"step-{step:08d}"
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a manifest's content, whatever its spacing."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

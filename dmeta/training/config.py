@@ -67,6 +67,8 @@ class OuterOptions:
         eps: Adam's epsilon.
         clip_value: bound on each element of the mean meta-gradient; None: no bound.
         clip_norm: bound on its 2-norm, applied after clip_value; None: no bound.
+        reject_norm: a mean meta-gradient of a larger 2-norm, before clipping, is not applied, as
+            one that is not finite; None: no bound.
     """
 
     name: Literal["adam", "sgd"] = "adam"
@@ -79,6 +81,7 @@ class OuterOptions:
     eps: float = 1e-8
     clip_value: float | None = None
     clip_norm: float | None = None
+    reject_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,13 @@ class CheckpointOptions:
     Attributes:
         every: outer steps between checkpoints; 0: only at the end.
         keep: how many of the last ones are kept; the best ones are kept besides.
+        location: where they are written, of this run alone: a path, or an address such as
+            ``s3://bucket/folder``; None: in run_dir.
     """
 
     every: int = 1000
     keep: int = 3
+    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ class RunConfig:
             raise ValueError(f"outer.lr must be > 0, got {self.outer.lr}; raise it")
         if self.outer.final_lr < 0:
             raise ValueError(f"outer.final_lr must be >= 0, got {self.outer.final_lr}; raise it")
-        for key in ("clip_value", "clip_norm"):
+        for key in ("clip_value", "clip_norm", "reject_norm"):
             bound = getattr(self.outer, key)
             if bound is not None and not bound > 0:
                 raise ValueError(f"outer.{key} must be > 0 or null, got {bound}; raise it")

@@ -6,15 +6,17 @@ It knows what a step is and nothing of where it is computed.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Block, Runtime, StepReport
 from dmeta.tasks.source import Split
-from dmeta.training.checkpoint import Checkpoint, list_checkpoints, prune_checkpoints
+from dmeta.training.checkpoint import Checkpoint, CheckpointError, name_of, steps_in
+from dmeta.training.checkpoint_writer import CheckpointWriter, GetState
 from dmeta.training.evaluation import (
     Evaluation,
     Ranking,
@@ -23,8 +25,14 @@ from dmeta.training.evaluation import (
     summarize_ensemble,
 )
 from dmeta.training.metrics import Observer, Row
+from dmeta.training.rejections import rejection_line, rejection_of
 from dmeta.training.setup import Run
 from dmeta.training.stopping import Asked, Listening, Stopped, unheard
+from dmeta.training.storage import Storage
+
+_LOG = logging.getLogger(__name__)
+
+_MAX_TOLD = 10  # rejected steps that are warned of; all of them are in metrics.jsonl
 
 
 class TrainingStopped(RuntimeError):
@@ -40,7 +48,8 @@ class Progress:
         best: steps whose validation scores are the best so far, with the scores, best first.
         rejected: steps dropped because a gradient was not finite.
         rejected_in_a_row: of those, how many just now.
-        retried_blocks: blocks computed again because a worker was lost.
+        retried_blocks: blocks computed again because a worker or the server was lost.
+        copied_blocks: blocks computed twice because a worker was late.
         seconds: wall-clock seconds of training, evaluations included, over all resumes.
         fingerprint: of the settings that decide the result.
     """
@@ -52,6 +61,7 @@ class Progress:
     retried_blocks: int
     seconds: float
     fingerprint: str
+    copied_blocks: int = 0
 
     @property
     def best_step(self) -> int | None:
@@ -70,22 +80,38 @@ def progress_of(checkpoint: Checkpoint) -> Progress:
     return Progress(**{**plain, "best": tuple((step, value) for step, value in plain["best"])})
 
 
+def become(runtime: Runtime, checkpoint: Checkpoint) -> None:
+    """Let the runtime go on from a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is of another model.
+    """
+    try:
+        runtime.load(checkpoint.state)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.where} must be of this run's model, got another: {error}; "
+            "choose the settings it was trained with"
+        ) from None
+
+
 def train(
     run: Run,
     runtime: Runtime,
-    run_dir: Path,
+    storage: Storage,
     start: Progress,
     observers: Sequence[Observer],
     listening: Listening = unheard,
 ) -> Progress:
-    """Take the outer steps from `start` to the end of the run.
+    """Take the outer steps from `start` to the end of the run; checkpoints go to `storage`.
 
     Raises:
         TrainingStopped: too many steps in a row had no finite gradient.
         Stopped: somebody asked for it; the last step is kept.
+        OSError: the checkpoint of the last step can not be written.
     """
-    with listening() as asked:
-        return _Loop(run, runtime, run_dir, start, observers).run(asked)
+    with listening() as asked, CheckpointWriter(storage, run.config.checkpoint.keep) as writer:
+        return _Loop(run, runtime, storage, writer, start, observers).run(asked)
 
 
 def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int) -> Evaluation:
@@ -95,7 +121,11 @@ def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int
 
 
 def evaluate_ensemble(
-    run: Run, runtime: Runtime, split: Split, num_tasks: int, checkpoints: Mapping[int, Path]
+    run: Run,
+    runtime: Runtime,
+    split: Split,
+    num_tasks: int,
+    checkpoints: Sequence[Callable[[], Checkpoint]],
 ) -> Evaluation:
     """Evaluate the average prediction of the models of several checkpoints.
 
@@ -104,15 +134,17 @@ def evaluate_ensemble(
         runtime: who computes; is left at the last of the checkpoints.
         split: classes the tasks are drawn from.
         num_tasks: how many.
-        checkpoints: outer step -> checkpoint, the best first.
+        checkpoints: each read when its turn comes; the best first.
     """
     size = run.config.runtime.block_size
     blocks = blocks_of(split, 0, num_tasks, size, with_predictions=True)
-    models = []
-    for path in checkpoints.values():
-        runtime.restore(str(path))
+    models, steps = [], []
+    for read in checkpoints:
+        checkpoint = read()
+        become(runtime, checkpoint)
         models.append(runtime.evaluate(blocks))
-    return summarize_ensemble(models, split, next(iter(checkpoints)), run.source.kind)
+        steps.append(checkpoint.step)
+    return summarize_ensemble(models, split, steps[0], run.source.kind)
 
 
 class _Loop:
@@ -120,12 +152,13 @@ class _Loop:
         self,
         run: Run,
         runtime: Runtime,
-        run_dir: Path,
+        storage: Storage,
+        writer: CheckpointWriter,
         start: Progress,
         observers: Sequence[Observer],
     ) -> None:
         self._run, self._runtime, self._observers = run, runtime, observers
-        self._directory = run_dir / "checkpoints"
+        self._storage, self._writer = storage, writer
         self._progress = start
         self._seconds_before = start.seconds
         self._began = self._row_began = time.perf_counter()
@@ -140,8 +173,12 @@ class _Loop:
                 self._log()
             improved = _due(step, config.eval.every) and self._validate()
             stop = asked()
-            if _due(step, config.checkpoint.every) or improved or last or stop is not None:
-                self._save()
+            if last or stop is not None:
+                self._save(self._writer.write)
+            # One that is due while another is being written is left out, but for the best ones:
+            # no step waits for a slow storage.
+            elif improved or (_due(step, config.checkpoint.every) and not self._writer.busy):
+                self._save(self._writer.begin)
             if stop is not None and not last:
                 raise Stopped(step, stop)
         return self._progress
@@ -157,19 +194,29 @@ class _Loop:
             rejected=self._progress.rejected + dropped,
             rejected_in_a_row=self._progress.rejected_in_a_row + 1 if dropped else 0,
             retried_blocks=self._progress.retried_blocks + report.num_retries,
+            copied_blocks=self._progress.copied_blocks + report.num_copies,
         )
+        if dropped:
+            self._tell_rejection(report)
         if self._progress.rejected_in_a_row >= config.max_rejected:
             self._log()
-            kept = list_checkpoints(self._directory)
+            self._writer.finish()
+            kept = steps_in(self._storage)
+            where = self._storage.locate(name_of(kept[-1])) if kept else "none yet"
             raise TrainingStopped(
-                f"{config.max_rejected} steps in a row had a meta-gradient that is not finite (the "
-                f"last is step {step}); none was applied. "
-                + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint yet. ")
-                + "Lower algorithm.inner_lr or outer.lr, or set outer.clip_norm; "
-                "max_rejected sets how many are too many"
+                f"{config.max_rejected} steps in a row had a meta-gradient that is not finite, or "
+                f"above outer.reject_norm (the last is step {step}); none was applied. "
+                f"The last good checkpoint: {where}. Lower algorithm.inner_lr or outer.lr, or set "
+                "outer.clip_norm; max_rejected sets how many are too many"
             )
         for observer in self._observers:
             observer.on_step(step + 1, report)
+
+    def _tell_rejection(self, report: StepReport) -> None:
+        row = rejection_of(report, self._run.config)
+        self._tell(row)
+        told = _LOG.debug if self._progress.rejected > _MAX_TOLD else _LOG.warning
+        told("%s", rejection_line(row, self._run.config.run_dir))
 
     def _blocks(self, step: int) -> list[Block]:
         config = self._run.config
@@ -191,6 +238,7 @@ class _Loop:
             "lr": last.lr,
             "rejected": self._progress.rejected,
             "retried_blocks": self._progress.retried_blocks,
+            "copied_blocks": self._progress.copied_blocks,
             "tasks_per_second": self._run.config.meta_batch_size
             * len(self._since_row)
             / (now - self._row_began),
@@ -221,11 +269,10 @@ class _Loop:
         self._row_began = time.perf_counter()
         return self._progress.best != before
 
-    def _save(self) -> None:
+    def _save(self, write: Callable[[GetState, Mapping[str, Any], Collection[int]], None]) -> None:
         self._advance(seconds=self._elapsed())
-        self._runtime.save(str(self._directory), dataclasses.asdict(self._progress))
-        keep = self._run.config.checkpoint.keep
-        prune_checkpoints(self._directory, keep, [step for step, _ in self._progress.best])
+        best = [step for step, _ in self._progress.best]
+        write(self._runtime.state(), dataclasses.asdict(self._progress), best)
 
     def _elapsed(self) -> float:
         return self._seconds_before + time.perf_counter() - self._began

@@ -1,19 +1,27 @@
 """What a run reports while it goes on: `metrics.jsonl` and TensorBoard events.
 
 One JSON object a line. ``{"event": "train", "step": ...}`` has the means over the tasks since the
-line before; ``{"event": "val", ...}`` an evaluation. On a resume, lines after the checkpoint's step
+line before; ``{"event": "val", ...}`` an evaluation; ``{"event": "rejected", ...}`` a step that was
+not applied (`dmeta.training.rejections`). On a resume, lines after the checkpoint's step
 are dropped: they will be written again, with the same numbers but for the clock.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
+import socket
+import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+
 from dmeta.runtime.protocol import StepReport
+from dmeta.training.files import AppendedFile
 
 Row = Mapping[str, Any]
 
@@ -35,27 +43,34 @@ class Observer(Protocol):
 
 
 class MetricsWriter:
-    """Writes rows to ``metrics.jsonl`` and ``tensorboard/`` in a run directory."""
+    """Writes rows to ``metrics.jsonl`` and ``tensorboard/`` in a run directory.
+
+    A disk that is full does not end a run: rows wait until they can be written.
+    """
 
     def __init__(self, run_dir: Path, first_step: int) -> None:
         """Opens the files, dropping rows after `first_step`."""
-        from tensorboardX import SummaryWriter
-
         path = run_dir / "metrics.jsonl"
         kept = [row for row in read_metrics(run_dir) if row["step"] <= first_step]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        self._lines = AppendedFile(path)
+        folder = run_dir / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
+        self._events = AppendedFile(folder / name)
+        first = {"step": first_step + 1, "file_version": "brain.Event:2"}
+        began = SessionLog(status=SessionLog.START)  # hides what an earlier file has from there on
+        self._events.append(_record(**first) + _record(step=first_step + 1, session_log=began))
 
     def on_row(self, row: Row) -> None:
         """Append one row."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for key, value in row.items():
-            if isinstance(value, int | float) and key != "step":
-                self._events.add_scalar(f"{row['event']}/{key}", value, row["step"])
+        self._lines.append((json.dumps(row) + "\n").encode())
+        values = [
+            Summary.Value(tag=f"{row['event']}/{key}", simple_value=value)
+            for key, value in row.items()
+            if isinstance(value, int | float) and key != "step"
+        ]
+        self._events.append(_record(step=row["step"], summary=Summary(value=values)))
 
     def on_step(self, step: int, report: StepReport) -> None:
         """Nothing: rows say enough."""
@@ -65,8 +80,19 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        self._lines.close()
         self._events.close()
+
+
+def _record(**fields: Any) -> bytes:
+    """An event as TensorBoard's files have it: length, data, and a checksum of each.
+
+    Not by tensorboardX's own writer: its thread dies of a full disk, and then the run waits for it.
+    """
+    data: bytes = Event(wall_time=time.time(), **fields).SerializeToString()
+    length = struct.pack("<Q", len(data))
+    checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+    return length + next(checks) + data + next(checks)
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -12,16 +12,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from dmeta.bilevel.flat import Layout, from_wire, sha256_of
-from dmeta.runtime.protocol import ApplyReport, Gradient, Vector
-from dmeta.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from dmeta.runtime.protocol import ApplyReport, Gradient, ServerState, Vector
+from dmeta.training.checkpoint import META_PARAMS, meta_params_of
 from dmeta.training.config import OuterOptions
+
+_OPTIMIZER = "optimizer/"
 
 
 def learning_rate(options: OuterOptions, step: int, num_steps: int) -> float:
@@ -86,9 +89,10 @@ class OuterLoop:
             total += from_wire(gradient)
         total /= num_tasks
         norm = float(torch.linalg.vector_norm(total))
-        if not math.isfinite(norm):
-            return report
         options = self._factory.options
+        bound = math.inf if options.reject_norm is None else options.reject_norm
+        if not math.isfinite(norm) or norm > bound:
+            return dataclasses.replace(report, gradient_norm=norm)
         if options.clip_value is not None:
             total.clamp_(-options.clip_value, options.clip_value)
         if options.clip_norm is not None:
@@ -100,36 +104,29 @@ class OuterLoop:
         self._optimizer.step()
         return dataclasses.replace(report, applied=True, gradient_norm=norm)
 
-    def save(self, directory: str, progress: Mapping[str, Any]) -> str:
-        """Write a checkpoint of vector, optimiser and `progress`; returns its path."""
-        tensors = {
-            f"meta_params/{name}": tensor
+    def state(self) -> ServerState:
+        """The vector by the names of its parts, and the optimiser's state."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            f"{META_PARAMS}{name}": tensor.numpy().copy()
             for name, tensor in self._factory.layout.unflatten(self._vector).items()
         }
         for key, value in self._optimizer.state.get(self._vector, {}).items():
             if value is not None:
-                tensors[f"optimizer/{key}"] = torch.as_tensor(value)
-        return write_checkpoint(directory, self._version, tensors, progress)
+                arrays[f"{_OPTIMIZER}{key}"] = torch.as_tensor(value).numpy().copy()
+        return ServerState(self._version, arrays)
 
-    def restore(self, checkpoint: str) -> None:
-        """Become what `save` wrote.
-
-        Raises:
-            CheckpointError: the checkpoint is damaged or of another model.
-        """
-        loaded = read_checkpoint(checkpoint)
-        try:
-            self._vector = self._factory.layout.flatten(loaded.meta_params())
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint} must be of this run's model: {error}") from None
+    def load(self, state: ServerState) -> None:
+        """See `dmeta.runtime.protocol.Server.load`."""
+        self._vector = self._factory.layout.flatten(meta_params_of(state))
         self._optimizer = _optimizer(self._factory.options, self._vector)
-        prefix = "optimizer/"
-        state = {
-            k.removeprefix(prefix): t for k, t in loaded.tensors.items() if k.startswith(prefix)
+        of_optimizer = {
+            name.removeprefix(_OPTIMIZER): torch.from_numpy(array.copy())
+            for name, array in state.arrays.items()
+            if name.startswith(_OPTIMIZER)
         }
-        if state:
-            self._optimizer.state[self._vector] = state
-        self._version, self._last = loaded.step, None
+        if of_optimizer:
+            self._optimizer.state[self._vector] = of_optimizer
+        self._version, self._last = state.step, None
 
 
 @dataclass(frozen=True)

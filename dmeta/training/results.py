@@ -7,7 +7,8 @@ seconds of a block of the plans that it was chosen from, and why others were lef
 ``meta_params_sha256`` (of the last step's meta-parameters); ``test`` (an `Evaluation`: split,
 num_tasks, step, curves over inner steps, transductive and not, with 95% confidence intervals);
 ``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
-tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, best validation step);
+tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks, best
+validation step);
 ``runtime`` (who computed); ``settings`` (all of them); ``versions``; ``hardware``; ``finished``
 (UTC).
 """
@@ -28,6 +29,7 @@ import torch
 
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation
+from dmeta.training.files import naming
 from dmeta.training.loop import Progress
 from dmeta.training.setup import Run
 
@@ -99,6 +101,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
             "tasks_per_second": num_tasks / max(progress.seconds, 1e-9),
             "rejected_steps": progress.rejected,
             "retried_blocks": progress.retried_blocks,
+            "copied_blocks": progress.copied_blocks,
             "best_step": progress.best_step,
             "best_val": progress.best[0][1] if progress.best else None,
         },
@@ -138,5 +141,6 @@ def hardware() -> dict[str, Any]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, then rename: the file is whole or absent."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
+    with naming(path):
+        aside.write_text(json.dumps(content, indent=2) + "\n")
     aside.replace(path)

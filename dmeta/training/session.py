@@ -6,24 +6,28 @@ Knows the runtime only as something it is given a way to open.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dmeta.runtime.protocol import Runtime
 from dmeta.training import figures
 from dmeta.training.checkpoint import (
+    Checkpoint,
     CheckpointError,
-    list_checkpoints,
+    last_checkpoint,
+    open_checkpoints,
     read_checkpoint,
-    remove_unfinished,
+    steps_in,
 )
 from dmeta.training.config import Choice, RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import (
     Progress,
+    become,
     evaluate,
     evaluate_ensemble,
     fresh,
@@ -35,6 +39,7 @@ from dmeta.training.results import Finished, Result, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
 from dmeta.training.setup import Run, num_outputs_of
 from dmeta.training.stopping import Listening, unheard
+from dmeta.training.storage import Storage
 
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
@@ -43,43 +48,84 @@ CONFIG, RESULTS, JOINT = "config.json", "results.json", "joint_baseline"
 _SHAPES = "shapes"
 
 
-def starting_point(config: RunConfig, run_dir: Path) -> tuple[Progress, Path | None]:
-    """Where the run begins: step 0, or its last checkpoint if it is to be resumed.
+class StartingPoint(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+        progress: of the steps that were done.
+        storage: where its checkpoints are, and will be.
+        checkpoint: what it goes on from; None: from the initial weights.
+        damages: what is wrong with the checkpoints after that one.
+    """
+
+    progress: Progress
+    storage: Storage
+    checkpoint: Checkpoint | None = None
+    damages: Sequence[str] = ()
+
+
+def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint:
+    """Where the run begins: at step 0, or at its last whole checkpoint if it is to be resumed.
 
     Raises:
-        ValueError: the directory holds a run and ``resume`` is not set, or one of other settings,
-            or its last checkpoint is damaged.
+        ValueError: there is a run and ``resume`` is not set, or one of other settings, or all its
+            checkpoints are damaged.
     """
-    found = list_checkpoints(run_dir / "checkpoints")
-    fingerprint = config.fingerprint()
-    if not (run_dir / CONFIG).exists():
-        if config.resume is True:
-            raise ValueError(
-                f"resume=true must have a run in run_dir, got none in {run_dir}; "
-                "correct run_dir, or choose resume=auto"
-            )
-        return fresh(fingerprint), None
-    if not config.resume:
+    storage = open_checkpoints(run_dir, config.checkpoint.location)
+    steps = steps_in(storage)
+    if not _is_resumed(config, run_dir, steps) or not steps:
+        return StartingPoint(fresh(config.fingerprint()), storage)
+    checkpoint, damages = last_checkpoint(storage, steps)
+    if checkpoint.progress.get("fingerprint") != config.fingerprint():
         raise ValueError(
-            f"run_dir must be new, got {run_dir} with a run in it; add resume=true to go on with "
-            "it, or choose another run_dir"
+            f"checkpoints must belong to this configuration, got {checkpoint.where} of another; "
+            "give the same settings (runtime.plan, if it was auto, is what was chosen then), or "
+            "choose another run_dir or checkpoint.location"
         )
-    saved = read_settings(run_dir)
-    if saved["fingerprint"] != fingerprint:
-        changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
-        raise ValueError(
-            f"run_dir must belong to this configuration, got {run_dir} of another (different: "
-            f"{changed}); give the same settings, or choose another run_dir"
-        )
-    if not found:
-        return fresh(fingerprint), None
-    checkpoint = read_checkpoint(found[-1])
     if checkpoint.step > config.steps:
         raise ValueError(
             f"steps must be >= {checkpoint.step}, the steps that {run_dir} has done, got "
             f"{config.steps}; raise it"
         )
-    return progress_of(checkpoint), checkpoint.path
+    return StartingPoint(progress_of(checkpoint), storage, checkpoint, damages)
+
+
+def _is_resumed(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
+    """Whether there is a run, in the directory or by its checkpoints alone, to go on with.
+
+    Raises:
+        ValueError: that contradicts ``resume``, or it is of other settings.
+    """
+    key, where = "run_dir", str(run_dir)
+    begun = (run_dir / CONFIG).exists()
+    if not begun and config.checkpoint.location is not None:
+        key, where = "checkpoint.location", config.checkpoint.location
+    if not begun and not (steps and key == "checkpoint.location"):
+        if config.resume is True:
+            raise ValueError(
+                f"resume=true must have a run in run_dir, got none in {run_dir}; "
+                "correct run_dir, or choose resume=auto"
+            )
+        return False
+    if not config.resume:
+        raise ValueError(
+            f"{key} must be new, got {where} with a run in it; add resume=true to go on with "
+            f"it, or choose another {key}"
+        )
+    if begun:
+        _check_settings(config, run_dir)
+    return True
+
+
+def _check_settings(config: RunConfig, run_dir: Path) -> None:
+    """Raises ValueError if the run in the directory is of other settings."""
+    saved = read_settings(run_dir)
+    if saved["fingerprint"] != config.fingerprint():
+        changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
+        raise ValueError(
+            f"run_dir must belong to this configuration, got {run_dir} of another (different: "
+            f"{changed}); give the same settings, or choose another run_dir"
+        )
 
 
 def read_settings(run_dir: Path) -> dict[str, Any]:
@@ -132,8 +178,7 @@ def run_session(
     if joint is not None:
         _tell(observers, "training the jointly pre-trained network to compare with")
         joint_dir = run_dir / JOINT
-        resume = (joint_dir / CONFIG).exists()
-        joint = dataclasses.replace(joint, config=dataclasses.replace(joint.config, resume=resume))
+        joint = dataclasses.replace(joint, config=dataclasses.replace(joint.config, resume="auto"))
         other = train_in(joint, joint_dir, open_runtime, [], listening)
     summary = summary_of(run, finished, other)
     write_json(run_dir / RESULTS, summary)
@@ -157,50 +202,55 @@ def train_in(
 ) -> Finished:
     """Train a run to its end in its directory, and evaluate it on test tasks."""
     with only_one_in(run_dir):
-        start, checkpoint = starting_point(run.config, run_dir)
-        remove_unfinished(run_dir / "checkpoints")
+        start = starting_point(run.config, run_dir)
+        start.storage.remove_unfinished()
+        for damage in start.damages:
+            _tell(observers, f"left out: {damage}")
         with open_runtime(run) as runtime:
-            return _train_with(runtime, run, run_dir, start, checkpoint, observers, listening)
+            return _train_with(runtime, run, run_dir, start, observers, listening)
 
 
 def _train_with(
     runtime: Runtime,
     run: Run,
     run_dir: Path,
-    start: Progress,
-    checkpoint: Path | None,
+    start: StartingPoint,
     observers: Sequence[Observer],
     listening: Listening,
 ) -> Finished:
     _write_settings(run, run_dir)
-    if checkpoint is not None:
-        runtime.restore(str(checkpoint))
-    writer = MetricsWriter(run_dir, start.step)
+    if start.checkpoint is not None:
+        become(runtime, start.checkpoint)
+    writer = MetricsWriter(run_dir, start.progress.step)
     try:
-        progress = train(run, runtime, run_dir, start, [writer, *observers], listening)
+        told = [writer, *observers]
+        progress = train(run, runtime, start.storage, start.progress, told, listening)
     finally:
         writer.close()
     digest = runtime.digest()
     _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
-    test = final_evaluation(run, run_dir, runtime, progress)
+    test = final_evaluation(run, start.storage, runtime, progress)
     return Finished(progress, test, digest, runtime.info)
 
 
-def final_evaluation(run: Run, run_dir: Path, runtime: Runtime, progress: Progress) -> Evaluation:
+def final_evaluation(
+    run: Run, storage: Storage, runtime: Runtime, progress: Progress
+) -> Evaluation:
     """Evaluate the last step's meta-parameters, the best ones, or an ensemble, on test tasks."""
     options, step = run.config.eval, progress.step
-    best = {step: checkpoint_path(run_dir, step) for step, _ in progress.best}
+    best = best_checkpoints(storage, progress)
     if options.checkpoint == "ensemble" and best:
         return evaluate_ensemble(run, runtime, "test", options.num_tasks, best)
     if options.checkpoint == "best" and best:
-        step, path = next(iter(best.items()))
-        runtime.restore(str(path))
+        checkpoint = best[0]()
+        step = checkpoint.step
+        become(runtime, checkpoint)
     return evaluate(run, runtime, "test", options.num_tasks, step)
 
 
-def checkpoint_path(run_dir: Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step."""
-    return run_dir / "checkpoints" / f"step-{step:08d}"
+def best_checkpoints(storage: Storage, progress: Progress) -> list[Callable[[], Checkpoint]]:
+    """Ways to read the checkpoints that are best on validation tasks, the best first."""
+    return [functools.partial(read_checkpoint, storage, step) for step, _ in progress.best]
 
 
 def joint_config(config: RunConfig) -> RunConfig:
@@ -213,17 +263,20 @@ def joint_config(config: RunConfig) -> RunConfig:
     has_rate = options.get("inner_optimizer") != "lstm"
     kept = ("inner_lr", "eval_inner_steps") if has_rate else ("eval_inner_steps",)
     options = {k: v for k, v in options.items() if k in kept}
+    location = config.checkpoint.location
+    if location is not None:
+        location = f"{location.rstrip('/')}/{JOINT}"
     return dataclasses.replace(
         config,
         joint_baseline=False,
+        checkpoint=dataclasses.replace(config.checkpoint, location=location),
         algorithm=Choice("joint", {**options, "inner_steps": 0}),
         gradient=Choice("exact", {}),
     )
 
 
-def learner_of(run: Run, checkpoint_path: Path) -> Learner:
+def learner_of(run: Run, checkpoint: Checkpoint) -> Learner:
     """The learner that a checkpoint of this run holds."""
-    checkpoint = read_checkpoint(checkpoint_path)
     params = run.work.layout.unflatten(run.work.layout.flatten(checkpoint.meta_params()))
     network = run.algorithm.network.to("cpu", training=False)
     algorithm = dataclasses.replace(run.algorithm, network=network)  # type: ignore[type-var]
@@ -252,8 +305,9 @@ def draw_figures(
 
 
 def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[figures.FunctionPanel]:
-    learner = learner_of(run, checkpoint_path(run_dir, test.step))
     config = run.config
+    storage = open_checkpoints(run_dir, config.checkpoint.location)
+    learner = learner_of(run, read_checkpoint(storage, test.step))
     return figures.function_panels(
         learner.algorithm,
         learner.meta_params,

@@ -53,7 +53,12 @@ def metric_of(kind: Kind, prediction: Tensor, target: Tensor) -> Tensor:
 
 def task_rng(seed: int, block: Block, slot: int) -> np.random.Generator:
     """The generator of one task slot: a function of the four numbers, not of who asks."""
-    return np.random.default_rng([seed, _PHASES[block.phase], block.step, slot])
+    return np.random.default_rng(rng_key(seed, block, slot))
+
+
+def rng_key(seed: int, block: Block, slot: int) -> list[int]:
+    """What the generator of one task slot is seeded with."""
+    return [seed, _PHASES[block.phase], block.step, slot]
 
 
 def task_seeds(seed: int, block: Block) -> Tensor:

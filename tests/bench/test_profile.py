@@ -65,7 +65,7 @@ class Told(Runtime):
             BlockReport(block, {"loss": 1.0}, True, 6.0, part_seconds=seconds) for block in blocks
         ]
         applied = ApplyReport(step, applied=True, gradient_norm=1.0, lr=0.1, seconds=0.25)
-        return StepReport(reports, applied, 0, 12.0 if step >= OPTIONS.warmup else 5.0)
+        return StepReport(reports, applied, 0, 0, 12.0 if step >= OPTIONS.warmup else 5.0)
 
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
         raise AssertionError("no part of a step")

@@ -12,7 +12,7 @@ from rich.console import Console
 from dmeta.commands.display import Display, duration, print_results, score, shown_steps
 from dmeta.runtime.protocol import ApplyReport, StepReport
 
-REPORT = StepReport([], ApplyReport(0, applied=True, gradient_norm=1.0, lr=0.1), 0, 1.0)
+REPORT = StepReport([], ApplyReport(0, applied=True, gradient_norm=1.0, lr=0.1), 0, 0, 1.0)
 
 
 class Clock:

@@ -28,7 +28,8 @@ def blocks(step=0):
     return blocks_of("train", step, 7, 2)
 
 
-def test_the_callers_thread_count_comes_back():
+def test_the_callers_thread_count_comes_back(tmp_path):
+    toy.arm(tmp_path, "0-2", "raise")
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -37,14 +38,15 @@ def test_the_callers_thread_count_comes_back():
         assert report.blocks[0].sums["threads"] == 2
         assert torch.get_num_threads() == 3
         with pytest.raises(ZeroDivisionError):
-            local(toy.ToyWorkerFactory(faults={0: "raise"})).step(0, blocks())
+            local(toy.ToyWorkerFactory(folder=str(tmp_path))).step(0, blocks())
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
 
-def test_an_exception_of_the_work_names_its_block():
-    with local(toy.ToyWorkerFactory(faults={1: "raise"})) as runtime:
+def test_an_exception_of_the_work_names_its_block(tmp_path):
+    toy.arm(tmp_path, "1-2", "raise")
+    with local(toy.ToyWorkerFactory(folder=str(tmp_path))) as runtime:
         runtime.step(0, blocks())
         with pytest.raises(ZeroDivisionError, match="no classes") as caught:
             runtime.step(1, blocks(1))
@@ -78,8 +80,9 @@ def test_gradients_that_share_one_buffer_are_kept_apart():
         assert runtime.digest() == expected.digest()
 
 
-def test_a_step_with_a_number_that_is_not_finite_is_rejected_and_the_next_one_is_not():
-    with local(toy.ToyWorkerFactory(faults={0: "not_finite"})) as runtime:
+def test_a_step_with_a_number_that_is_not_finite_is_rejected_and_the_next_one_is_not(tmp_path):
+    toy.arm(tmp_path, "0-2", "not_finite")
+    with local(toy.ToyWorkerFactory(folder=str(tmp_path))) as runtime:
         before = runtime.digest()
         assert not runtime.step(0, blocks()).applied.applied
         assert runtime.digest() == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import time
@@ -13,26 +12,45 @@ from typing import Literal
 
 import numpy as np
 
-from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, GradientResult
+from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, GradientResult, ServerState
 
-Fault = Literal["none", "kill", "kill_always", "raise", "not_finite"]
+Fault = Literal["kill", "stop", "slow", "raise", "not_finite", "kill_before", "kill_after"]
+"""What a process does: SIGKILL or SIGSTOP to itself, sleep, raise; a server is killed before or
+after it has taken a step."""
+
+SLOW_S = 8.0
 
 
 def digest_of(vector):
     return hashlib.sha256(vector.tobytes()).hexdigest()
 
 
-FAULTY_INDEX = 2
-"""The block of a step at which a worker misbehaves."""
+def arm(folder: Path, where: str, *faults: Fault) -> None:
+    """Let the attempts at `where` (``<step>-<block>``, or ``server-<step>``) go wrong in turn."""
+    for attempt, fault in enumerate(faults):
+        (folder / f"{where}-{attempt}").write_text(fault)
+
+
+def next_fault(folder: str, where: str) -> Fault | None:
+    """The fault of this attempt, which is used up, in whichever process it is asked for."""
+    if not folder:
+        return None
+    for path in sorted(Path(folder).glob(f"{where}-*")):
+        fault = path.read_text()
+        try:
+            path.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue
+        return fault
+    return None
 
 
 @dataclass
 class ToyWorkerFactory:
-    """Adds noise drawn from the block's seed to the vector; misbehaves at the steps of `faults`."""
+    """Adds noise drawn from the block's seed to the vector; misbehaves as `arm` says."""
 
     table: np.ndarray = field(default_factory=lambda: np.arange(1000, dtype=np.float32))
-    faults: dict[int, Fault] = field(default_factory=dict)
-    marker: str = ""  # file that remembers that a worker was killed
+    folder: str = ""
 
     def build(self, device):
         import torch
@@ -70,16 +88,15 @@ class ToyWorker:
 
     def _misbehave(self, block: Block) -> bool:
         """Whether the block's result is to be called not finite."""
-        if block.index != FAULTY_INDEX:
-            return False
-        fault = self.factory.faults.get(block.step, "none")
+        fault = next_fault(self.factory.folder, f"{block.step}-{block.index}")
         if fault == "raise":
             raise ZeroDivisionError("a task with no classes")
-        if fault == "kill_always":
+        if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if fault == "kill" and not Path(self.factory.marker).exists():
-            Path(self.factory.marker).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if fault == "slow":
+            time.sleep(SLOW_S)
         return fault == "not_finite"
 
 
@@ -92,15 +109,17 @@ class BrokenWorkerFactory:
 @dataclass
 class ToyServerFactory:
     size: int = 50_000  # 200 kB: above what Ray sends inside a message
+    folder: str = ""
 
     def build(self):
-        return ToyServer(self.size)
+        return ToyServer(self.size, self.folder)
 
 
 class ToyServer:
-    def __init__(self, size):
+    def __init__(self, size, folder):
         self.theta = np.linspace(-1, 1, size, dtype=np.float32)
         self.next_step = 0
+        self.folder = folder
 
     def vector(self):
         return self.theta.copy()
@@ -108,6 +127,11 @@ class ToyServer:
     def apply(self, step, gradients, num_tasks):
         if step < self.next_step:
             return ApplyReport(step, True, 0.0, 0.1)
+        fault = next_fault(self.folder, f"server-{step}")
+        if fault == "kill_before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         self.next_step = step + 1
         if not gradients:
             return ApplyReport(step, False, float("nan"), 0.1)
@@ -116,17 +140,15 @@ class ToyServer:
             total += gradient
         total /= np.float32(num_tasks)
         self.theta -= np.float32(0.1) * total
+        if fault == "kill_after":
+            os.kill(os.getpid(), signal.SIGKILL)
         return ApplyReport(step, True, float(np.linalg.norm(total)), 0.1)
 
-    def save(self, directory, progress):
-        path = Path(directory) / "toy.npz"
-        np.savez(path, theta=self.theta, next_step=self.next_step)
-        (Path(directory) / "progress.json").write_text(json.dumps(dict(progress)))
-        return str(path)
+    def state(self):
+        return ServerState(self.next_step, {"theta": self.theta.copy()})
 
-    def restore(self, checkpoint):
-        with np.load(checkpoint) as saved:
-            self.theta, self.next_step = saved["theta"], int(saved["next_step"])
+    def load(self, state):
+        self.theta, self.next_step = state.arrays["theta"].copy(), state.step
 
     def digest(self):
         return digest_of(self.theta)

@@ -10,36 +10,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dmeta.runtime.protocol import ServerState
 from dmeta.training.checkpoint import (
     MANIFEST,
     STATE,
     Checkpoint,
     CheckpointError,
-    list_checkpoints,
+    last_checkpoint,
+    open_checkpoints,
     prune_checkpoints,
     read_checkpoint,
+    steps_in,
     write_checkpoint,
 )
+from dmeta.training.storage import Storage
 
-TENSORS = {
-    "meta_params/w": torch.arange(6.0).view(2, 3) / 7,
-    "meta_params/b": torch.tensor([math.pi, -0.0]),
-    "optimizer/step": torch.tensor(3.0),
-    "optimizer/exp_avg": torch.linspace(-1, 1, 8),
+ARRAYS: dict[str, Any] = {
+    "meta_params/w": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "meta_params/b": np.array([math.pi, -0.0], np.float32),
+    "optimizer/step": np.array(3.0, np.float32),
+    "optimizer/exp_avg": np.linspace(-1, 1, 8, dtype=np.float32),
 }
 PROGRESS = {"best_step": 2, "best": 0.75, "rejected": {"in_a_row": 0}, "digest": "abc"}
 STEP = 12
 
 
+def at(directory: Path) -> Storage:
+    return open_checkpoints(Path("unused"), str(directory))
+
+
+def write(
+    directory: Path, step: int = STEP, arrays: Any = ARRAYS, progress: Any = PROGRESS
+) -> Path:
+    storage = at(directory)
+    write_checkpoint(storage, ServerState(step, arrays), progress)
+    return directory / f"step-{step:08d}"
+
+
+def read(folder: Path) -> Checkpoint:
+    return read_checkpoint(at(folder.parent), int(folder.name.removeprefix("step-")))
+
+
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:
-        yield Path(write_checkpoint(directory, STEP, TENSORS, PROGRESS))
+        yield write(Path(directory))
 
 
 def same(loaded: Checkpoint) -> bool:
@@ -47,12 +67,11 @@ def same(loaded: Checkpoint) -> bool:
     return (
         loaded.step == STEP
         and dict(loaded.progress) == PROGRESS
-        and loaded.tensors.keys() == TENSORS.keys()
+        and loaded.state.arrays.keys() == ARRAYS.keys()
         and all(
-            torch.equal(
-                loaded.tensors[name].view(-1).view(torch.int32), t.view(-1).view(torch.int32)
-            )
-            for name, t in TENSORS.items()
+            (loaded.state.arrays[name].shape, loaded.state.arrays[name].tobytes())
+            == (array.shape, array.tobytes())
+            for name, array in ARRAYS.items()
         )
     )
 
@@ -70,13 +89,12 @@ def with_file(whole: Path, name: str, content: bytes | None) -> Path:
 
 
 def test_what_was_written_is_read(whole: Path) -> None:
-    loaded = read_checkpoint(whole)
+    loaded = read(whole)
     assert same(loaded)
-    assert loaded.path == whole
+    assert loaded.where == str(whole)
     assert loaded.meta_params().keys() == {"w", "b"}
     assert whole.name == "step-00000012"
     assert sorted(p.name for p in whole.iterdir()) == sorted([STATE, MANIFEST])
-    assert same(read_checkpoint(str(whole)))
 
 
 @pytest.mark.parametrize("name", [STATE, MANIFEST])
@@ -88,7 +106,7 @@ def test_a_truncated_file_is_refused(whole: Path, name: str, cut: float) -> None
     content = (whole / name).read_bytes()
     copy = with_file(whole, name, content[: int(cut * len(content))])
     with pytest.raises(CheckpointError, match=name):
-        read_checkpoint(copy)
+        read(copy)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -97,14 +115,14 @@ def test_a_flipped_bit_of_the_state_is_refused(whole: Path, place: float, bit: i
     content = bytearray((whole / STATE).read_bytes())
     content[int(place * len(content))] ^= 1 << bit
     with pytest.raises(CheckpointError, match=r"must have \d+ bytes with SHA-256"):
-        read_checkpoint(with_file(whole, STATE, bytes(content)))
+        read(with_file(whole, STATE, bytes(content)))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(extra=st.binary(min_size=1, max_size=64))
 def test_an_appended_state_is_refused(whole: Path, extra: bytes) -> None:
     with pytest.raises(CheckpointError, match="bytes with SHA-256"):
-        read_checkpoint(with_file(whole, STATE, (whole / STATE).read_bytes() + extra))
+        read(with_file(whole, STATE, (whole / STATE).read_bytes() + extra))
 
 
 def every_flip(content: bytes) -> Iterator[bytes]:
@@ -125,11 +143,11 @@ def test_no_flipped_bit_of_the_manifest_gives_other_tensors_or_another_exception
     for flipped in every_flip(content):
         (copy / MANIFEST).write_bytes(flipped)
         try:
-            loaded = read_checkpoint(copy)
+            loaded = read(copy)
         except CheckpointError:
             refused += 1
             continue
-        assert all(torch.equal(loaded.tensors[n], t) for n, t in TENSORS.items())
+        assert all(np.array_equal(loaded.state.arrays[n], a) for n, a in ARRAYS.items())
     assert refused > len(content)
 
 
@@ -140,7 +158,7 @@ def test_no_flipped_bit_of_the_manifest_gives_another_step_or_progress(whole: Pa
     for flipped in every_flip(content):
         (copy / MANIFEST).write_bytes(flipped)
         try:
-            wrong += not same(read_checkpoint(copy))
+            wrong += not same(read(copy))
         except CheckpointError:
             continue
     assert wrong == 0
@@ -148,16 +166,16 @@ def test_no_flipped_bit_of_the_manifest_gives_another_step_or_progress(whole: Pa
 
 @pytest.mark.parametrize("name", [STATE, MANIFEST])
 def test_a_missing_file_is_refused_by_its_name(whole: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=f"got none at .*{name}"):
-        read_checkpoint(with_file(whole, name, None))
+    with pytest.raises(CheckpointError, match=f"got .*{name}"):
+        read(with_file(whole, name, None))
 
 
 def test_a_missing_folder_or_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="got none at"):
-        read_checkpoint(tmp_path / "step-00000001")
+    with pytest.raises(CheckpointError, match="must have state"):
+        read(tmp_path / "step-00000001")
     (tmp_path / "step-00000002").write_bytes(b"")
     with pytest.raises(CheckpointError):
-        read_checkpoint(tmp_path / "step-00000002")
+        read(tmp_path / "step-00000002")
 
 
 def altered(whole: Path, change: Any) -> Path:
@@ -188,7 +206,7 @@ ALTERED = {
 @pytest.mark.parametrize("change", ALTERED)
 def test_an_altered_manifest_is_refused(whole: Path, change: str) -> None:
     with pytest.raises(CheckpointError, match="altered or"):
-        read_checkpoint(altered(whole, ALTERED[change]))
+        read(altered(whole, ALTERED[change]))
 
 
 @pytest.mark.parametrize(
@@ -203,57 +221,52 @@ def test_an_altered_manifest_is_refused(whole: Path, change: str) -> None:
 )
 def test_an_altered_manifest_is_refused_even_if_it_can_be_read(whole: Path, change: Any) -> None:
     with pytest.raises(CheckpointError):
-        read_checkpoint(altered(whole, change))
+        read(altered(whole, change))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(content=st.binary(max_size=200))
 def test_arbitrary_bytes_are_no_manifest(whole: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match="must be a checkpoint's manifest"):
-        read_checkpoint(with_file(whole, MANIFEST, content))
+        read(with_file(whole, MANIFEST, content))
 
 
 def test_the_state_of_another_checkpoint_is_refused(whole: Path, tmp_path: Path) -> None:
-    changed = TENSORS | {"meta_params/b": torch.tensor([math.pi, 0.0])}  # the sign of a zero
-    other = Path(write_checkpoint(str(tmp_path), STEP, changed, PROGRESS))
+    # The sign of a zero is other.
+    other = write(tmp_path, arrays=ARRAYS | {"meta_params/b": np.array([math.pi, 0.0], np.float32)})
     with pytest.raises(CheckpointError, match="bytes with SHA-256"):
-        read_checkpoint(with_file(whole, STATE, (other / STATE).read_bytes()))
+        read(with_file(whole, STATE, (other / STATE).read_bytes()))
 
 
 def test_a_step_saved_twice_has_the_newer_progress(tmp_path: Path) -> None:
-    write_checkpoint(str(tmp_path), STEP, TENSORS, {"best": 0})
-    path = write_checkpoint(str(tmp_path), STEP, TENSORS, PROGRESS)
-    assert same(read_checkpoint(path))
+    write(tmp_path, progress={"best": 0})
+    assert same(read(write(tmp_path)))
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000012"]
 
 
 def test_what_cannot_be_written_leaves_no_checkpoint_and_the_old_one_whole(tmp_path: Path) -> None:
-    write_checkpoint(str(tmp_path), STEP, TENSORS, PROGRESS)
+    old = write(tmp_path)
     for step in (STEP, STEP + 1):
         with pytest.raises(TypeError):
-            write_checkpoint(str(tmp_path), step, TENSORS, {"not data": object()})
-    (only,) = list_checkpoints(tmp_path)
-    assert same(read_checkpoint(only))
-    write_checkpoint(str(tmp_path), STEP + 1, TENSORS, PROGRESS)  # and what is left is no obstacle
-    assert names(tmp_path) == ["step-00000012", "step-00000013"]
+            write(tmp_path, step, progress={"not data": object()})
+    assert steps_in(at(tmp_path)) == [STEP]
+    assert same(read(old))
+    write(tmp_path, STEP + 1)
+    assert steps_in(at(tmp_path)) == [STEP, STEP + 1]
 
 
-def test_views_and_transposed_tensors_are_written_by_value(tmp_path: Path) -> None:
-    base = torch.arange(6.0)
-    tensors = {"meta_params/w": base.view(2, 3).T, "meta_params/b": base[1:3]}
-    loaded = read_checkpoint(write_checkpoint(str(tmp_path), 1, tensors, {}))
+def test_views_and_transposed_arrays_are_written_by_value(tmp_path: Path) -> None:
+    base = np.arange(6, dtype=np.float32)
+    arrays = {"meta_params/w": base.reshape(2, 3).T, "meta_params/b": base[1:3]}
+    loaded = read(write(tmp_path, arrays=arrays))
     assert loaded.meta_params()["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert loaded.meta_params()["b"].tolist() == [1, 2]
 
 
-def saved(directory: Path, *steps: int) -> list[str]:
+def saved(directory: Path, *steps: int) -> list[int]:
     for step in steps:
-        write_checkpoint(str(directory), step, {"meta_params/w": torch.zeros(1)}, {})
-    return names(directory)
-
-
-def names(directory: Path) -> list[str]:
-    return [path.name for path in list_checkpoints(directory)]
+        write(directory, step, {"meta_params/w": np.zeros(1, np.float32)}, {})
+    return steps_in(at(directory))
 
 
 def test_listing_is_by_number_and_ignores_what_is_no_checkpoint(tmp_path: Path) -> None:
@@ -261,9 +274,25 @@ def test_listing_is_by_number_and_ignores_what_is_no_checkpoint(tmp_path: Path) 
         ".step-00000005.123", "step-5", "step-00000005.tmp", "xstep-00000005", "step-0000000x",
     ):  # fmt: skip
         (tmp_path / other).mkdir()
-    got = saved(tmp_path, 100_000_000, 20, 3)
-    assert got == ["step-00000003", "step-00000020", "step-100000000"]
-    assert list_checkpoints(tmp_path / "nothing here") == []
+    assert saved(tmp_path, 100_000_000, 20, 3) == [3, 20, 100_000_000]
+    assert steps_in(at(tmp_path / "nothing here")) == []
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_told_of(tmp_path: Path) -> None:
+    steps = saved(tmp_path, 1, 2, 3, 4)
+    (tmp_path / "step-00000004" / STATE).write_bytes(b"")
+    (tmp_path / "step-00000003" / MANIFEST).unlink()
+    checkpoint, damages = last_checkpoint(at(tmp_path), steps)
+    assert checkpoint.step == 2
+    assert ["step-00000004" in damages[0], "step-00000003" in damages[1]] == [True, True]
+
+
+def test_nothing_but_damaged_checkpoints_is_refused(tmp_path: Path) -> None:
+    steps = saved(tmp_path, 1, 2)
+    for step in steps:
+        (tmp_path / f"step-{step:08d}" / STATE).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"one of the 2 .* must be whole, got none; .*00002"):
+        last_checkpoint(at(tmp_path), steps)
 
 
 @pytest.mark.parametrize(
@@ -282,13 +311,13 @@ def test_pruning_keeps_the_last_ones_and_the_best(
     keep: int, best: list[int], left: list[int], tmp_path: Path
 ) -> None:
     saved(tmp_path, 1, 2, 3, 4, 5)
-    (tmp_path / ".step-00000001.9").mkdir()
-    prune_checkpoints(tmp_path, keep, best)
-    assert names(tmp_path) == [f"step-{step:08d}" for step in left]
-    assert (tmp_path / ".step-00000001.9").is_dir()
+    (tmp_path / "mine").mkdir()
+    prune_checkpoints(at(tmp_path), keep, best)
+    assert steps_in(at(tmp_path)) == left
+    assert (tmp_path / "mine").is_dir()
 
 
 def test_pruning_without_a_best_step_does_not_keep_step_zero(tmp_path: Path) -> None:
     saved(tmp_path, 0, 1, 2)
-    prune_checkpoints(tmp_path, 1, [])
-    assert names(tmp_path) == ["step-00000002"]
+    prune_checkpoints(at(tmp_path), 1, [])
+    assert steps_in(at(tmp_path)) == [2]

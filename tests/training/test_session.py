@@ -13,7 +13,7 @@ import torch
 import dmeta
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
-from dmeta.training.checkpoint import list_checkpoints
+from dmeta.training.checkpoint import Checkpoint, open_checkpoints, read_checkpoint, steps_in
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.metrics import read_metrics
 from dmeta.training.results import Result
@@ -29,6 +29,14 @@ def local(run: Run) -> Runtime:
 
 def finish(run_dir: Path, **changes: object) -> Result:
     return run_session(prepare(tiny_config(run_dir, **changes)), run_dir, local, [])
+
+
+def kept_in(run_dir: Path) -> list[int]:
+    return steps_in(open_checkpoints(run_dir, None))
+
+
+def last_of(run_dir: Path) -> Checkpoint:
+    return read_checkpoint(open_checkpoints(run_dir, None), kept_in(run_dir)[-1])
 
 
 class Interrupt:
@@ -102,7 +110,7 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
 def test_only_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
     finish(tmp_path, steps=8, checkpoint__keep=1, eval__every=4, checkpoint__every=1)
     best = read_metrics(tmp_path)[-1]["best_step"]
-    kept = {int(p.name.removeprefix("step-")) for p in list_checkpoints(tmp_path / "checkpoints")}
+    kept = set(kept_in(tmp_path))
     assert kept == {8, best}
 
 
@@ -115,7 +123,7 @@ def test_an_ensemble_averages_the_best_validated_models(tmp_path: Path) -> None:
     best = sorted(values, key=values.__getitem__)[:3]
     assert (result.test.model, result.test.num_models) == ("ensemble", 3)
     assert result.test.step == best[0]
-    kept = {int(p.name.removeprefix("step-")) for p in list_checkpoints(tmp_path / "checkpoints")}
+    kept = set(kept_in(tmp_path))
     assert kept == {*best, 6}
     again = dmeta.evaluate(tmp_path, checkpoint="ensemble", num_tasks=6)
     assert again == result.test
@@ -169,7 +177,7 @@ def test_initial_weights_that_are_not_learned_are_in_every_checkpoint_unchanged(
 ) -> None:
     run = prepare(tiny_config(tmp_path, algorithm="learned_optimizer"))
     run_session(run, tmp_path, local, [])
-    trained = learner_of(run, list_checkpoints(tmp_path / "checkpoints")[-1]).meta_params
+    trained = learner_of(run, last_of(tmp_path)).meta_params
     for name, p in run.algorithm.init_meta_params().items():
         assert torch.equal(trained[name], p) is (name in run.algorithm.network.names)
 
@@ -216,4 +224,41 @@ def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tmp_pat
 
     with pytest.raises(TrainingStopped, match=r"step-00000002.*inner_lr"):
         run_session(run, tmp_path, open_poisoned, [])
-    assert [p.name for p in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000002"]
+    assert kept_in(tmp_path) == [2]
+
+
+def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_gives_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    whole = finish(tmp_path / "whole")
+    finish(tmp_path / "run", steps=4, checkpoint__every=1)
+    (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.safetensors").write_bytes(b"")
+
+    class Told(Interrupt):
+        def on_phase(self, what: str) -> None:
+            told.append(what)
+
+    told: list[str] = []
+    run = prepare(tiny_config(tmp_path / "run", resume=True))
+    result = run_session(run, tmp_path / "run", local, [Told(-1)])
+    assert result.meta_params_sha256 == whole.meta_params_sha256
+    assert [what for what in told if "step-00000004" in what and "truncated" in what]
+
+
+@pytest.mark.parametrize("begin", ["", "file://", "memory://"])
+def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: str) -> None:
+    location = f"{begin}{tmp_path}/elsewhere"
+    elsewhere = {"checkpoint__location": location, "joint_baseline": True}
+    whole = finish(tmp_path / "whole", joint_baseline=True)
+    first = finish(tmp_path / "first", steps=3, **elsewhere)
+    assert steps_in(open_checkpoints(tmp_path, location))[-1] == 3
+    assert not (tmp_path / "first" / "checkpoints").exists()
+    with pytest.raises(ValueError, match=r"checkpoint\.location must be new"):
+        finish(tmp_path / "second", **elsewhere)
+    with pytest.raises(ValueError, match="checkpoints must belong to this configuration"):
+        finish(tmp_path / "second", seed=9, resume="auto", **elsewhere)
+    second = finish(tmp_path / "second", resume="auto", **elsewhere)  # the first folder is lost
+    assert second.meta_params_sha256 == whole.meta_params_sha256 != first.meta_params_sha256
+    assert second.joint_baseline == whole.joint_baseline
+    again = dmeta.evaluate(tmp_path / "second", num_tasks=6)
+    assert again == second.test

@@ -13,7 +13,7 @@ import pytest
 
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Runtime, StepReport
-from dmeta.training.checkpoint import list_checkpoints
+from dmeta.training.checkpoint import open_checkpoints, steps_in
 from dmeta.training.metrics import Row
 from dmeta.training.run_lock import only_one_in
 from dmeta.training.session import run_session
@@ -43,6 +43,10 @@ def local(run: Run) -> Runtime:
     return LocalRuntime(run.work, run.outer, "cpu", 1)
 
 
+def kept_in(run_dir: Path) -> list[int]:
+    return steps_in(open_checkpoints(run_dir, None))
+
+
 def finish(run_dir: Path, *observers: SignalAt, **changes: object) -> str:
     run = prepare(tiny_config(run_dir, **changes))
     return run_session(run, run_dir, local, observers, listening=signals_heard).meta_params_sha256
@@ -58,7 +62,7 @@ def test_a_signal_ends_the_run_after_its_step_which_is_kept(
         finish(broken, SignalAt(3, number), checkpoint__every=0, eval__every=0)
     assert (stopped.value.step, stopped.value.signal_number) == (3, number)
     assert "finishing the step" in capfd.readouterr().err
-    assert [p.name for p in list_checkpoints(broken / "checkpoints")] == ["step-00000003"]
+    assert kept_in(broken) == [3]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert finish(broken, resume=True) == whole
 
@@ -72,7 +76,7 @@ def test_two_signals_end_the_run_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as stopped:
         finish(tmp_path, *twice, checkpoint__every=0, eval__every=0)
     assert not isinstance(stopped.value, Stopped)
-    assert list_checkpoints(tmp_path / "checkpoints") == []
+    assert kept_in(tmp_path) == []
 
 
 def test_in_another_thread_nobody_can_ask() -> None:
@@ -96,12 +100,12 @@ def test_resume_auto_begins_or_goes_on(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "checkpoints" / ".step-00000002.123"
+    left = tmp_path / "checkpoints" / ".step-00000002.123.new.unfinished"
     left.mkdir(parents=True)
     (left / "state.safetensors").write_bytes(b"half")
     finish(tmp_path)
     assert not left.exists()
-    assert list_checkpoints(tmp_path / "checkpoints")
+    assert kept_in(tmp_path)
 
 
 HOLD = """

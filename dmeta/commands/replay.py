@@ -1,0 +1,165 @@
+"""`dmeta replay` and `dmeta.replay`: a block of a run, computed again and looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dmeta.commands.evaluate import with_root
+from dmeta.commands.train import open_runtime
+from dmeta.runtime.blocks import blocks_of
+from dmeta.runtime.local import local_device
+from dmeta.runtime.options import DECIDING, RuntimeOptions
+from dmeta.runtime.protocol import Block, Vector
+from dmeta.runtime.threads import torch_threads
+from dmeta.training.checkpoint import open_checkpoints, read_checkpoint, steps_in
+from dmeta.training.config import RunConfig, checked, run_config
+from dmeta.training.loop import become
+from dmeta.training.replay import Replayed, replay_block
+from dmeta.training.results import write_json
+from dmeta.training.session import read_settings
+from dmeta.training.setup import Run, prepare
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of a replay, as in configs/replay.yaml."""
+
+    run_dir: str
+    step: int
+    block: int | None = None
+    out: str | None = None
+    root: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuses impossible settings."""
+        for key in ("step", "block"):
+            value = getattr(self, key)
+            if value is not None and value < 0:
+                raise ValueError(f"{key} must be >= 0, got {value}; count from 0")
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return Path(self.out) if self.out else Path(self.run_dir) / "replay" / f"step-{self.step}"
+
+
+def replay(
+    run_dir: str | Path,
+    step: int,
+    block: int | None = None,
+    *,
+    out: str | Path | None = None,
+    root: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    **own: Any,
+) -> list[list[Replayed]]:
+    """Take a run to one of its outer steps again, in this process, and compute blocks of it.
+
+    It goes on from the last checkpoint at or before that step, by the run's own plan: to the same
+    bits, as long as it is the same kind of device.
+
+    Args:
+        run_dir: what `dmeta.train` wrote.
+        step: outer step, counted from 0.
+        block: number of the block in that step; None: all.
+        out: folder for ``block-<n>.json`` (what is returned) and ``block-<n>.npz`` (the tasks, the
+            meta-parameters and the gradient); None: ``replay/step-<step>`` in the run's folder.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        own: ``model``, ``source``, ``algorithm``, ``loss``: the own objects that the run was
+            trained with, if it was.
+
+    Returns: for every block: it, and then its tasks one by one.
+
+    Raises:
+        ValueError: the run has no such step or block, or a setting is not what it must be.
+    """
+    folder = None if out is None else str(out)
+    return _replay(ReplayConfig(str(run_dir), step, block, folder, root, device), own)
+
+
+def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+    """The verb: replay, print a table of every block, say what was written."""
+    wanted = checked(ReplayConfig, settings, "")
+    console = Console()
+    for parts in _replay(wanted, {}):
+        console.print(_table(parts))
+    console.print(f"wrote     {wanted.folder}", soft_wrap=True)
+
+
+def _replay(wanted: ReplayConfig, own: dict[str, Any]) -> list[list[Replayed]]:
+    run_dir = Path(wanted.run_dir)
+    settings = run_config(read_settings(run_dir)["settings"])
+    config = _locally(with_root(settings, wanted.root), wanted.device)
+    if wanted.step >= config.steps:
+        raise ValueError(f"step must be < {config.steps}, the run's steps, got {wanted.step}")
+    blocks = _blocks(config, wanted.step)
+    if wanted.block is not None and wanted.block >= len(blocks):
+        raise ValueError(f"block must be < {len(blocks)}, those of a step, got {wanted.block}")
+    chosen = blocks if wanted.block is None else [blocks[wanted.block]]
+    run = prepare(config, **own)
+    vector = _vector_at(run, run_dir, wanted.step)
+    wanted.folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    with torch_threads(config.runtime.threads_per_worker):
+        for block in chosen:
+            parts, arrays = replay_block(run, local_device(wanted.device), vector, block)
+            path = wanted.folder / f"block-{block.index}"
+            write_json(path.with_suffix(".json"), [dataclasses.asdict(part) for part in parts])
+            np.savez(path.with_suffix(".npz"), allow_pickle=False, **arrays)
+            found.append(parts)
+    return found
+
+
+def _locally(config: RunConfig, device: Literal["auto", "cpu", "cuda"]) -> RunConfig:
+    """The run's settings, but for who computes."""
+    kept = {key: getattr(config.runtime, key) for key in DECIDING}
+    runtime = RuntimeOptions(name="local", **kept)
+    return dataclasses.replace(config, runtime=runtime, device=device)
+
+
+def _blocks(config: RunConfig, step: int) -> list[Block]:
+    return blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
+
+
+def _vector_at(run: Run, run_dir: Path, step: int) -> Vector:
+    """The meta-parameters [P] that the run had after so many steps."""
+    storage = open_checkpoints(run_dir, run.config.checkpoint.location)
+    first = max((s for s in steps_in(storage) if s <= step), default=0)
+    with open_runtime(run) as runtime:
+        if first:
+            become(runtime, read_checkpoint(storage, first))
+        _LOG.info("taking steps %d to %d again", first, step)
+        for number in range(first, step):
+            runtime.step(number, _blocks(run.config, number))
+        state = runtime.state()()
+    server = run.outer.build()
+    server.load(state)
+    return server.vector()
+
+
+def _table(parts: list[Replayed]) -> Table:
+    block, *tasks = parts
+    table = Table(title=f"step {block.block.step}, block {block.block.index}")
+    for column in ("task", "seed", "finite", "gradient norm", *block.sums):
+        table.add_column(column, justify="left" if column in ("task", "seed") else "right")
+    for part in (*tasks, block):
+        alone = part is not block
+        table.add_row(
+            str(part.block.first_slot) if alone else "all",
+            str(part.task_seeds[0]) if alone else "",
+            "yes" if part.finite else "NO",
+            f"{part.gradient_norm:.4g}",
+            *(f"{value:.4g}" for value in part.sums.values()),
+        )
+    return table

@@ -1,0 +1,345 @@
+"""The task workers of a run as Ray actors: given blocks, watched, replaced.
+
+What a lost or late worker means is decided in `dmeta.runtime.schedule`; this module carries it out.
+Knows no server: the meta-parameters are a reference that it hands on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from dmeta.runtime.actors import NotBuiltError, WorkerStatus
+from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.pace import Pace
+from dmeta.runtime.protocol import Block, BlockReport
+from dmeta.runtime.schedule import RoundFailed, Schedule
+
+_LOG = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 600.0
+"""Seconds that workers may take to be placed and built before the run gives up."""
+
+_TELL_AFTER_S, _TELL_EVERY_S = 5.0, 60.0  # while waiting for workers
+_LEAST_WAIT_S = 0.01
+
+Ref = Any  # ray.ObjectRef; Ray has no types that mypy could use
+Actor = Any  # ray.actor.ActorHandle
+
+
+class Computed(NamedTuple):
+    """A block's small result, and the reference of its gradient (None for an evaluation)."""
+
+    report: BlockReport
+    gradient: Ref | None
+
+
+class Batch(NamedTuple):
+    """Blocks that are wanted at certain meta-parameters, and their numbers in the schedule."""
+
+    blocks: Sequence[Block]
+    numbers: range
+
+
+class _Call(NamedTuple):
+    """A block in flight on a worker."""
+
+    worker: int
+    number: int
+    block: Block
+    gradient: Ref | None
+    since: float
+
+
+class Crew:
+    """The workers. Blocks are asked for with `want`, and waited for with `compute`."""
+
+    def __init__(
+        self,
+        start: Callable[[], Actor],
+        factory: Ref,
+        num_workers: int,
+        options: RuntimeOptions,
+    ) -> None:
+        """Start the workers, without waiting for them.
+
+        Args:
+            start: starts one.
+            factory: of the work; each worker builds its own from it.
+            num_workers: how many.
+            options: of the run.
+        """
+        self._start, self._factory, self._options = start, factory, options
+        self._workers = {number: start() for number in range(num_workers)}
+        self._schedule = Schedule(
+            self._workers,
+            max_attempts=options.max_attempts,
+            min_workers=min(num_workers, options.min_workers or 1),
+        )
+        self._vectors: dict[int, tuple[Block, Ref]] = {}  # number -> what it is to be computed at
+        self._results: dict[int, Computed] = {}
+        self._calls: dict[Ref, _Call] = {}
+        self._probes = {self._build(number): number for number in self._workers}
+        self._paces: dict[bool, Pace] = {}  # of training blocks or not
+        self._heard: dict[int, float] = {}  # worker -> when it last answered
+        self._warm: set[tuple[int, bool]] = set()  # workers that have done such blocks before
+        self._replaced: Counter[int] = Counter()  # times in a row
+        self._watch_at = math.inf
+        self._tell_at: float | None = None  # that workers are waited for
+        for number in self._workers:
+            self._schedule.away(number)
+
+    @property
+    def num_retries(self) -> int:
+        """Blocks computed again so far because their worker was lost."""
+        return self._schedule.num_retries
+
+    @property
+    def num_copies(self) -> int:
+        """Blocks computed twice so far because a worker was late."""
+        return self._schedule.num_copies
+
+    def wait_until_built(self) -> list[WorkerStatus]:
+        """Wait for the workers, or for `min_workers` of them if that is set; the others join later.
+
+        Raises:
+            RuntimeError: fewer were there within `START_TIMEOUT_S`.
+            Exception: what the factory raised.
+        """
+        needed = min(len(self._workers), self._options.min_workers or len(self._workers))
+        refs = list(self._probes)
+        ready, _ = ray.wait(refs, num_returns=needed, timeout=START_TIMEOUT_S)
+        if len(ready) < needed:
+            raise RuntimeError(
+                f"{needed} workers must start within {START_TIMEOUT_S:g} s, got {len(ready)}; "
+                "lower runtime.num_workers or runtime.min_workers, or free CPUs and GPUs that "
+                "other jobs hold on the cluster (`ray status` shows them)"
+            )
+        try:
+            statuses: list[WorkerStatus] = ray.get(ready)
+        except RayTaskError as error:
+            raise_cause(error)
+        for ref in ready:
+            self._schedule.back(self._probes.pop(ref))
+        return statuses
+
+    def want(self, blocks: Sequence[Block], vector: Ref) -> Batch:
+        """Ask for blocks at the meta-parameters `vector`; the first are begun at once."""
+        batch = Batch(blocks, self._schedule.want(len(blocks)))
+        for number, block in zip(batch.numbers, blocks, strict=True):
+            self._vectors[number] = (block, vector)
+        self._submit()
+        return batch
+
+    def compute(self, batch: Batch) -> list[Computed]:
+        """Wait for the blocks that were asked for; their results, in their order.
+
+        Raises:
+            RuntimeError: a block was lost `max_attempts` times, or no worker is left.
+            Exception: what the work itself raised, with a note that names the block.
+        """
+        now = time.monotonic()  # the meta-parameters are there: what was begun early begins now
+        for ref, call in self._calls.items():
+            if call.number in batch.numbers:
+                self._calls[ref] = call._replace(since=now)
+        try:
+            while self._schedule.is_missing(batch.numbers):
+                self._submit()
+                self._hear()
+                self._watch()
+        except RoundFailed as error:
+            failed = self._vectors[error.block][0]
+            self.forget()
+            raise RuntimeError(f"{_name(failed)} can not be computed: {error}") from None
+        except BaseException:
+            self.forget()
+            raise
+        return [self._results.pop(number) for number in batch.numbers]
+
+    def forget(self) -> None:
+        """Nothing that was asked for is wanted any more."""
+        self._schedule.forget()
+        self._vectors.clear()
+        self._results.clear()
+
+    def actors(self) -> list[Actor]:
+        """Of the workers, to be killed at the end."""
+        return list(self._workers.values())
+
+    def _submit(self) -> None:
+        """Start what the schedule wants to be started."""
+        for worker, number in self._schedule.assign():
+            block, vector = self._vectors[number]
+            actor, now = self._workers[worker], time.monotonic()
+            gradient = None
+            if block.phase == "train":
+                gradient, report = actor.gradient.remote(vector, block)
+            else:
+                report = actor.evaluate.remote(vector, block)
+            self._calls[report] = _Call(worker, number, block, gradient, now)
+            self._watch_within(block)
+
+    def _hear(self) -> None:
+        """Wait for the next answer, but not for longer than a worker may take for one."""
+        patience = max(self._watch_at - time.monotonic(), _LEAST_WAIT_S)
+        if self._schedule.num_up < (self._options.min_workers or 1):
+            patience = min(patience, self._tell_of_waiting())
+        else:
+            self._tell_at = None
+        timeout = None if math.isinf(patience) else patience
+        ready, _ = ray.wait([*self._calls, *self._probes], num_returns=1, timeout=timeout)
+        for ref in ready:
+            if ref in self._probes:
+                self._end_probe(ref)
+            else:
+                self._end_call(ref)
+
+    def _end_call(self, ref: Ref) -> None:
+        call = self._calls.pop(ref)
+        try:
+            report: Any = ray.get(ref)
+        except RayError as error:
+            self._lose(call, error)
+            return
+        now, kind = time.monotonic(), call.block.phase == "train"
+        if (call.worker, kind) in self._warm:
+            self._pace(call.block).note(now - self._began(call))
+        self._warm.add((call.worker, kind))
+        self._heard[call.worker] = now
+        self._watch_within(call.block)
+        if self._schedule.done(call.worker, call.number):
+            self._results[call.number] = Computed(report, call.gradient)
+            del self._vectors[call.number]
+
+    def _lose(self, call: _Call, error: RayError) -> None:
+        """Hand a lost block back; the work's own exceptions are raised instead."""
+        if is_from_the_work(error):
+            if self._schedule.done(call.worker, call.number):
+                raise_cause(error)
+            return
+        cause = str(error).strip().splitlines()[0]
+        if call.number in self._vectors:
+            _LOG.warning(
+                "worker %d lost %s (%s: %s); it is computed again",
+                call.worker,
+                _name(call.block),
+                type(error).__name__,
+                cause,
+            )
+        self._warm -= {(call.worker, True), (call.worker, False)}
+        try:
+            self._schedule.lost(call.worker, call.number, f"{type(error).__name__}: {cause}")
+        finally:
+            if self._schedule.oldest(call.worker) is None:  # all of its answers have come
+                self._probes[self._build(call.worker)] = call.worker
+
+    def _end_probe(self, ref: Ref) -> None:
+        """A lost worker answered, or never will: then another takes its place."""
+        worker = self._probes.pop(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            raise_cause(error)  # it could not be built again
+        except RayError as error:
+            self._replace(worker, error)
+        else:
+            self._replaced[worker] = 0
+            self._schedule.back(worker)
+
+    def _replace(self, worker: int, error: RayError) -> None:
+        self._replaced[worker] += 1
+        if self._replaced[worker] > self._options.max_attempts:
+            _LOG.warning("worker %d could not be replaced (%s); going on without", worker, error)
+            self._schedule.gone(worker)
+            del self._workers[worker]
+            return
+        _LOG.warning("worker %d is gone for good (%s); another is started", worker, error)
+        self._workers[worker] = self._start()
+        self._probes[self._build(worker)] = worker
+
+    def _build(self, worker: int) -> Ref:
+        return self._workers[worker].build.remote(self._factory)
+
+    def _watch(self) -> None:
+        """Find the workers that take too long; at most as often as one can be found."""
+        now = time.monotonic()
+        if now < self._watch_at:
+            return
+        self._watch_at = math.inf
+        for worker, call in self._oldest_calls().items():
+            silent, pace = now - self._began(call), self._pace(call.block)
+            is_first = (worker, call.block.phase == "train") not in self._warm
+            late, hung = pace.late_after_s, pace.hung_after_s(is_first=is_first)
+            if silent >= late and not self._schedule.is_late(worker):
+                self._schedule.late(worker)
+            if silent >= hung:
+                _LOG.warning("worker %d has not answered for %.0f s; starting anew", worker, silent)
+                ray.kill(self._workers[worker], no_restart=False)
+                self._heard[worker] = now  # not again at once: it takes Ray some seconds
+                silent = 0.0
+            left = [limit - silent for limit in (late, hung) if limit > silent]
+            self._watch_at = min([self._watch_at, *(now + seconds for seconds in left)])
+
+    def _watch_within(self, block: Block) -> None:
+        """Look again when a worker that begins such a block now would be late."""
+        pace = self._pace(block)
+        patience = min(pace.late_after_s, pace.hung_after_s(is_first=True))
+        self._watch_at = min(self._watch_at, time.monotonic() + patience)
+
+    def _oldest_calls(self) -> dict[int, _Call]:
+        """What each worker is computing."""
+        return {
+            call.worker: call
+            for call in self._calls.values()
+            if self._schedule.oldest(call.worker) == call.number
+        }
+
+    def _began(self, call: _Call) -> float:
+        """When its worker could begin with it."""
+        return max(call.since, self._heard.get(call.worker, call.since))
+
+    def _pace(self, block: Block) -> Pace:
+        kind = block.phase == "train"
+        if kind not in self._paces:
+            self._paces[kind] = Pace(self._options.hung_after_s)
+        return self._paces[kind]
+
+    def _tell_of_waiting(self) -> float:
+        """Say, soon and then from time to time, that workers are missing; seconds to the next."""
+        now = time.monotonic()
+        if self._tell_at is None:
+            self._tell_at = now + _TELL_AFTER_S
+        if now >= self._tell_at:
+            self._tell_at = now + _TELL_EVERY_S
+            _LOG.warning(
+                "waiting for workers: %d of at least %d (runtime.min_workers) answer; the others "
+                "are started again as soon as the cluster has room for them",
+                self._schedule.num_up,
+                self._options.min_workers or 1,
+            )
+        return self._tell_at - now
+
+
+def is_from_the_work(error: RayError) -> bool:
+    """Whether the remote code raised it; else a process, or an object it needed, was lost."""
+    if not isinstance(error, RayTaskError) or isinstance(error.cause, NotBuiltError):
+        return False
+    # A plain RayError stands for an exception of the work that does not pickle.
+    return not isinstance(error.cause, RayError) or type(error.cause) is RayError
+
+
+def raise_cause(error: RayError) -> NoReturn:
+    """Raise what the remote code raised; its remote traceback stays in the chain."""
+    assert isinstance(error, RayTaskError)
+    raise error.cause from error
+
+
+def _name(block: Block) -> str:
+    return f"{block.phase} step {block.step} block {block.index}"

@@ -1,0 +1,56 @@
+"""Runs of the toy work: how they are started, and what an undisturbed one gives."""
+
+from __future__ import annotations
+
+import time
+
+from dmeta.runtime import RuntimeOptions, make_runtime
+from dmeta.runtime.blocks import blocks_of
+from tests.runtime import toy
+
+NUM_STEPS = 3
+THREADS = 2
+
+
+def start(worker_factory=None, server_factory=None, **changes):
+    asked = {"name": "ray", "num_workers": 2, "cpus_per_worker": 0.5, "threads_per_worker": THREADS}
+    return make_runtime(
+        RuntimeOptions(**asked | changes),
+        worker_factory or toy.ToyWorkerFactory(),
+        server_factory or toy.ToyServerFactory(),
+        "cpu",
+        max_useful_workers=4,
+    )
+
+
+def train_blocks(step):
+    return blocks_of("train", step, 15, 4)
+
+
+def train(runtime, first=0, steps=NUM_STEPS):
+    return [
+        runtime.step(step, train_blocks(step), train_blocks(step + 1) if step + 1 < steps else ())
+        for step in range(first, steps)
+    ]
+
+
+def num_actors():
+    from ray._private.state import actors
+
+    return sum(entry["State"] != "DEAD" for entry in actors().values())
+
+
+def kill(actor, get_lost):
+    """Kill an actor and wait until Ray knows: until `get_lost` raises a RayError."""
+    import ray
+    from ray.exceptions import RayError
+
+    ray.kill(actor)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            ray.get(get_lost())
+        except RayError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("what the actor owned is still there")
