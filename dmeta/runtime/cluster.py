@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from ray.util.placement_group import get_current_placement_group
 
 from dmeta.runtime import joining, tokens
 from dmeta.runtime.placement import Node
+
+_OPEN_FILES, _OPEN_FILES_PER_CPU = 200, 4
 
 
 def joins_existing(address: str | None) -> bool:
@@ -38,10 +41,12 @@ def connect(address: str | None, *, allow_unauthenticated: bool = False) -> bool
     Returns: whether this call connected, and the caller must therefore `ray.shutdown`.
 
     Raises:
-        ValueError: the cluster at `address` can not or must not be joined (`joining.admit`).
+        ValueError: the cluster at `address` can not or must not be joined (`joining.admit`), or
+            too few files may be open.
     """
     if ray.is_initialized():
         return False
+    _check_open_files()
     try:
         if joins_existing(address):
             _join(joining.address_to_join(address), allow_unauthenticated)
@@ -73,6 +78,22 @@ def _start() -> None:
             include_dashboard=False,
             logging_level=logging.ERROR,
             _node_ip_address=joining.LOOPBACK,
+        )
+
+
+def _check_open_files() -> None:
+    """Refuse a limit on open files below which Ray hangs, or prints without an end.
+
+    Its processes have about 60 each (GCS and raylet the most), and 3 more for each worker. The soft
+    limit does not count: Ray raises it to the hard one.
+    """
+    needed = _OPEN_FILES + _OPEN_FILES_PER_CPU * _usable_cpus()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard not in (resource.RLIM_INFINITY, -1) and hard < needed:
+        raise ValueError(
+            f"Ray needs a limit of at least {needed} open files on this machine, got {hard}; raise "
+            f"it (`ulimit -Hn {max(needed, 8192)}`, as root or in /etc/security/limits.conf), or "
+            "choose runtime=local"
         )
 
 

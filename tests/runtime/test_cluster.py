@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -133,6 +134,24 @@ def test_an_address_is_joined_unless_it_is_local(monkeypatch, address, variable,
     if variable:
         monkeypatch.setenv("RAY_ADDRESS", variable)
     assert clusters.joins_existing(address) is joins
+
+
+@pytest.mark.parametrize("hard", [64, 207, 208, resource.RLIM_INFINITY])
+def test_a_limit_on_open_files_that_ray_would_hang_at_is_refused(monkeypatch, hard):
+    import ray
+
+    started = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(clusters, "_start", lambda: started.append(True))
+    monkeypatch.setattr(clusters, "_usable_cpus", lambda: 2)
+    monkeypatch.setattr(clusters.resource, "getrlimit", lambda _: (64, hard))
+    if hard in (64, 207):
+        with pytest.raises(ValueError, match=rf"at least 208 open files .*, got {hard}; raise it"):
+            clusters.connect(None)
+    else:
+        clusters.connect(None)
+    assert bool(started) is (hard not in (64, 207))
 
 
 def test_a_sigterm_while_ray_starts_reaches_the_callers_handler_when_it_is_up(monkeypatch):
