@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import ray
 from ray._private import ray_constants
@@ -170,6 +171,8 @@ def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float:
 def _sigterm_held() -> Iterator[None]:
     """Hold a SIGTERM back until Ray is up, and give it to the caller's handler then.
 
+    A second one is not held.
+
     Ray would replace that handler by its own, which exits in the middle of the start (with 15, or
     by an abort). Ray's own stays where the caller has none: it stops Ray's processes before the
     exit.
@@ -180,8 +183,14 @@ def _sigterm_held() -> Iterator[None]:
         yield
         return
     heard: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1 and callable(before):  # Ray may never come up
+            before(number, frame)
+
     install, rays.set_sigterm_handler = rays.set_sigterm_handler, lambda _: None
-    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    signal.signal(signal.SIGTERM, hold)
     try:
         yield
     finally:

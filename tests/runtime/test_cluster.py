@@ -154,7 +154,13 @@ def test_a_limit_on_open_files_that_ray_would_hang_at_is_refused(monkeypatch, ha
     assert bool(started) is (hard not in (64, 207))
 
 
-def test_a_sigterm_while_ray_starts_reaches_the_callers_handler_when_it_is_up(monkeypatch):
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [(1, ["up", "handled", "down"]), (2, ["handled", "down"])],
+)
+def test_a_sigterm_while_ray_starts_is_held_until_it_is_up_and_a_second_is_not(
+    monkeypatch, times, expected
+):
     import ray
     from ray._private import utils
 
@@ -162,7 +168,8 @@ def test_a_sigterm_while_ray_starts_reaches_the_callers_handler_when_it_is_up(mo
 
     def start(**options):
         utils.set_sigterm_handler(lambda *_: done.append("Ray's own handler"))
-        signal.raise_signal(signal.SIGTERM)
+        for _ in range(times):
+            signal.raise_signal(signal.SIGTERM)
         done.append("up")
 
     def interrupt(number, frame):
@@ -180,7 +187,7 @@ def test_a_sigterm_while_ray_starts_reaches_the_callers_handler_when_it_is_up(mo
         assert signal.getsignal(signal.SIGTERM) is interrupt
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert done == ["up", "handled", "down"]
+    assert done == expected
 
 
 @pytest.mark.parametrize(
