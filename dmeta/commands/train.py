@@ -123,7 +123,8 @@ def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     if not (run_dir / CONFIG).exists():
         return run_config(composed)  # and then refused, with its own message
     settings = read_settings(run_dir)["settings"]
-    for key in [*keys, "run_dir", "resume"]:
+    # Where our token is shown is not for a folder that somebody gave us to say.
+    for key in [*keys, "run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"]:
         _copy_value(composed, settings, key.split("."))
     return run_config(settings)
 

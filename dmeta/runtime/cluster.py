@@ -5,52 +5,118 @@ Knows Ray and nothing of what is computed on it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
-import secrets
+import resource
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import ray
+from ray._private import ray_constants
+from ray._private import utils as rays
 from ray.util.placement_group import get_current_placement_group
 
+from dmeta.runtime import joining, tokens
 from dmeta.runtime.placement import Node
 
-_LOOPBACK = "127.0.0.1"
+_OPEN_FILES, _OPEN_FILES_PER_CPU = 200, 4
 
 
 def joins_existing(address: str | None) -> bool:
     """Whether a run with this address uses a cluster that is already there."""
-    return ray.is_initialized() or address is not None or bool(os.environ.get("RAY_ADDRESS"))
+    return ray.is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
-def connect(address: str | None) -> bool:
+def connect(address: str | None, *, allow_unauthenticated: bool = False) -> bool:
     """Join the cluster at `address` or start a local one; nothing if Ray is already initialised.
 
+    Args:
+        address: `RuntimeOptions.address`.
+        allow_unauthenticated: join a cluster on a network even if it asks for no token.
+
     Returns: whether this call connected, and the caller must therefore `ray.shutdown`.
+
+    Raises:
+        ValueError: the cluster at `address` can not or must not be joined (`joining.admit`), or
+            too few files may be open.
     """
     if ray.is_initialized():
         return False
-    with _callers_sigterm_handler():
+    _check_open_files()
+    try:
         if joins_existing(address):
-            ray.init(address=address, logging_level=logging.ERROR)
+            _join(joining.address_to_join(address), allow_unauthenticated)
         else:
-            _make_private_token()
-            here = this_machine()
-            ray.init(
-                address="local",
-                num_cpus=int(here.cpus),
-                num_gpus=int(here.gpus),
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                _node_ip_address=_LOOPBACK,
-            )
+            _start()
+    except BaseException:
+        ray.shutdown()
+        raise
     return True
+
+
+def _join(address: str, allow_unauthenticated: bool) -> None:
+    joining.admit(address, allow_unauthenticated=allow_unauthenticated)
+    loopback = _on_loopback() if joining.is_loopback(address) else contextlib.nullcontext()
+    with _sigterm_held(), loopback:
+        ray.init(address=address, logging_level=logging.ERROR)
+
+
+def _start() -> None:
+    """Start a cluster that listens on this machine's loopback alone, and asks for a token."""
+    tokens.make_private_token()
+    tokens.check_file()
+    here = this_machine()
+    with _sigterm_held(), _on_loopback():
+        ray.init(
+            address="local",
+            num_cpus=int(here.cpus),
+            num_gpus=int(here.gpus),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=joining.LOOPBACK,
+        )
+
+
+def _check_open_files() -> None:
+    """Refuse a limit on open files below which Ray hangs, or prints without an end.
+
+    Its processes have about 60 each (GCS and raylet the most), and 3 more for each worker. The soft
+    limit does not count: Ray raises it to the hard one.
+    """
+    needed = _OPEN_FILES + _OPEN_FILES_PER_CPU * _usable_cpus()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard not in (resource.RLIM_INFINITY, -1) and hard < needed:
+        raise ValueError(
+            f"Ray needs a limit of at least {needed} open files on this machine, got {hard}; raise "
+            f"it (`ulimit -Hn {max(needed, 8192)}`, as root or in /etc/security/limits.conf), or "
+            "choose runtime=local"
+        )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have Ray take 127.0.0.1 for this node's address, and so listen nowhere else.
+
+    On Linux Ray turns a ``_node_ip_address`` of 127.0.0.1 into the one on the network, and then
+    listens on every interface. Its switch for macOS and Windows, where it does not, is read when
+    Ray is imported (by us here, by Ray's own processes from the environment).
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, enabled = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def this_machine() -> Node:
@@ -101,36 +167,34 @@ def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float:
         return math.inf
 
 
-def _make_private_token() -> None:
-    """Write Ray's token file before Ray does: Ray would leave it readable by everyone (0644).
+@contextlib.contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """Hold a SIGTERM back until Ray is up, and give it to the caller's handler then.
 
-    An existing token is the user's and stays as it is. Linked into place, so that no process ever
-    sees half a token.
+    A second one is not held.
+
+    Ray would replace that handler by its own, which exits in the middle of the start (with 15, or
+    by an abort). Ray's own stays where the caller has none: it stops Ray's processes before the
+    exit.
     """
-    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
-    elsewhere = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path.home() / ".ray" / "auth_token"
-    if mode != "token" or elsewhere or path.exists():
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix="auth_token.") as file:  # 0600
-        file.write(secrets.token_hex(32))
-        file.flush()
-        os.fsync(file.fileno())
-        if not path.exists():
-            os.link(file.name, path)
-
-
-@contextmanager
-def _callers_sigterm_handler() -> Iterator[None]:
-    """Give the caller its SIGTERM handler back, which `ray.init` replaces.
-
-    Ray's own stays where the caller had none: it stops Ray's processes before the exit.
-    """
-    if threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    if not in_main or before in (signal.SIG_DFL, None):
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before not in (signal.SIG_DFL, None):
+    heard: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1 and callable(before):  # Ray may never come up
+            before(number, frame)
+
+    install, rays.set_sigterm_handler = rays.set_sigterm_handler, lambda _: None
+    signal.signal(signal.SIGTERM, hold)
+    try:
+        yield
+    finally:
+        rays.set_sigterm_handler = install
         signal.signal(signal.SIGTERM, before)
+    if heard:
+        signal.raise_signal(signal.SIGTERM)

@@ -34,6 +34,8 @@ class RuntimeOptions:
         address: the Ray cluster to join: ``auto`` or ``host:port``. None: the one named by the
             environment variable RAY_ADDRESS (set inside a Ray job), else a local cluster of our
             own that is stopped at the end.
+        allow_unauthenticated: join a cluster on a network that asks nobody for a token, where
+            whoever reaches it can run any program.
         block_size: task slots per block (a count), the unit that is scheduled and retried.
         threads_per_worker: CPU threads that torch uses in each process (a count).
         plan: how a worker computes the tasks of a block (`dmeta.bilevel.plans`); ``auto``: as is
@@ -58,6 +60,7 @@ class RuntimeOptions:
     cpus_per_worker: float = 1
     gpus_per_worker: float | Literal["auto"] = "auto"
     address: str | None = None
+    allow_unauthenticated: bool = False
     block_size: int = 8
     threads_per_worker: int = 1
     plan: Literal["auto", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"] = "auto"

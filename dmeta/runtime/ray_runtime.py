@@ -67,7 +67,9 @@ class RayRuntime:
         if not cluster.joins_existing(options.address):
             place(options, [cluster.this_machine()], device, max_useful_workers)
         start = time.perf_counter()
-        self._connected = cluster.connect(options.address)
+        self._connected = cluster.connect(
+            options.address, allow_unauthenticated=options.allow_unauthenticated
+        )
         cluster_s = time.perf_counter() - start
         try:
             nodes = cluster.nodes_for_workers()

@@ -27,6 +27,12 @@ Read = Callable[[str], bytes]
 MAX_FILE_BYTES = 64 << 20
 """Larger members of a zip are refused unread: no file of these data sets comes near it."""
 
+MAX_FILES = 1_000_000
+"""A zip with more members is refused: miniImageNet has 60,000."""
+
+MAX_PIXELS = 64 << 20
+"""Images with more are refused undecoded: a file of a few kilobytes can hold gigabytes of black."""
+
 _CHUNK = 256  # images per unit of work: large enough to hide the pool's own cost
 _MAX_THREADS = 16
 
@@ -35,7 +41,8 @@ def list_files(path: Path) -> tuple[str, ...]:
     """Sorted names of the files in a zip or under a folder; hidden and system files are left out.
 
     Raises:
-        ValueError: `path` is no readable zip, or the zip has an unsafe or a repeated name.
+        ValueError: `path` is no readable zip, or the zip has an unsafe or a repeated name, or too
+            many.
     """
     if path.is_dir():
         names = [
@@ -46,14 +53,7 @@ def list_files(path: Path) -> tuple[str, ...]:
     else:
         with _open_zip(path) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
-        for name in names:
-            _check_name(path, name)
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(
-                f"names in a zip must be unique, got {twice!r} twice in {path}; "
-                "download or make the archive again"
-            )
+        _check_names(path, names)
     return tuple(sorted(name for name in names if not _is_hidden(name)))
 
 
@@ -127,6 +127,7 @@ def decode_images(
             for i in chunk:
                 try:
                     with Image.open(io.BytesIO(read(names[i])), formats=("PNG", "JPEG")) as image:
+                        _check_pixels(image)
                         out[i] = decode(image)
                 except _DECODE_ERRORS as error:
                     raise _unreadable(path, names[i], error) from error
@@ -179,6 +180,29 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         for name in names:
             file = Path(parent, name)
             yield file.relative_to(folder).as_posix(), file.stat()
+
+
+def _check_pixels(image: Image.Image) -> None:
+    """Refuses an image by its header: nothing is decoded yet."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    if len(names) > MAX_FILES:
+        raise ValueError(
+            f"a zip must have at most {MAX_FILES} files, got {len(names)} in {path}; "
+            "use the data set's original archive"
+        )
+    seen: set[str] = set()
+    for name in names:
+        _check_name(path, name)
+        if name in seen:
+            raise ValueError(
+                f"names in a zip must be unique, got {name!r} twice in {path}; "
+                "download or make the archive again"
+            )
+        seen.add(name)
 
 
 def _check_name(path: Path, name: str) -> None:

@@ -26,6 +26,16 @@ from dmeta.tasks.arrays import write_arrays
 from dmeta.tasks.classes import IntArray
 from dmeta.tasks.images import ByteArray
 
+_READ_ERRORS = (
+    OSError,
+    ValueError,  # an array that would have to be unpickled
+    KeyError,
+    EOFError,
+    MemoryError,  # a header that promises more than there is
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
@@ -124,7 +134,7 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
             return DecodedImages(
                 arrays["images"], tuple(arrays["class_names"].tolist()), arrays["starts"]
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _READ_ERRORS as error:
         warnings.warn(
             f"the cache file {path} is damaged ({error}); its images are decoded again",
             stacklevel=3,

@@ -47,6 +47,7 @@ _READ_ERRORS = (
     ValueError,  # an array that would have to be unpickled
     KeyError,  # an array that the file does not have
     EOFError,
+    MemoryError,  # a header that promises more than there is
     TypeError,  # a single array
     zipfile.BadZipFile,
     zlib.error,

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import math
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dmeta.runtime import RuntimeOptions, make_runtime
@@ -80,23 +83,111 @@ def test_workers_that_do_not_fit_this_machine_are_refused_before_ray_starts(monk
         make_runtime(options, toy.ToyWorkerFactory(), toy.ToyServerFactory(), "cpu", 4)
 
 
-def test_a_token_that_is_there_stays_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    clusters._make_private_token()
-    token = tmp_path / ".ray" / "auth_token"
-    first = token.read_text()
-    assert len(first) == 64
-    clusters._make_private_token()
-    assert token.read_text() == first
+def test_own_processes_listen_on_loopback_alone(cluster):
+    cluster.get(cluster.remote(lambda: None).remote())
+    this = psutil.Process()
+    listening = {
+        connection.laddr.ip
+        for process in [this, *this.children(recursive=True)]
+        for connection in connections_of(process)
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert [node["NodeManagerAddress"] for node in cluster.nodes()] == ["127.0.0.1"]
 
 
-def test_no_token_is_made_where_ray_would_use_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    clusters._make_private_token()
-    assert not list(tmp_path.iterdir())
+def connections_of(process):
+    try:
+        return process.net_connections("inet")
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_starting_on_loopback_changes_nothing_of_ray_afterwards(cluster):
+    from ray._private import ray_constants, services
+
+    assert ray_constants.ENABLE_RAY_CLUSTER
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
+    with clusters._on_loopback():
+        assert not ray_constants.ENABLE_RAY_CLUSTER
+    assert ray_constants.ENABLE_RAY_CLUSTER
+    assert services.is_localhost("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "joins"),
+    [
+        (None, None, False),
+        (None, "local", False),
+        ("local", "10.0.0.1:6379", False),
+        ("auto", None, True),
+        ("10.0.0.1:6379", None, True),
+        (None, "10.0.0.1:6379", True),
+    ],
+)
+def test_an_address_is_joined_unless_it_is_local(monkeypatch, address, variable, joins):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert clusters.joins_existing(address) is joins
+
+
+@pytest.mark.parametrize("hard", [64, 207, 208, resource.RLIM_INFINITY])
+def test_a_limit_on_open_files_that_ray_would_hang_at_is_refused(monkeypatch, hard):
+    import ray
+
+    started = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(clusters, "_start", lambda: started.append(True))
+    monkeypatch.setattr(clusters, "_usable_cpus", lambda: 2)
+    monkeypatch.setattr(clusters.resource, "getrlimit", lambda _: (64, hard))
+    if hard in (64, 207):
+        with pytest.raises(ValueError, match=rf"at least 208 open files .*, got {hard}; raise it"):
+            clusters.connect(None)
+    else:
+        clusters.connect(None)
+    assert bool(started) is (hard not in (64, 207))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [(1, ["up", "handled", "down"]), (2, ["handled", "down"])],
+)
+def test_a_sigterm_while_ray_starts_is_held_until_it_is_up_and_a_second_is_not(
+    monkeypatch, times, expected
+):
+    import ray
+    from ray._private import utils
+
+    done = []
+
+    def start(**options):
+        utils.set_sigterm_handler(lambda *_: done.append("Ray's own handler"))
+        for _ in range(times):
+            signal.raise_signal(signal.SIGTERM)
+        done.append("up")
+
+    def interrupt(number, frame):
+        done.append("handled")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: done.append("down"))
+    monkeypatch.setattr(clusters.joining, "admit", lambda *_, **__: None)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clusters.connect("10.0.0.1:6379")
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == expected
 
 
 @pytest.mark.parametrize(
