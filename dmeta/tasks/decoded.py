@@ -26,6 +26,18 @@ from dmeta.tasks.arrays import write_arrays
 from dmeta.tasks.classes import IntArray
 from dmeta.tasks.images import ByteArray
 
+_READ_ERRORS = (
+    OSError,
+    ValueError,  # an array that would have to be unpickled
+    KeyError,  # an array that the file does not have
+    EOFError,
+    TypeError,  # a single array
+    NotImplementedError,  # a way to compress that is none
+    RuntimeError,  # an encrypted member
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
@@ -124,7 +136,15 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
             return DecodedImages(
                 arrays["images"], tuple(arrays["class_names"].tolist()), arrays["starts"]
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         warnings.warn(
             f"the cache file {path} is damaged ({error}); its images are decoded again",
             stacklevel=3,
