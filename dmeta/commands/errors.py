@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dmeta.commands.hydra_app import compose, config_dir
 from dmeta.registry import nearest
 
-_NO_NAME = "Config group override must be"
+_NO_NAME = "Config group override"
 """What Hydra says, as a ValueError of its own, of a group that is set to a number, say."""
 
 
@@ -36,7 +36,7 @@ def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
         r"Could not delete from config. '([^']+)' does not exist", text
     ):
         return _unknown_key(match[1].removeprefix("+"), _known_keys(verb, overrides))
-    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, name = match[1], match[2]
         if names := _group_names(group):
             return f"{group} must be one of {', '.join(names)}, got '{name}'{nearest(name, names)}"

@@ -32,8 +32,7 @@ _READ_ERRORS = (
     KeyError,  # an array that the file does not have
     EOFError,
     TypeError,  # a single array
-    NotImplementedError,  # a way to compress that is none
-    RuntimeError,  # an encrypted member
+    RuntimeError,  # an encrypted member, or an unknown way to compress
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -48,6 +48,7 @@ _READ_ERRORS = (
     KeyError,  # an array that the file does not have
     EOFError,
     TypeError,  # a single array
+    RuntimeError,  # an encrypted member, or an unknown way to compress
     zipfile.BadZipFile,
     zlib.error,
 )
