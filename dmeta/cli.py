@@ -118,8 +118,8 @@ def _run(verb: str, rest: list[str]) -> None:
     from dmeta.commands.catalogue import data_command, list_command
 
     keys = dict(argument.partition("=")[::2] for argument in rest)
-    unknown = set(keys) - ({"root"} if verb == "data" else set())
-    if unknown:
+    allowed = {"root"} if verb == "data" else set()
+    if set(keys) - allowed or len(keys) < len(rest) or not all(keys.values()):
         known = "root=FOLDER" if verb == "data" else "nothing"
         raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(rest)}")
     if verb == "data":

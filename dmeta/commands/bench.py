@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from dmeta.commands.bench_gradients import bench_gradients
 from dmeta.commands.bench_peers import bench_peers
 from dmeta.commands.bench_plans import bench_plans
 from dmeta.commands.bench_profile import bench_profile
+from dmeta.commands.places import check_folder
 
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
     "gradients": bench_gradients,
@@ -21,4 +23,12 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
 def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
     """The verb: measure what ``bench.name`` names."""
     bench = dict(settings.pop("bench"))
-    _COMMANDS[bench.pop("name")](settings, bench)
+    name = bench.pop("name", None)
+    if name not in _COMMANDS:
+        raise ValueError(
+            f"bench.name must be one of {', '.join(_COMMANDS)}, got {name!r}; "
+            "leave it out: dmeta bench WHAT sets it"
+        )
+    if (out := bench.get("out")) is not None:
+        check_folder(Path(str(out)), "bench.out")
+    _COMMANDS[name](settings, bench)

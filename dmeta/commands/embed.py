@@ -14,12 +14,13 @@ from torch import nn
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.commands.evaluate import find_checkpoint, with_root
+from dmeta.commands.places import check_folder
+from dmeta.commands.saved import read_saved
 from dmeta.runtime.local import local_device
 from dmeta.tasks.features import write_features
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
-from dmeta.training.config import RunConfig, checked, run_config
+from dmeta.training.config import RunConfig, checked
 from dmeta.training.embedding import embed_source, embedding_params
-from dmeta.training.session import read_settings
 from dmeta.training.setup import make_network, make_source
 
 
@@ -42,6 +43,8 @@ class EmbedConfig:
                 raise ValueError(f"{key} must be >= 2, got {getattr(self, key)}; raise it")
         if self.path.exists():
             raise ValueError(f"out must be new, got {self.path}; delete it, or choose another out")
+        if self.out is not None:
+            check_folder(self.path.parent, "out")
 
     @property
     def path(self) -> Path:
@@ -126,8 +129,8 @@ def _embed(
     algorithm: Any = None,
 ) -> dict[str, Any]:
     run_dir = Path(wanted.run_dir)
-    saved = read_settings(run_dir)
-    config = with_root(run_config(saved["settings"]), wanted.root)
+    saved = read_saved(run_dir)
+    config = with_root(saved.config, wanted.root)
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is not None and not embeds(method):
         raise ValueError(
@@ -135,7 +138,7 @@ def _embed(
             f"got {config.algorithm.name}; train protonet with it"
         )
     meta_params = find_checkpoint(run_dir, config, wanted.checkpoint).meta_params()
-    network = make_network(config, tuple(saved["shapes"]["input_shape"]), None, model)
+    network = make_network(config, saved.shapes.input_shape, None, model)
     params = embedding_params(network, meta_params)
     source = _listing(config, source)
     arrays = embed_source(

@@ -12,10 +12,13 @@ from omegaconf.errors import OmegaConfBaseException
 from dmeta.commands.hydra_app import compose, config_dir
 from dmeta.registry import nearest
 
+_NO_NAME = "Config group override"
+"""What Hydra says, as a ValueError of its own, of a group that is set to a number, say."""
+
 
 def told(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
     """Message and exit code of an error: 2 for what the user gave, 1 for what happened."""
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or _NO_NAME in str(error):
         return explain(error, verb, overrides), 2
     if isinstance(error, ValueError):
         return str(error), 2
@@ -25,25 +28,85 @@ def told(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, in
 def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
     """One message for an error of composing the settings; Hydra's own hints made specific."""
     text = str(error).strip()
-    if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1].removeprefix("+")
-        others = [known for known in _known_keys(verb, overrides) if known != key]
-        return f"unknown key '{key}'{nearest(key, others)}"
-    if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
+    if nameless := [o for o in overrides if o.lstrip("+~").startswith("=")]:
+        return f"an override must be key=value, got {nameless[0]!r}; write its key"
+    if "override_grammar" in text:
+        return _misspelt(text, overrides)
+    if match := re.search(r"Could not override '([^']+)'", text) or re.search(
+        r"Could not delete from config. '([^']+)' does not exist", text
+    ):
+        return _unknown_key(match[1].removeprefix("+"), _known_keys(verb, overrides))
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, name = match[1], match[2]
-        names = _group_names(group)
-        return f"{group} must be one of {', '.join(names)}, got '{name}'{nearest(name, names)}"
+        if names := _group_names(group):
+            return f"{group} must be one of {', '.join(names)}, got '{name}'{nearest(name, names)}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} must be given, got nothing; add {match[1]}=..."
     if match := re.search(
         r"Could not override '?([^'\n]+)'?\.\nNo match in the defaults list", text
     ):
-        return f"unknown group '{match[1]}'{nearest(match[1], _group_names('.'))}"
-    return text.split("\n\nSet the environment variable")[0]
+        return f"unknown group '{match[1]}'{nearest(match[1], _groups())}"
+    if _NO_NAME in text:
+        return _unnamed(text, overrides)
+    # What is said after a blank line is Hydra's search path, or a hint to its own variables.
+    return text.split("\n\n")[0].replace("\n    object_type=dict", "")
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    """For a key that is in no config: the nearest one of its group, and what the group has."""
+    group, _, name = key.rpartition(".")
+    others = [other for other in known if other != key]
+    siblings = {o.rpartition(".")[2]: o for o in others if o.rpartition(".")[0] == group}
+    elsewhere = [other for other in others if group and other.rpartition(".")[2] == name]
+    if near := nearest(name, list(siblings)):
+        prefix = f"{group}." if group else ""
+        near = near.replace("'", f"'{prefix}", 1)
+    elif elsewhere:
+        near = f" (did you mean '{elsewhere[0]}'?)"
+    elif not siblings:
+        near = nearest(key, [other for other in others if other != group])
+    has = f"; {group} has {', '.join(siblings)}" if group and siblings else ""
+    return f"unknown key '{key}'{near}{has}"
+
+
+def _misspelt(text: str, overrides: Sequence[str]) -> str:
+    """For what Hydra's grammar does not take: which override it is, and how to write it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            parser.parse_override(override)
+        except HydraException:
+            key, equals, value = override.partition("=")
+            mend = "put the value in quotes within quotes" if equals else "write key=value"
+            if equals and not set(value) & set("'\"\\"):
+                mend = f"put the value in quotes: '{key}=\"{value}\"'"
+            # Of Hydra's lines the first that says more than the override itself.
+            reason = text.removeprefix(f"Error parsing override '{override}'").strip()
+            reason = reason.split("\n")[0]
+            why = "" if override in reason else f" ({reason})"
+            return f"an override must be key=value by Hydra's rules, got {override!r}{why}; {mend}"
+    return text
+
+
+def _unnamed(text: str, overrides: Sequence[str]) -> str:
+    """For a group that is set to something that is no name."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        names = _group_names(key)
+        if names and value not in names:
+            return f"{key} must be one of {', '.join(names)}, got {value!r}; choose one"
+    return text
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
 
 
 def _group_names(group: str) -> list[str]:
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    names = (config_dir() / group).glob("*.yaml") if group in _groups() else ()
+    return sorted(path.stem for path in names)
 
 
 def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
@@ -56,8 +119,7 @@ def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
             break
         except Exception:  # a wrong choice among them: do without
             continue
-    groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
-    return [*groups, *_flattened(settings)]
+    return [*_groups(), *_flattened(settings)]
 
 
 def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from torch import nn
 
 from dmeta.bilevel.estimators import Loss
+from dmeta.bilevel.types import Params
 from dmeta.commands.display import print_results
+from dmeta.commands.saved import read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
@@ -20,14 +22,14 @@ from dmeta.training.checkpoint import (
     read_checkpoint,
     steps_in,
 )
-from dmeta.training.config import Choice, RunConfig, checked, run_config
+from dmeta.training.config import Choice, RunConfig, checked
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import become, evaluate_ensemble, progress_of
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
 from dmeta.training.results import write_json
-from dmeta.training.session import best_checkpoints, read_settings
+from dmeta.training.session import best_checkpoints
 from dmeta.training.setup import make_algorithm, make_network, prepare
 
 
@@ -44,6 +46,13 @@ class EvaluateConfig:
     root: str | None
     device: Literal["auto", "cpu", "cuda"]
     runtime: RuntimeOptions
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers."""
+        for key, least in (("num_tasks", 2), ("seed", 0), ("inner_steps", 0), ("checkpoint", 0)):
+            value = getattr(self, key)
+            if isinstance(value, int) and value < least:
+                raise ValueError(f"{key} must be >= {least}, got {value}; raise it")
 
 
 def evaluate(
@@ -133,35 +142,46 @@ def load(
     Raises:
         ValueError: there is no such run or checkpoint, or it is damaged.
     """
-    saved = read_settings(Path(run_dir))
-    config, shapes = run_config(saved["settings"]), saved["shapes"]
+    saved = read_saved(Path(run_dir))
+    config, shapes = saved.config, saved.shapes
     found = find_checkpoint(Path(run_dir), config, checkpoint)
-    shape = tuple(shapes["input_shape"])
-    network = make_network(config, shape, shapes["num_outputs"], model)
+    network = make_network(config, shapes.input_shape, shapes.num_outputs, model)
     network = network.to("cpu", training=False)
-    loss = loss_of(config.loss, shapes["kind"]) if loss is None else loss
+    loss = loss_of(config.loss, shapes.kind) if loss is None else loss
     if not hasattr(algorithm, "network"):
-        algorithm = make_algorithm(config, network, loss, shape, algorithm)
-    return Learner(algorithm, found.meta_params(), shapes["kind"], shape, found.step)
+        algorithm = make_algorithm(config, network, loss, shapes.input_shape, algorithm)
+    params = found.meta_params()
+    _check_model(algorithm.init_meta_params(), params, run_dir)
+    return Learner(algorithm, params, shapes.kind, shapes.input_shape, found.step)
 
 
 def _evaluate(wanted: EvaluateConfig, **own: Any) -> tuple[RunConfig, Evaluation]:
     run_dir = Path(wanted.run_dir)
-    config = run_config(read_settings(run_dir)["settings"])
+    config = read_saved(run_dir).config
     is_ensemble = wanted.checkpoint == "ensemble"
     checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
-    if wanted.num_tasks < 2:
-        raise ValueError(f"num_tasks must be >= 2, got {wanted.num_tasks}; raise it")
     last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
     storage = open_checkpoints(run_dir, config.checkpoint.location)
     config = _with_changes(config, wanted)
     run = prepare(config, **own)
+    _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), run_dir)
     with open_runtime(run) as runtime:
         if is_ensemble:
             best = best_checkpoints(storage, progress_of(last))
             return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
         become(runtime, checkpoint)
         return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+
+
+def _check_model(init: Params, meta_params: Params, run_dir: str | Path) -> None:
+    """Raises CheckpointError if `meta_params` are not of the model that has `init`."""
+    for name in dict.fromkeys((*init, *meta_params)):
+        wanted, got = (list(p[name].shape) if name in p else "none" for p in (init, meta_params))
+        if wanted != got:
+            raise CheckpointError(
+                f"checkpoint must be of the model in config.json: {name} {wanted}, got {got} in "
+                f"{run_dir}; restore config.json, or choose another checkpoint or run_dir"
+            )
 
 
 def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dmeta.commands.evaluate import with_root
+from dmeta.commands.saved import read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.local import local_device
@@ -19,11 +20,10 @@ from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.checkpoint import open_checkpoints, read_checkpoint, steps_in
-from dmeta.training.config import RunConfig, checked, run_config
+from dmeta.training.config import RunConfig, checked
 from dmeta.training.loop import become
 from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
-from dmeta.training.session import read_settings
 from dmeta.training.setup import Run, prepare
 
 _LOG = logging.getLogger(__name__)
@@ -99,8 +99,7 @@ def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:  # n
 
 def _replay(wanted: ReplayConfig, own: dict[str, Any]) -> list[list[Replayed]]:
     run_dir = Path(wanted.run_dir)
-    settings = run_config(read_settings(run_dir)["settings"])
-    config = _locally(with_root(settings, wanted.root), wanted.device)
+    config = _locally(with_root(read_saved(run_dir).config, wanted.root), wanted.device)
     if wanted.step >= config.steps:
         raise ValueError(f"step must be < {config.steps}, the run's steps, got {wanted.step}")
     blocks = _blocks(config, wanted.step)

@@ -13,6 +13,8 @@ from torch import nn
 from dmeta.bilevel.estimators import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.places import check_folder
+from dmeta.commands.saved import read_saved
 from dmeta.runtime import make_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Runtime
@@ -27,7 +29,6 @@ from dmeta.training.session import (
     CONFIG,
     JOINT,
     joint_config,
-    read_settings,
     run_session,
     starting_point,
 )
@@ -122,7 +123,7 @@ def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     run_dir = Path(str(composed["run_dir"]))
     if not (run_dir / CONFIG).exists():
         return run_config(composed)  # and then refused, with its own message
-    settings = read_settings(run_dir)["settings"]
+    settings = read_saved(run_dir).config.as_mapping()
     # Where our token is shown is not for a folder that somebody gave us to say.
     for key in [*keys, "run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"]:
         _copy_value(composed, settings, key.split("."))
@@ -139,6 +140,7 @@ def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[st
 
 def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | None, Path]:
     run_dir = Path(config.run_dir or _new_run_dir(config))
+    check_folder(run_dir, "run_dir")
     config = dataclasses.replace(config, run_dir=str(run_dir))
     with torch_threads(config.runtime.threads_per_worker):
         run = planned(within_budget(prepare(config, **own)), _begun_with(run_dir))
@@ -155,7 +157,7 @@ def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | Non
 
 def _begun_with(run_dir: Path) -> Mapping[str, Any] | None:
     """The settings of the run that is already there."""
-    return read_settings(run_dir)["settings"] if (run_dir / CONFIG).exists() else None
+    return read_saved(run_dir).config.as_mapping() if (run_dir / CONFIG).exists() else None
 
 
 def _new_run_dir(config: RunConfig) -> str:

@@ -145,7 +145,7 @@ def decode_images(
 _READ_ERRORS = (
     OSError,
     ValueError,
-    RuntimeError,  # an encrypted member of a zip
+    RuntimeError,  # an encrypted member of a zip, or an unknown way to compress
     KeyError,  # a member that the zip does not have
     EOFError,
     zipfile.BadZipFile,
@@ -168,7 +168,7 @@ def _unreadable(path: Path, name: str, error: Exception) -> ValueError:
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:  # of a later version
         raise ValueError(
             f"an archive must be a readable zip file, got {path} ({error}); "
             "delete it and download it again"

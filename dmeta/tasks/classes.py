@@ -59,9 +59,10 @@ def check_episode(
     least = int(np.argmin(counts))
     needed = size.shots + size.queries
     if needed > counts[least]:
+        too_many = "queries" if size.shots < counts[least] else "shots"
         raise ValueError(
             f"shots + queries must be <= {counts[least]} (class {names[classes[least]]!r}), got "
-            f"{needed}; lower {key(split, 'queries')}"
+            f"{needed}; lower {key(split, too_many)}"
         )
 
 

@@ -29,9 +29,11 @@ from dmeta.tasks.images import ByteArray
 _READ_ERRORS = (
     OSError,
     ValueError,  # an array that would have to be unpickled
-    KeyError,
+    KeyError,  # an array that the file does not have
     EOFError,
     MemoryError,  # a header that promises more than there is
+    TypeError,  # a single array
+    RuntimeError,  # an encrypted member, or an unknown way to compress
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -49,6 +49,7 @@ _READ_ERRORS = (
     EOFError,
     MemoryError,  # a header that promises more than there is
     TypeError,  # a single array
+    RuntimeError,  # an encrypted member, or an unknown way to compress
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 import torch
 
@@ -29,7 +30,7 @@ FOLDER = "checkpoints"
 META_PARAMS = "meta_params/"
 """In front of the names of the meta-parameters in a server's state."""
 
-_NAME = re.compile(r"step-\d{8,}")
+_NAME = re.compile(r"step-[0-9]{8,}")
 
 
 class CheckpointError(ValueError):
@@ -114,14 +115,16 @@ def read_checkpoint(storage: Storage, step: int) -> Checkpoint:
             "use another checkpoint, or another run_dir"
         ) from None
     try:
-        manifest = json.loads(content)
+        manifest = _parsed(content)
         if manifest.pop("sha256") != _digest(manifest) or manifest["format"] != FORMAT:
             raise ValueError(f"a SHA-256 or format that is not this file's ({FORMAT})")
-        if int(manifest["step"]) != step:
-            raise ValueError(f"step {manifest['step']}, which is not its folder's")
-        progress, expected = dict(manifest["progress"]), manifest["files"][STATE]
+        if manifest["step"] != step or not isinstance(manifest["step"], int):
+            raise ValueError(f"step {manifest['step']!r}, which is not its folder's")
+        progress, expected = manifest["progress"], manifest["files"][STATE]
+        if not isinstance(progress, dict):
+            raise ValueError(f"progress {progress!r}")
         size_bytes, sha256 = int(expected["size_bytes"]), str(expected["sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{where}/{MANIFEST} must be a checkpoint's manifest, got {error!r}; it was altered "
             "or truncated: delete this checkpoint to go on from the one before"
@@ -132,7 +135,14 @@ def read_checkpoint(storage: Storage, step: int) -> Checkpoint:
             f"{len(state)} with {hashlib.sha256(state).hexdigest()[:12]}...; it was altered or "
             "truncated: delete this checkpoint to go on from the one before"
         )
-    return Checkpoint(where, ServerState(step, safetensors.numpy.load(state)), progress)
+    try:
+        arrays = safetensors.numpy.load(state)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(
+            f"{where}/{STATE} must be in the format of safetensors, got {error}; use another "
+            "checkpoint"
+        ) from None
+    return Checkpoint(where, ServerState(step, arrays), progress)
 
 
 def last_checkpoint(storage: Storage, steps: Sequence[int]) -> tuple[Checkpoint, list[str]]:
@@ -171,6 +181,13 @@ def prune_checkpoints(storage: Storage, keep: int, best: Collection[int]) -> Non
 def name_of(step: int) -> str:
     """``step-00001000``."""
     return f"step-{step:08d}"
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("brackets in brackets without an end") from None
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

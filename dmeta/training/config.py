@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -182,10 +183,14 @@ class RunConfig:
         _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
         _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)
         _ = self.memory_budget
+        if self.run_dir == "":
+            raise ValueError("run_dir must name a folder or be null, got ''; change it")
         if not self.outer.lr > 0:
             raise ValueError(f"outer.lr must be > 0, got {self.outer.lr}; raise it")
         if self.outer.final_lr < 0:
             raise ValueError(f"outer.final_lr must be >= 0, got {self.outer.final_lr}; raise it")
+        if self.outer.eps < 0:
+            raise ValueError(f"outer.eps must be >= 0, got {self.outer.eps}; raise it")
         for key in ("clip_value", "clip_norm", "reject_norm"):
             bound = getattr(self.outer, key)
             if bound is not None and not bound > 0:
@@ -259,6 +264,8 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
         ValueError: an unknown, missing or ill-typed key, with its full name and the nearest known
             one; an impossible number.
     """
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"the settings must be a group, got {mapping!r}; give keys with values")
     values = dict(mapping)
     for key in ("algorithm", "gradient", "model"):
         values[key] = _choice(values.get(key), key)
@@ -339,15 +346,16 @@ def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> di
     return options
 
 
+_LARGEST = 2**63 - 1
+
 PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_seed"})
 """Keywords of a factory that come from the run, not from a config."""
 
 
 def _choice(group: Any, prefix: str) -> Choice:
     if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
-        raise ValueError(
-            f"{prefix}.name must be a registered name, got {group!r}; set {prefix}=..."
-        )
+        got = group.get("name") if isinstance(group, Mapping) else group
+        raise ValueError(f"{prefix}.name must be a registered name, got {got!r}; set {prefix}=...")
     return Choice(group["name"], {k: v for k, v in group.items() if k != "name"})
 
 
@@ -355,14 +363,17 @@ def _task_options(group: Any) -> TaskOptions:
     choice = _choice(group, "task")
     options = dict(choice.options)
     sizes: dict[str, Any] = {key: options.pop(key, 1) for key in EPISODE_KEYS}
-    training = {}
-    for key in EPISODE_KEYS:
-        own = options.pop(f"train_{key}", None)
-        training[key] = sizes[key] if own is None else own
+    evaluation = checked(EpisodeSize, sizes, "task")
+    own = {key: options.pop(f"train_{key}", None) for key in EPISODE_KEYS}
+    training = {
+        key: _typed(value, int, f"task.train_{key}")
+        for key, value in own.items()
+        if value is not None
+    }
     return TaskOptions(
         source=Choice(choice.name, options),
-        evaluation=checked(EpisodeSize, sizes, "task"),
-        training=checked(EpisodeSize, training, "task"),
+        evaluation=evaluation,
+        training=dataclasses.replace(evaluation, **training),
     )
 
 
@@ -372,9 +383,22 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)) and hint is not Any:
         raise ValueError(f"{key} must be {_words(hint)}, got {value}; change it")
     try:
-        return TypeAdapter(hint).validate_python(value)
+        typed = TypeAdapter(hint).validate_python(value)
     except ValidationError:
         raise ValueError(f"{key} must be {_words(hint)}, got {value!r}; change it") from None
+    _refuse_unusable(typed, key)
+    return typed
+
+
+def _refuse_unusable(value: Any, key: str) -> None:
+    """No setting means anything as NaN or infinity, or beyond what torch and numpy count with."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            _refuse_unusable(each, key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be finite, got {value}; change it")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{key} must be in -{_LARGEST}..{_LARGEST}, got {value}; change it")
 
 
 def _words(hint: Any) -> str:
@@ -386,6 +410,8 @@ def _words(hint: Any) -> str:
     args = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         return f"a list such as [{_words(args[0])}]"
+    if typing.get_origin(hint) is Mapping:
+        return f"a group, of which each is {_words(args[1])}"
     if args and typing.get_origin(hint) not in (list, dict):
         return " or ".join(_words(arg) for arg in args)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -75,9 +75,20 @@ def fresh(fingerprint: str) -> Progress:
 
 
 def progress_of(checkpoint: Checkpoint) -> Progress:
-    """The progress that a checkpoint holds."""
+    """The progress that a checkpoint holds.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
     plain = checkpoint.progress
-    return Progress(**{**plain, "best": tuple((step, value) for step, value in plain["best"])})
+    try:
+        best = tuple((int(step), float(value)) for step, value in plain["best"])
+        return Progress(**{**plain, "best": best})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.where} must hold the progress of a run, got {error!r}; it is of another "
+            "version of dmeta, or was altered: use another checkpoint"
+        ) from None
 
 
 def become(runtime: Runtime, checkpoint: Checkpoint) -> None:

@@ -17,10 +17,16 @@ def only_one_in(run_dir: Path) -> Iterator[None]:
     there is none.
 
     Raises:
-        ValueError: another process trains in it.
+        ValueError: it can not be made, or another process trains in it.
     """
     new = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"run_dir must be a folder that can be made, got {run_dir} ({error}); choose another "
+            "run_dir"
+        ) from None
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         _lock(descriptor, run_dir)

@@ -142,7 +142,7 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"run_dir must hold a run, got {run_dir} without {CONFIG}; correct run_dir"
         ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{path} must be a run's settings, got {error!r}; it was altered or truncated: "
             "restore it, or choose another run_dir"

@@ -118,7 +118,14 @@ def make_network(
         options = checked_options(entry.make, config.model, "model")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            module = entry.make(input_shape=input_shape, num_outputs=num_outputs, **options)
+            try:
+                module = entry.make(input_shape=input_shape, num_outputs=num_outputs, **options)
+            except (RuntimeError, MemoryError) as error:  # tensors that can not be made
+                sizes = ", ".join(f"model.{key}={value}" for key, value in options.items())
+                raise ValueError(
+                    f"model={config.model.name} must fit into the memory, got {sizes} "
+                    f"({_first_line(error)}); lower them"
+                ) from error
     network = Network.of(module)
     _check_fit(network, input_shape, num_outputs)
     return network
@@ -226,10 +233,10 @@ def _check_gradient(
             try:
                 block_gradient("vmap", estimator, algorithm, initial, task, stage)
             except RuntimeError as error:
-                reason = str(error).strip().split("\n")[0]
                 raise ValueError(
                     f"runtime.plan={config.runtime.plan} must have a model that torch.func.vmap "
-                    f"can map over tasks, got: {reason}; choose runtime.plan=loop or auto"
+                    f"can map over tasks, got: {_first_line(error)}; choose runtime.plan=loop or "
+                    "auto"
                 ) from error
         if config.runtime.plan == "compiled":
             CompiledBlocks(estimator, algorithm).num_operations(initial, task, stage, None)
@@ -321,6 +328,10 @@ def _named_after(
     if loss is not None:
         config = dataclasses.replace(config, loss=_own(loss).name)
     return config
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _own(thing: Any) -> Choice:

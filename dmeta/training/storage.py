@@ -96,7 +96,11 @@ class DiskStorage:
         """See `Storage`."""
         if not self._directory.is_dir():
             return []
-        return [p.name for p in self._directory.iterdir() if self._folders.name.fullmatch(p.name)]
+        return [
+            path.name
+            for path in self._directory.iterdir()
+            if self._folders.name.fullmatch(path.name) and path.is_dir()
+        ]
 
     def write(self, name: str, files: Mapping[str, bytes]) -> None:
         """See `Storage`; a kill at any moment leaves the old folder, the new one, or neither."""

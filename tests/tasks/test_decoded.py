@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_without_cache_nothing_is_read_or_written(root: Path) -> None:
     assert not (root / ".dmeta-cache").exists()
 
 
-@pytest.mark.parametrize("damage", ["flipped", "half", "empty"])
+@pytest.mark.parametrize("damage", ["flipped", "half", "empty", "one array"])
 def test_a_damaged_cache_is_reported_decoded_again_and_replaced(root: Path, damage: str) -> None:
     decode = Decoder()
     images = load(root, decode).images
@@ -78,7 +79,10 @@ def test_a_damaged_cache_is_reported_decoded_again_and_replaced(root: Path, dama
     data = file.read_bytes()
     at = data.index(images.tobytes())
     flipped = data[: at + 5] + bytes([data[at + 5] ^ 1]) + data[at + 6 :]
-    file.write_bytes({"flipped": flipped, "half": data[: len(data) // 2], "empty": b""}[damage])
+    one = io.BytesIO()
+    np.save(one, images)
+    damaged = {"flipped": flipped, "half": data[: len(data) // 2], "empty": b""}
+    file.write_bytes(damaged.get(damage, one.getvalue()))
     with pytest.warns(UserWarning, match=r"cache file .* is damaged .* decoded again"):
         again = load(root, decode)
     assert decode.calls == 2

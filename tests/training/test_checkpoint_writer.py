@@ -114,3 +114,32 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_reason_and_what_is_there_is_
     assert read_checkpoint(storage, steps_in(storage)[-1]).step == 2
     whole = finish(tmp_path / "whole")
     assert finish(tmp_path, resume=True).meta_params_sha256 == whole.meta_params_sha256
+
+
+def test_no_step_waits_for_a_slow_storage_and_what_was_due_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, may_go_on, write = [], threading.Event(), DiskStorage.write
+
+    def slow(storage: DiskStorage, name: str, files: Mapping[str, bytes]) -> None:
+        assert may_go_on.wait(SECONDS)
+        written.append(name)
+        write(storage, name, files)
+
+    class AtStep5:
+        def on_row(self, row: object) -> None:
+            pass
+
+        def on_phase(self, what: str) -> None:
+            pass
+
+        def on_step(self, step: int, report: object) -> None:
+            if step == 5:
+                may_go_on.set()
+
+    monkeypatch.setattr(DiskStorage, "write", slow)
+    run = prepare(tiny_config(tmp_path, checkpoint__every=1, eval__every=0))
+    run_session(run, tmp_path, local, [AtStep5()])
+    assert written[0] == "step-00000001"
+    assert written[-1] == "step-00000006"
+    assert not {"step-00000002", "step-00000003", "step-00000004"} & set(written)
