@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     cases = {"run": _single_cases, "at": _scheduled_case, "soak": _soak_case}[arguments.verb]
     outcomes: list[Outcome] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is taken down
     with adopting():
         for case in cases(arguments):
             print(f"== {case.title}", flush=True)

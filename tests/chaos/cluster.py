@@ -25,6 +25,7 @@ import psutil
 from tests.chaos.namespaces import Network
 from tests.chaos.processes import ACTORS, command, descendants, end, find, is_alive, role_of
 
+_START_DEADLINE_S = 90.0
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 
 
@@ -176,7 +177,11 @@ class Cluster:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-            code = process.wait(90)
+            try:
+                code = process.wait(_START_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
         new = [raylet for raylet in find("raylet") if raylet.pid not in before]
         if code or len(new) != 1:
             raise RuntimeError(f"ray start ended with {code}: {said.read_text()[-2000:]}")

@@ -132,6 +132,8 @@ class _Observation:
             self._tend_until(due)
             if not self._over:
                 self._apply(event.fault, scene)
+        settled_s = time.monotonic() + self.case.settle_s
+        self._tend_until(lambda: time.monotonic() >= settled_s)
         faults_end_s = time.monotonic()
         digest, orphans = self._finish()
         rows = self.training.rows
@@ -206,8 +208,14 @@ class _Observation:
                 self.training.signal(signal.SIGKILL)
                 self.training.wait(10)
             elif _since(self._mended_s) > _MEND_EVERY_S:
-                self.cluster.mend()
-                self._mended_s = time.monotonic()
+                self._mend()
+
+    def _mend(self) -> None:
+        try:
+            self.cluster.mend()
+        except RuntimeError as error:  # a cluster in trouble: tried again
+            self.notes.append(str(error)[:300])
+        self._mended_s = time.monotonic()
 
     def _resume(self) -> None:
         self.notes.append(f"ended with {self.training.exit_code}: {self.training.last_words}")
@@ -233,8 +241,6 @@ class _Observation:
         """Digest of the parameters at the end, and what is still there 10 s after the driver."""
         training = self.training
         if self.case.steps is None:
-            settled_s = time.monotonic() + self.case.settle_s
-            self._tend_until(lambda: time.monotonic() >= settled_s)
             training.signal(signal.SIGTERM)
             if not training.wait(STALLED_AFTER_S):
                 self.notes.append("did not end after SIGTERM; killed")

@@ -15,6 +15,7 @@ from tests.chaos.processes import Memory
 from tests.chaos.training import Recipe
 
 _MAX_MEMORY_POINTS = 200
+_MAX_QUOTED = 5
 _HEAD = ("fault", "how often", "noticed after", "going on after", "steps recomputed", "same bits")
 
 
@@ -104,6 +105,8 @@ def summary(outcome: Outcome) -> str:
     lines += [f"  memory of {line}" for line in _memory_lines(outcome.memory)]
     lines.append(f"  orphans: {', '.join(outcome.orphans) or 'none'}")
     lines += [f"  note: {note}" for note in outcome.notes]
+    for occurrence in outcome.occurrences[:_MAX_QUOTED]:
+        lines += [f"  after {occurrence.fault} it said: {said}" for said in occurrence.said]
     return "\n".join(lines)
 
 
