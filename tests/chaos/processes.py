@@ -86,9 +86,15 @@ def end(processes: Sequence[psutil.Process], grace_s: float = 5.0) -> None:
     send([p for p in processes if is_alive(p)], signal.SIGKILL)
     while any(map(is_alive, processes)):
         time.sleep(0.05)
-    for process in processes:
-        with contextlib.suppress(ChildProcessError):  # not ours, or waited for already
-            os.waitpid(process.pid, os.WNOHANG)
+    _reap()
+
+
+def _reap() -> None:
+    """Take away what died of the adopted; nobody else waits for a child at this time."""
+    for child in psutil.Process().children():
+        if not is_alive(child):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, os.WNOHANG)
 
 
 def command(*words: str, environment: dict[str, str] | None = None, timeout_s: float = 90) -> str:

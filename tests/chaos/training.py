@@ -119,6 +119,7 @@ class Training:
     def __exit__(self, *_: object) -> None:
         if self.is_running:
             self.signal(signal.SIGKILL)
+            self.wait(10)
         self._over.set()
         for thread in self._threads:
             # A process that outlived the driver may hold its output open: it is ended later.
