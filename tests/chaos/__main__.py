@@ -13,7 +13,7 @@ from tests.chaos.cluster import Kind
 from tests.chaos.experiment import Case, observe
 from tests.chaos.faults import FAULTS, USUAL, Conditions, Fault
 from tests.chaos.namespaces import why_not
-from tests.chaos.processes import adopting
+from tests.chaos.processes import none_left
 from tests.chaos.report import Outcome, summary, table, with_clean_digests, write
 from tests.chaos.schedule import Event, mixed, parse, repeated
 from tests.chaos.training import Recipe, clean_digests
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = {"run": _single_cases, "at": _scheduled_case, "soak": _soak_case}[arguments.verb]
     outcomes: list[Outcome] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is taken down
-    with adopting():
+    with none_left():
         for case in cases(arguments):
             print(f"== {case.title}", flush=True)
             outcomes.append(observe(case))

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.namespaces import Network
-from tests.chaos.processes import ACTORS, command, descendants, end, find, is_alive, role_of
+from tests.chaos.processes import ACTORS, MARK, command, end, find, is_alive, role_of, started
 
 _START_DEADLINE_S = 90.0
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -97,6 +97,7 @@ class Cluster:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": str(folder),
             "PYTHONUNBUFFERED": "1",
+            **MARK,
         }
         self.environment.pop("RAY_ADDRESS", None)
         places = network.places if network else [("127.0.0.1", ())] * options.num_nodes
@@ -145,7 +146,7 @@ class Cluster:
 
     def restart(self) -> None:
         """End what is left, and start a new cluster."""
-        end(descendants())
+        end(started())
         self.start()
 
     def other_node(self) -> Node:
@@ -197,7 +198,7 @@ def cluster(options: ClusterOptions) -> Iterator[Cluster]:
         network = None
         if options.kind is Kind.NAMESPACES:
             network = stack.enter_context(Network(options.num_nodes))
-        stack.callback(lambda: end(descendants()))
+        stack.callback(lambda: end(started()))
         made = Cluster(options, folder, network)
         made.start()
         yield made

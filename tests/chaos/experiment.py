@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.chaos.cluster import Cluster, ClusterOptions, Kind, cluster
 from tests.chaos.effects import Before, Occurrence, rate
 from tests.chaos.faults import FAULTS, USUAL, Conditions, Scene
-from tests.chaos.processes import Memory, MemoryCurve, command, descendants, role_of
+from tests.chaos.processes import Memory, MemoryCurve, command, role_of, started
 from tests.chaos.report import Outcome
 from tests.chaos.schedule import Event
 from tests.chaos.training import Training
@@ -261,7 +261,7 @@ class _Observation:
 
     def _orphans(self) -> list[str]:
         deadline_s = time.monotonic() + _ORPHAN_GRACE_S
-        while left := [p for p in descendants() if not self.cluster.has(p)]:
+        while left := [p for p in started() if not self.cluster.has(p)]:
             if time.monotonic() > deadline_s:
                 break
             time.sleep(_POLL_S)

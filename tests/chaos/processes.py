@@ -1,14 +1,15 @@
-"""Processes that were started from here: found by what they are, and ended by their ids.
+"""Processes that were started for a training: found by what they are, ended by their ids.
 
-Whoever loses its parent becomes a child of this process (`adopting`), so that its descendants are
-all there is to look at, whatever was killed.
+All that is started gets a mark in its environment, and passes it on. So a process is found whoever
+its parent is now. (Adopting orphans here would be simpler, and wrong: a Ray worker ends itself when
+it sees that its parent has become process 1, as it does where nobody adopts.)
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -18,27 +19,49 @@ from dataclasses import dataclass
 
 import psutil
 
-_SET_CHILD_SUBREAPER = 36  # prctl(2)
+MARK = {"DMETA_CHAOS": secrets.token_hex(8)}
+"""Of this process: goes into the environment of all that it starts."""
 
 ACTORS = {"worker": "ray::TaskWorkerActor", "server": "ray::ParameterServerActor"}
 _NAMES = {"raylet": "raylet", "gcs_server": "gcs"}
 
 
+_known: set[psutil.Process] = set()  # some of Ray's overwrite their environment with a title
+_lock = threading.Lock()
+
+
 @contextlib.contextmanager
-def adopting() -> Iterator[None]:
-    """Within it, orphaned descendants become children of this process; at the end all are ended."""
-    prctl = ctypes.CDLL(None).prctl
-    prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def none_left() -> Iterator[None]:
+    """At the end of it, all that was started is ended."""
     try:
         yield
     finally:
-        end(descendants())
-        prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        end(started())
 
 
-def descendants() -> list[psutil.Process]:
-    """Everything alive that was started from here."""
-    return [p for p in psutil.Process().children(recursive=True) if is_alive(p)]
+def started() -> list[psutil.Process]:
+    """Everything alive that has the mark, was seen with it, or descends from such a process."""
+    with _lock:
+        everything = [p for p in psutil.process_iter() if is_alive(p)]
+        found = {p for p in everything if p in _known or _is_marked(p)}
+        children: dict[int, list[psutil.Process]] = {}
+        for process in everything:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children.setdefault(process.ppid(), []).append(process)
+        new = list(found)
+        while new:
+            new = [c for p in new for c in children.get(p.pid, []) if c not in found]
+            found.update(new)
+        _known.clear()
+        _known.update(found)
+        return sorted(found, key=lambda process: process.pid)
+
+
+def _is_marked(process: psutil.Process) -> bool:
+    try:
+        return MARK.items() <= process.environ().items()
+    except psutil.Error:  # gone, or another user's
+        return False
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -65,7 +88,7 @@ def role_of(process: psutil.Process) -> str:
 
 def find(role: str, among: Iterable[psutil.Process] | None = None) -> list[psutil.Process]:
     """Those of a role, oldest first."""
-    found = [p for p in (descendants() if among is None else among) if role_of(p) == role]
+    found = [p for p in (started() if among is None else among) if role_of(p) == role]
     return sorted(found, key=lambda process: process.pid)
 
 
@@ -90,7 +113,7 @@ def end(processes: Sequence[psutil.Process], grace_s: float = 5.0) -> None:
 
 
 def _reap() -> None:
-    """Take away what died of the adopted; nobody else waits for a child at this time."""
+    """Take away our own children that are dead; nobody else waits for one at this time."""
     for child in psutil.Process().children():
         if not is_alive(child):
             with contextlib.suppress(ChildProcessError):
@@ -142,7 +165,7 @@ class MemoryCurve:
     def _measure(self) -> None:
         while not self._over.wait(self._every_s):
             resident: dict[str, int] = {}
-            for process in descendants():
+            for process in started():
                 role = role_of(process)
                 with contextlib.suppress(psutil.Error):
                     size = int(process.memory_info().rss)

@@ -1,4 +1,4 @@
-"""A short schedule on a real training. In a process of its own, which adopts what is orphaned."""
+"""A short schedule on a real training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVENTS = ("worker_kill@50", "raylet_kill@120", "driver_kill@260")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="adopts orphaned processes, as Linux can")
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes by their environment in /proc")
 def test_killed_workers_nodes_and_drivers_change_no_bit_and_leave_no_process(
     tmp_path: Path,
 ) -> None:
