@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from tests.chaos.experiment import Case, observe
 from tests.chaos.faults import FAULTS, USUAL, Conditions, Fault
 from tests.chaos.namespaces import why_not
 from tests.chaos.processes import none_left
-from tests.chaos.report import Outcome, summary, table, with_clean_digests, write
+from tests.chaos.report import Outcome, summary, table, write
 from tests.chaos.schedule import Event, mixed, parse, repeated
-from tests.chaos.training import Recipe, clean_digests
+from tests.chaos.training import clean_digest
 
 _FIRST_S = 5.0
 """Seconds of undisturbed steps before the first fault."""
@@ -37,14 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with none_left():
         for case in cases(arguments):
             print(f"== {case.title}", flush=True)
-            outcomes.append(observe(case))
-            print(f"   {outcomes[-1].seconds:.0f} s", flush=True)
-        outcomes = _compared(outcomes)
+            outcomes.append(_observed(case))
+            print(summary(outcomes[-1]), flush=True)
+            if arguments.out is not None:  # what is there so far
+                write(outcomes, arguments.out)
     print("\n" + table(outcomes))
-    for outcome in outcomes:
-        print(summary(outcome))
-    if arguments.out is not None:
-        write(outcomes, arguments.out)
     return int(any(not o.same_bits or o.orphans for o in outcomes))
 
 
@@ -133,18 +130,13 @@ def _why_not(fault: Fault) -> str:
     return why_not() if fault.needs is Kind.NAMESPACES else ""
 
 
-def _compared(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """With the digests of undisturbed trainings of as many steps."""
-    steps: dict[Recipe, list[int]] = {}
-    for outcome in outcomes:
-        if outcome.digest is not None:
-            steps.setdefault(outcome.recipe, []).append(outcome.steps)
-    digests: dict[tuple[str, int], str] = {}
-    for recipe, numbers in steps.items():
-        with tempfile.TemporaryDirectory() as folder:
-            found = clean_digests(recipe, numbers, Path(folder) / "clean")
-            digests |= {(recipe.name, number): digest for number, digest in found.items()}
-    return with_clean_digests(outcomes, digests)
+def _observed(case: Case) -> Outcome:
+    """Run a case, and an undisturbed training of as many steps."""
+    outcome = observe(case)
+    if outcome.digest is None:
+        return outcome
+    clean = clean_digest(outcome.recipe, outcome.steps)
+    return dataclasses.replace(outcome, clean_digest=clean)
 
 
 if __name__ == "__main__":

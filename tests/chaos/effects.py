@@ -49,18 +49,27 @@ class Before:
 
     def __init__(self, training: Training, at_s: float) -> None:
         """Keeps the time, and how far it is."""
-        self._training, self._at_s = training, at_s
+        self.at_s = at_s
+        self._training = training
         self._step, self._retried = training.step, training.retried_blocks
         self._num_rows, self._num_lines = len(training.rows), len(training.lines)
         self._num_launches = len(training.launches_s)
 
     def went_on_s(self) -> float | None:
-        """When the first step was done that the fault can have met: not the next, but one."""
+        """When the first step was done that the fault can have met: not the next, but one.
+
+        Of a driver that was started again, its first.
+        """
         launches_s = self._training.launches_s[self._num_launches :]
         for row in self._training.rows[self._num_rows :]:
             if row.at_s > launches_s[-1] if launches_s else row.step > self._step + 1:
                 return row.at_s
         return None
+
+    def goes_on_after(self, moment_s: float) -> bool:
+        """Whether a step was done after both the fault and a moment."""
+        on_s, rows = self.went_on_s(), self._training.rows
+        return on_s is not None and rows[-1].at_s > moment_s
 
     def occurrence(self, fault: str, notes: Sequence[str]) -> Occurrence:
         """What came of it so far."""
@@ -72,11 +81,11 @@ class Before:
         on_s = self.went_on_s()
         return Occurrence(
             fault=fault,
-            at_s=self._at_s,
+            at_s=self.at_s,
             step=self._step,
-            noticed_after_s=min(noticed_s) - self._at_s if noticed_s else None,
-            going_on_after_s=None if on_s is None else on_s - self._at_s,
-            longest_pause_s=longest_pause(rows, self._at_s),
+            noticed_after_s=min(noticed_s) - self.at_s if noticed_s else None,
+            going_on_after_s=None if on_s is None else on_s - self.at_s,
+            longest_pause_s=longest_pause(rows, self.at_s),
             steps_recomputed=lost_steps(training.rows, lines, launches_s),
             blocks_recomputed=max(0, training.retried_blocks - self._retried),
             num_resumes=len(launches_s),

@@ -28,6 +28,7 @@ STALLED_AFTER_S = 60.0
 """Seconds without a step after which a training is taken to hang."""
 
 _ORPHAN_GRACE_S = 10.0
+_AFTERMATH_S = 2.0  # a fault may be felt that much later
 _MEND_EVERY_S = 5.0
 _START_ALLOWANCE_S = 60.0
 _POLL_S = 0.1
@@ -193,7 +194,8 @@ class _Observation:
             self.notes.append("the driver did not end; killed")
             training.signal(signal.SIGKILL)
             training.wait(10)
-        self._tend_until(lambda: before.went_on_s() is not None)
+        over_s = max(time.monotonic(), before.at_s + _AFTERMATH_S)
+        self._tend_until(lambda: before.goes_on_after(over_s))
         self.occurrences.append(before.occurrence(name, self.notes[num_notes:]))
 
     def _tend_until(self, done: Callable[[], bool]) -> None:

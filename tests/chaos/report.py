@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,6 @@ class Outcome:
 def share(part: float | None, whole: float | None) -> float | None:
     """One of the other; None: unknown."""
     return None if part is None or not whole else part / whole
-
-
-def with_clean_digests(
-    outcomes: Iterable[Outcome], digests: Mapping[tuple[str, int], str]
-) -> list[Outcome]:
-    """Outcomes beside the digests of undisturbed trainings, by the recipe's name and steps."""
-    return [
-        dataclasses.replace(o, clean_digest=digests.get((o.recipe.name, o.steps))) for o in outcomes
-    ]
 
 
 def table(outcomes: Iterable[Outcome]) -> str:

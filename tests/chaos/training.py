@@ -12,14 +12,18 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.processes import MARK
+
 _POLL_S = 0.02
+_CLEAN_DEADLINE_S = 3600.0
 _ROUTINE = re.compile(
     r"\s*$|step \d+/|writing to |going on after|evaluating on|drawing figures|\S+ on \S+ with |"
     r"\[|\(|[┏┃┡│└]|\S+ after 0, 1, |training  |sha256 |wrote |next |  +/"
@@ -233,23 +237,21 @@ class Training:
                     self.rows.append(Seen(now, row["step"], row["retried_blocks"]))
 
 
-def clean_digests(recipe: Recipe, steps: Collection[int], run_dir: Path) -> dict[int, str]:
-    """Steps -> SHA-256 of the parameters of an undisturbed training without Ray.
+def clean_digest(recipe: Recipe, steps: int) -> str:
+    """SHA-256 of the parameters of an undisturbed training without Ray.
 
-    One training is made longer and longer, so that all cost no more than the longest.
+    Raises:
+        RuntimeError: it failed.
     """
-    digests = {}
-    for number in sorted(set(steps)):
-        settings = ("runtime=local", "log_every=1000", "checkpoint.every=0")
-        with Training(recipe, number, run_dir, (), os.environ) as training:
-            training.start(settings, resume=True)
-            training.wait(3600)
+    with tempfile.TemporaryDirectory(prefix="chaos") as folder:
+        with Training(recipe, steps, Path(folder) / "clean", (), os.environ | MARK) as training:
+            training.start(("runtime=local", "log_every=1000", "checkpoint.every=0"))
+            training.wait(_CLEAN_DEADLINE_S)
             result = training.result()
-            if training.exit_code or result is None:
-                said = "\n".join(line.text for line in training.lines)
-                raise RuntimeError(f"the clean run ended with {training.exit_code}: {said}")
-            digests[number] = str(result["meta_params_sha256"])
-    return digests
+        if training.exit_code or result is None:
+            said = "\n".join(line.text for line in training.lines)
+            raise RuntimeError(f"the clean run ended with {training.exit_code}: {said}")
+        return str(result["meta_params_sha256"])
 
 
 def _word(resume: bool) -> str:
