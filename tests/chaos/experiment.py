@@ -131,7 +131,9 @@ class _Observation:
         for event in self.case.events:
             due = functools.partial(self._is_due, event, first_s)
             self._tend_until(due)
-            if not self._over:
+            if self._over:
+                self.notes.append(f"{event.fault}: not applied: the training was over")
+            else:
                 self._apply(event.fault, scene)
         settled_s = time.monotonic() + self.case.settle_s
         self._tend_until(lambda: time.monotonic() >= settled_s)
@@ -156,7 +158,11 @@ class _Observation:
 
     @property
     def _over(self) -> bool:
-        return self.training.exit_code == 0 or self._resumes_in_a_row > _MAX_RESUMES
+        return self.training.exit_code == 0 or self._gave_up
+
+    @property
+    def _gave_up(self) -> bool:
+        return self._resumes_in_a_row > _MAX_RESUMES
 
     def _is_due(self, event: Event, first_s: float) -> bool:
         return event.is_due(self.training.step, _since(first_s))
@@ -242,6 +248,9 @@ class _Observation:
     def _finish(self) -> tuple[str | None, list[str]]:
         """Digest of the parameters at the end, and what is still there 10 s after the driver."""
         training = self.training
+        if self._gave_up:
+            self.notes.append(f"given up: it ended {self._resumes_in_a_row} times without a step")
+            return None, self._orphans()
         if self.case.steps is None:
             training.signal(signal.SIGTERM)
             if not training.wait(STALLED_AFTER_S):
