@@ -258,8 +258,7 @@ class _Observation:
                 training.signal(signal.SIGKILL)
                 training.wait(10)
             orphans = self._orphans()
-            # A round number that is not below the last step, which may be ahead of what was seen.
-            training.steps = (training.step + 150) // 100 * 100
+            training.steps = training.step + 2 * self.case.log_every  # not below what was done
             training.start(("runtime=local", "log_every=1000"), resume=True)
             training.wait(_LOCAL_DEADLINE_S)
         else:

@@ -116,7 +116,13 @@ def test_the_longest_pause_begins_at_the_fault() -> None:
 
 
 def test_only_lines_that_are_no_routine_are_a_notice() -> None:
-    routine = ["step 1/300  mse 3.56  650 tasks/s", "writing to /tmp/r", "(raylet) died", ""]
+    routine = [
+        "step 1/300  mse 3.56  650 tasks/s",
+        "writing to /tmp/r",
+        "(raylet) died",
+        "  [x]",
+        "",
+    ]
     routine += ["maml on sinusoid with mlp (1,761 meta-parameters), 25 tasks a step"]
     assert not [text for text in routine if Said(0, text).is_notice]
     assert Said(0, "worker 1 lost its block (ActorDiedError: ...)").is_notice

@@ -25,10 +25,11 @@ from tests.chaos.processes import MARK
 _POLL_S = 0.02
 _CLEAN_DEADLINE_S = 3600.0
 _ROUTINE = re.compile(
-    r"\s*$|step \d+/|writing to |going on after|evaluating on|drawing figures|\S+ on \S+ with |"
-    r"\[|\(|[┏┃┡│└]|\S+ after 0, 1, |training  |sha256 |wrote |next |  +/"
+    r"\s*($|step \d+/|writing to |going on after|evaluating on|drawing figures|\S+ on \S+ with |"
+    r"\[|\(|[┏┃┡│└]|\S+ after 0, 1, |training  |sha256 |wrote |next |/)"
 )
 """Lines that say nothing of a fault: the display's, and (in brackets) Ray's own."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ LARGE = Recipe(
         "model.hidden=2048",
         "algorithm.inner_steps=1",
         "algorithm.eval_inner_steps=1",
-        "meta_batch_size=8",
-        "runtime.block_size=2",
+        "meta_batch_size=4",
+        "runtime.block_size=1",
         *_COMMON,
     ),
 )
@@ -211,7 +212,7 @@ class Training:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for text in process.stdout:
-            self.lines.append(Said(time.monotonic(), text.rstrip("\n")))
+            self.lines.append(Said(time.monotonic(), _COLOUR.sub("", text.rstrip("\n"))))
 
     def _watch(self) -> None:
         while not self._over.wait(_POLL_S):
