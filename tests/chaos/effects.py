@@ -12,6 +12,9 @@ from tests.chaos.training import Said, Seen, Training
 _GOING_ON = re.compile(r"going on after step (\d+)/")
 _NUM_SAID = 10
 
+HUNG = "did not go on"
+"""How a note begins of a driver that had to be killed."""
+
 
 @dataclass(frozen=True)
 class Occurrence:
@@ -27,6 +30,7 @@ class Occurrence:
         steps_recomputed: steps that a resume took again.
         blocks_recomputed: blocks that were computed again within their step.
         num_resumes: how often the driver had to be started again.
+        num_hangs: how often it had to be killed for that, as it took no step any more.
         notes: what the operator had to do.
         said: what the training said of it.
     """
@@ -40,6 +44,7 @@ class Occurrence:
     steps_recomputed: int
     blocks_recomputed: int
     num_resumes: int
+    num_hangs: int
     notes: Sequence[str]
     said: Sequence[str]
 
@@ -89,6 +94,7 @@ class Before:
             steps_recomputed=lost_steps(training.rows, lines, launches_s),
             blocks_recomputed=max(0, training.retried_blocks - self._retried),
             num_resumes=len(launches_s),
+            num_hangs=sum(note.startswith(HUNG) for note in notes),
             notes=list(notes),
             said=[line.text.strip()[:300] for line in lines if line.is_notice][:_NUM_SAID],
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.cluster import Cluster, ClusterOptions, Kind, cluster
-from tests.chaos.effects import Before, Occurrence, rate
+from tests.chaos.effects import HUNG, Before, Occurrence, rate
 from tests.chaos.faults import FAULTS, USUAL, Conditions, Scene
 from tests.chaos.processes import Memory, MemoryCurve, command, role_of, started
 from tests.chaos.report import Outcome
@@ -212,7 +212,7 @@ class _Observation:
                 self._resume()
             elif self.training.is_running and self._is_stalled():
                 seconds = self.case.stalled_after_s
-                self.notes.append(f"did not go on within {seconds:g} s; killed and resumed")
+                self.notes.append(f"{HUNG} within {seconds:g} s; killed and resumed")
                 self.training.signal(signal.SIGKILL)
                 self.training.wait(10)
             elif _since(self._mended_s) > _MEND_EVERY_S:

@@ -114,7 +114,9 @@ def write(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def _cells(name: str, found: Sequence[Occurrence], outcome: Outcome) -> list[str]:
     resumes = sum(o.num_resumes for o in found)
-    resumed = f", resumed {resumes} times" if resumes > 1 else ", resumed" if resumes else ""
+    hangs = sum(o.num_hangs for o in found)
+    resumed = f", killed {hangs} times as it hung" if hangs else ""
+    resumed += f", resumed {resumes} times" if resumes else ""
     return [
         name,
         str(len(found)),

@@ -24,6 +24,7 @@ OCCURRENCE = Occurrence(
     steps_recomputed=0,
     blocks_recomputed=2,
     num_resumes=0,
+    num_hangs=0,
     notes=[],
     said=[],
 )
@@ -134,6 +135,14 @@ def test_the_table_has_medians_worst_cases_and_what_was_not_seen() -> None:
     outcome = dataclasses.replace(OUTCOME, occurrences=[OCCURRENCE, slower], clean_digest="ab")
     assert last_line(outcome) == (
         "| worker_kill | 2 | 0.5 s, 1 times not noticed | 2.0 s (max 3.0 s) | 0 | yes |"
+    )
+
+
+def test_the_table_tells_what_hung_and_was_resumed() -> None:
+    hung = dataclasses.replace(OCCURRENCE, num_hangs=1, num_resumes=1, steps_recomputed=7)
+    outcome = dataclasses.replace(OUTCOME, occurrences=[hung], clean_digest="ab")
+    assert last_line(outcome) == (
+        "| worker_kill | 1 | 0.5 s | 1.0 s, killed 1 times as it hung, resumed 1 times | 7 | yes |"
     )
 
 
