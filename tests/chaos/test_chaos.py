@@ -30,7 +30,7 @@ def test_killed_workers_nodes_and_drivers_change_no_bit_and_leave_no_process(
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
