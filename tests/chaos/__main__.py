@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.cluster import Kind
-from tests.chaos.experiment import Case, observe
+from tests.chaos.experiment import Case, disk, observe
 from tests.chaos.faults import FAULTS, USUAL, Conditions, Fault
 from tests.chaos.namespaces import why_not
 from tests.chaos.processes import none_left
@@ -127,7 +127,11 @@ def _case(
 def _why_not(fault: Fault) -> str:
     if fault.missing:
         return fault.missing
-    return why_not() if fault.needs is Kind.NAMESPACES else ""
+    try:
+        with disk(fault.conditions.disk_bytes):
+            return why_not() if fault.needs is Kind.NAMESPACES else ""
+    except RuntimeError as error:  # of mount
+        return str(error)
 
 
 def _observed(case: Case) -> Outcome:

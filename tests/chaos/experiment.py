@@ -78,7 +78,7 @@ def observe(case: Case) -> Outcome:
     )
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(cluster(options))
-        folder = stack.enter_context(_disk(conditions.disk_bytes))
+        folder = stack.enter_context(disk(conditions.disk_bytes))
         memory = stack.enter_context(MemoryCurve())
         training = stack.enter_context(
             Training(
@@ -93,7 +93,7 @@ def observe(case: Case) -> Outcome:
 
 
 @contextlib.contextmanager
-def _disk(size_bytes: int | None) -> Iterator[Path]:
+def disk(size_bytes: int | None) -> Iterator[Path]:
     """A folder, on a small file system of its own if a size is given (that needs root)."""
     with tempfile.TemporaryDirectory(prefix="chaos", ignore_cleanup_errors=True) as name:
         if size_bytes is None:

@@ -204,6 +204,7 @@ _SMALL_DISK = Conditions(disk_bytes=64_000_000)
 _DURABLE = Conditions(durable_gcs=True)
 _SMALL_STORE = Conditions(LARGE, ("checkpoint.every=20",), object_store_bytes=80_000_000)
 
+# Nodes are away for longer than it takes Ray, as it comes, to give a silent one up: over 30 s.
 _ALL = (
     Fault("worker_kill", "a worker is killed (SIGKILL), every 3 s", Kind.OWN, _kill("worker"),
           every_s=3, weight=6),
