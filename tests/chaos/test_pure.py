@@ -121,7 +121,8 @@ def test_only_lines_that_are_no_routine_are_a_notice() -> None:
         "step 1/300  mse 3.56  650 tasks/s",
         "writing to /tmp/r",
         "(raylet) died",
-        "  [x]",
+        "    - objects spillable: 1",
+        "\t[x]",
         "",
     ]
     routine += ["maml on sinusoid with mlp (1,761 meta-parameters), 25 tasks a step"]

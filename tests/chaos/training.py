@@ -25,10 +25,11 @@ from tests.chaos.processes import MARK
 _POLL_S = 0.02
 _CLEAN_DEADLINE_S = 3600.0
 _ROUTINE = re.compile(
-    r"\s*($|step \d+/|writing to |going on after|evaluating on|drawing figures|\S+ on \S+ with |"
-    r"\[|\(|[┏┃┡│└]|\S+ after 0, 1, |training  |sha256 |wrote |next |/)"
+    r"$|\s|step \d+/|writing to |going on after|evaluating on|drawing figures|\S+ on \S+ with |"
+    r"[┏┃┡│└]|\S+ after 0, 1, |training  |sha256 |wrote |next |"
+    r"\[|\(|\d{4}-\d\d-\d\d |ray\.|At least one |Traceback|Exception ignored"
 )
-"""Lines that say nothing of a fault: the display's, and (in brackets) Ray's own."""
+"""Lines that say nothing of a fault: the display's; Ray's own, in brackets, dated or indented."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
