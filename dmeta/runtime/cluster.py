@@ -48,6 +48,8 @@ def connect(address: str | None, *, allow_unauthenticated: bool = False) -> bool
     if ray.is_initialized():
         return False
     _check_open_files()
+    # What a lost process leaves unread is lost on purpose; Ray would print a page for each.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     try:
         if joins_existing(address):
             _join(joining.address_to_join(address), allow_unauthenticated)

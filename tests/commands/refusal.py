@@ -24,7 +24,7 @@ class Started(BaseException):
 def nothing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder to work in, and an error if anything is started."""
 
-    def start(*_: Any) -> None:
+    def start(*_: Any, **__: Any) -> None:
         raise Started
 
     # The first that a run of either kind does, once its settings are accepted: Ray is joined or
