@@ -22,6 +22,7 @@ from ray._private import utils as rays
 from ray.util.placement_group import get_current_placement_group
 
 from dmeta.runtime import joining, tokens
+from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.placement import Node
 
 _OPEN_FILES, _OPEN_FILES_PER_CPU = 200, 4
@@ -59,6 +60,13 @@ def connect(address: str | None, *, allow_unauthenticated: bool = False) -> bool
         ray.shutdown()
         raise
     return True
+
+
+def watch_head() -> HeadWatch | None:
+    """Begin to watch the head of the connected cluster; None where that can not be done."""
+    if joining.uses_tls():
+        return None
+    return HeadWatch(ray.get_runtime_context().gcs_address)
 
 
 def _join(address: str, allow_unauthenticated: bool) -> None:

@@ -28,7 +28,7 @@ START_TIMEOUT_S = 600.0
 """Seconds that workers may take to be placed and built before the run gives up."""
 
 _TELL_AFTER_S, _TELL_EVERY_S = 5.0, 60.0  # while waiting for workers
-_LEAST_WAIT_S = 0.01
+_LEAST_WAIT_S, _MOST_WAIT_S = 0.01, 5.0
 
 Ref = Any  # ray.ObjectRef; Ray has no types that mypy could use
 Actor = Any  # ray.actor.ActorHandle
@@ -67,6 +67,7 @@ class Crew:
         factory: Ref,
         num_workers: int,
         options: RuntimeOptions,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Start the workers, without waiting for them.
 
@@ -75,7 +76,9 @@ class Crew:
             factory: of the work; each worker builds its own from it.
             num_workers: how many.
             options: of the run.
+            check: is called often while blocks are waited for; raises what ends that.
         """
+        self._check = check
         self._start, self._factory, self._options = start, factory, options
         self._workers = {number: start() for number in range(num_workers)}
         self._schedule = Schedule(
@@ -151,6 +154,7 @@ class Crew:
                 self._calls[ref] = call._replace(since=now)
         try:
             while self._schedule.is_missing(batch.numbers):
+                self._check()
                 self._submit()
                 self._hear()
                 self._watch()
@@ -188,13 +192,12 @@ class Crew:
 
     def _hear(self) -> None:
         """Wait for the next answer, but not for longer than a worker may take for one."""
-        patience = max(self._watch_at - time.monotonic(), _LEAST_WAIT_S)
+        patience = min(max(self._watch_at - time.monotonic(), _LEAST_WAIT_S), _MOST_WAIT_S)
         if self._schedule.num_up < (self._options.min_workers or 1):
             patience = min(patience, self._tell_of_waiting())
         else:
             self._tell_at = None
-        timeout = None if math.isinf(patience) else patience
-        ready, _ = ray.wait([*self._calls, *self._probes], num_returns=1, timeout=timeout)
+        ready, _ = ray.wait([*self._calls, *self._probes], num_returns=1, timeout=patience)
         for ref in ready:
             if ref in self._probes:
                 self._end_probe(ref)

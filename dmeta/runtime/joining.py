@@ -84,7 +84,7 @@ def admit(address: str, *, allow_unauthenticated: bool) -> None:
         ValueError: nothing answers there, it is of another version of Ray, it refuses our token or
             the lack of one, or it asks nobody for a token and listens on the network.
     """
-    if _uses_tls():
+    if uses_tls():
         return  # both sides show certificates: Ray checks
     open_to_all = ask(address)
     if open_to_all.what == "nothing":
@@ -167,7 +167,8 @@ def _check_version(address: str, version: str) -> None:
         )
 
 
-def _uses_tls() -> bool:
+def uses_tls() -> bool:
+    """Whether both sides show certificates; ours we can not show."""
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dmeta.runtime import cluster
 from dmeta.runtime.actors import ParameterServerActor, TaskWorkerActor
 from dmeta.runtime.crew import Actor, Batch, Computed, Crew, Ref
+from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import Device, RuntimeOptions
 from dmeta.runtime.placement import Placement, place
 from dmeta.runtime.protocol import (
@@ -61,6 +62,7 @@ class RayRuntime:
         self._options = options
         self._crew: Crew | None = None
         self._host: ServerHost | None = None
+        self._head: HeadWatch | None = None
         self._vector: Ref | None = None
         self._begun: Batch | None = None  # the next step's blocks
         self._num_recomputed = 0  # blocks, because gradients or the server were lost
@@ -78,7 +80,9 @@ class RayRuntime:
             factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
             self._host = ServerHost(_server_starter(server_factory, options), options)
             starter = _worker_starter(placement, options)
-            self._crew = Crew(starter, factory, placement.num_workers, options)
+            self._head = cluster.watch_head()
+            check = self._head.check if self._head is not None else lambda: None
+            self._crew = Crew(starter, factory, placement.num_workers, options, check)
             statuses = self._crew.wait_until_built()
             self._vector = self._host.vector()
         except BaseException:
@@ -150,7 +154,9 @@ class RayRuntime:
         actors = [] if self._crew is None else self._crew.actors()
         if self._host is not None and (server := self._host.close()) is not None:
             actors.append(server)
-        self._crew = self._host = self._vector = self._begun = None
+        if self._head is not None:
+            self._head.close()
+        self._crew = self._host = self._head = self._vector = self._begun = None
         if ray.is_initialized():
             for actor in actors:
                 ray.kill(actor, no_restart=True)

@@ -94,7 +94,8 @@ class ServerHost:
         """`Runtime.state`."""
         ref = self._open().state.remote()
         self._newer = (ref, len(self._journal))
-        return lambda: _resolved(ref)
+        patience = self._pace.hung_after_s(is_first=not self._answered)
+        return lambda: _resolved(ref, patience)
 
     def load(self, state: ServerState) -> None:
         """`Server.load`, and forget what was before."""
@@ -186,9 +187,9 @@ class Applied(NamedTuple):
     vector: Ref
 
 
-def _resolved(ref: Ref) -> ServerState:
+def _resolved(ref: Ref, patience_s: float) -> ServerState:
     try:
-        state: Any = ray.get(ref)
+        state: Any = ray.get(ref, timeout=patience_s)
     except RayError as error:
         raise RuntimeError(f"the server was lost before its state was read: {error}") from error
     return ServerState(*state)

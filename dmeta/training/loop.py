@@ -5,6 +5,7 @@ It knows what a step is and nothing of where it is computed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -178,18 +179,24 @@ class _Loop:
     def run(self, asked: Asked) -> Progress:
         config = self._run.config
         while self._progress.step < config.steps:
-            self._step()
+            try:
+                self._step()
+            except TrainingStopped:
+                raise
+            except Exception:
+                self._save_what_is_there()
+                raise
             step, last = self._progress.step, self._progress.step == config.steps
             if step % config.log_every == 0 or last:
                 self._log()
             improved = _due(step, config.eval.every) and self._validate()
             stop = asked()
             if last or stop is not None:
-                self._save(self._writer.write)
+                self._save(self._writer.write, self._runtime.state())
             # One that is due while another is being written is left out, but for the best ones:
             # no step waits for a slow storage.
             elif improved or (_due(step, config.checkpoint.every) and not self._writer.busy):
-                self._save(self._writer.begin)
+                self._save(self._writer.begin, self._runtime.state())
             if stop is not None and not last:
                 raise Stopped(step, stop)
         return self._progress
@@ -280,10 +287,21 @@ class _Loop:
         self._row_began = time.perf_counter()
         return self._progress.best != before
 
-    def _save(self, write: Callable[[GetState, Mapping[str, Any], Collection[int]], None]) -> None:
+    def _save(
+        self,
+        write: Callable[[GetState, Mapping[str, Any], Collection[int]], None],
+        state: GetState,
+    ) -> None:
         self._advance(seconds=self._elapsed())
         best = [step for step, _ in self._progress.best]
-        write(self._runtime.state(), dataclasses.asdict(self._progress), best)
+        write(state, dataclasses.asdict(self._progress), best)
+
+    def _save_what_is_there(self) -> None:
+        """Keep the steps since the last checkpoint, if the server still has them and answers."""
+        with contextlib.suppress(Exception):  # the one that ends the run is the one to be told
+            state = self._runtime.state()()
+            if state.step == self._progress.step > 0:
+                self._save(self._writer.write, lambda: state)
 
     def _elapsed(self) -> float:
         return self._seconds_before + time.perf_counter() - self._began

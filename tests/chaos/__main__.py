@@ -125,8 +125,6 @@ def _case(
 
 
 def _why_not(fault: Fault) -> str:
-    if fault.missing:
-        return fault.missing
     try:
         with disk(fault.conditions.disk_bytes):
             return why_not() if fault.needs is Kind.NAMESPACES else ""

@@ -57,6 +57,7 @@ class Before:
         self.at_s = at_s
         self._training = training
         self._step, self._retried = training.step, training.retried_blocks
+        self._copied = training.copied_blocks
         self._num_rows, self._num_lines = len(training.rows), len(training.lines)
         self._num_launches = len(training.launches_s)
 
@@ -82,7 +83,11 @@ class Before:
         rows, lines = training.rows[self._num_rows :], training.lines[self._num_lines :]
         launches_s = training.launches_s[self._num_launches :]
         noticed_s = [line.at_s for line in lines if line.is_notice]
-        noticed_s += [row.at_s for row in rows if row.retried_blocks > self._retried]
+        noticed_s += [
+            row.at_s
+            for row in rows
+            if row.retried_blocks > self._retried or row.copied_blocks > self._copied
+        ]
         on_s = self.went_on_s()
         return Occurrence(
             fault=fault,

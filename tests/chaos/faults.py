@@ -18,7 +18,7 @@ import psutil
 
 from tests.chaos.cluster import Cluster, Kind, Node, restart_gcs
 from tests.chaos.processes import end, find, send
-from tests.chaos.training import LARGE, SMALL, Recipe, Training
+from tests.chaos.training import LARGE, RARE_NAN, SMALL, Recipe, Training
 
 _SLOW_PERIOD_S = 0.5
 _SLOW_SHARE = 0.1
@@ -75,7 +75,6 @@ class Fault:
         ends_run: the driver does not survive it, and the run is resumed.
         weight: how often it is drawn for a soak; 0: never.
         conditions: what the training is started under.
-        missing: why it can not be tried yet; empty if it can.
     """
 
     name: str
@@ -87,7 +86,6 @@ class Fault:
     ends_run: bool = False
     weight: float = 0.0
     conditions: Conditions = USUAL
-    missing: str = ""
 
 
 def _nothing() -> None:
@@ -241,7 +239,7 @@ _ALL = (
     Fault("few_files", "at most 512 open files", Kind.OWN, None,
           conditions=Conditions(num_files=512)),
     Fault("nan_gradients", "1% of the gradients are NaN", Kind.OWN, None,
-          missing="needs a hook in dmeta that makes them"),
+          conditions=Conditions(recipe=RARE_NAN)),
 )  # fmt: skip
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}

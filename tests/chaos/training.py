@@ -35,10 +35,11 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained: the settings that decide the bits."""
+    """What is trained: the settings that decide the bits, and the module that takes them."""
 
     name: str
     settings: tuple[str, ...]
+    module: tuple[str, ...] = ("dmeta", "train")
 
 
 _COMMON = (
@@ -51,6 +52,9 @@ _COMMON = (
 
 SMALL = Recipe("sinusoid", ("task=sinusoid", "runtime.block_size=5", *_COMMON))
 """About 50 steps a second; 5 blocks of 5 tasks."""
+
+RARE_NAN = Recipe("sinusoid, 1% NaN", SMALL.settings, ("tests.chaos.rare_nan",))
+"""The same, but for a loss that is NaN now and then."""
 
 LARGE = Recipe(
     "sinusoid, 4.2 million parameters",
@@ -74,6 +78,7 @@ class Seen:
     at_s: float
     step: int
     retried_blocks: int
+    copied_blocks: int
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Training:
         self.launches_s.append(time.monotonic())
         words = (
             *self.prefix,
-            *(sys.executable, "-m", "dmeta", "train"),
+            *(sys.executable, "-m", *self.recipe.module),
             *self.recipe.settings,
             *(f"steps={self.steps}", f"run_dir={self.run_dir}", f"resume={_word(resume)}"),
             *settings,
@@ -183,6 +188,11 @@ class Training:
     def retried_blocks(self) -> int:
         """The last number seen."""
         return self.rows[-1].retried_blocks if self.rows else 0
+
+    @property
+    def copied_blocks(self) -> int:
+        """The last number seen."""
+        return self.rows[-1].copied_blocks if self.rows else 0
 
     @property
     def last_words(self) -> str:
@@ -236,7 +246,8 @@ class Training:
             with contextlib.suppress(json.JSONDecodeError):  # began before a resume's rewriting
                 row = json.loads(line)
                 if row["event"] == "train":
-                    self.rows.append(Seen(now, row["step"], row["retried_blocks"]))
+                    again = row["retried_blocks"], row["copied_blocks"]
+                    self.rows.append(Seen(now, row["step"], *again))
 
 
 def clean_digest(recipe: Recipe, steps: int) -> str:

@@ -262,3 +262,23 @@ def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: s
     assert second.joint_baseline == whole.joint_baseline
     again = dmeta.evaluate(tmp_path / "second", num_tasks=6)
     assert again == second.test
+
+
+def test_a_run_that_fails_keeps_the_steps_since_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finish(tmp_path / "whole")
+    gradient = TaskWork.gradient
+
+    def failing(self: TaskWork, vector: Vector, block: Block) -> GradientResult:
+        if block.step == 4:
+            raise ZeroDivisionError("a task that can not be computed")
+        return gradient(self, vector, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskWork, "gradient", failing)
+        with pytest.raises(ZeroDivisionError):
+            finish(tmp_path / "run", checkpoint__every=0, eval__every=0)
+    assert kept_in(tmp_path / "run") == [4]
+    again = finish(tmp_path / "run", resume=True, checkpoint__every=0, eval__every=0)
+    assert again.meta_params_sha256 == whole.meta_params_sha256
