@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.training.config import RunConfig, run_config
 
+TESTS = Path(__file__).parent
+RUNTIME = "runtime"  # its tests share one cluster
+
 mpl.use("Agg")
 torch.set_num_threads(1)
 
@@ -49,6 +52,14 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
     settings = TINY | {"run_dir": str(run_dir)}
     settings |= {key.replace("__", "."): value for key, value in changes.items()}
     return run_config(compose("train", [as_override(k, v) for k, v in settings.items()]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, which share what is dear to set up, in one process."""
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        group = RUNTIME if path.parts[0] == RUNTIME else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

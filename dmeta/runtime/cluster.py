@@ -25,6 +25,8 @@ from dmeta.runtime import joining, tokens
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.placement import Node
 
+_LOG = logging.getLogger(__name__)
+
 _OPEN_FILES, _OPEN_FILES_PER_CPU = 200, 4
 
 
@@ -33,12 +35,15 @@ def joins_existing(address: str | None) -> bool:
     return ray.is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
-def connect(address: str | None, *, allow_unauthenticated: bool = False) -> bool:
+def connect(
+    address: str | None, *, allow_unauthenticated: bool = False, dashboard: bool = False
+) -> bool:
     """Join the cluster at `address` or start a local one; nothing if Ray is already initialised.
 
     Args:
         address: `RuntimeOptions.address`.
         allow_unauthenticated: join a cluster on a network even if it asks for no token.
+        dashboard: whether a local cluster has one.
 
     Returns: whether this call connected, and the caller must therefore `ray.shutdown`.
 
@@ -55,7 +60,7 @@ def connect(address: str | None, *, allow_unauthenticated: bool = False) -> bool
         if joins_existing(address):
             _join(joining.address_to_join(address), allow_unauthenticated)
         else:
-            _start()
+            _start(dashboard)
     except BaseException:
         ray.shutdown()
         raise
@@ -76,20 +81,23 @@ def _join(address: str, allow_unauthenticated: bool) -> None:
         ray.init(address=address, logging_level=logging.ERROR)
 
 
-def _start() -> None:
+def _start(dashboard: bool) -> None:
     """Start a cluster that listens on this machine's loopback alone, and asks for a token."""
     tokens.make_private_token()
     tokens.check_file()
     here = this_machine()
     with _sigterm_held(), _on_loopback():
-        ray.init(
+        context = ray.init(
             address="local",
             num_cpus=int(here.cpus),
             num_gpus=int(here.gpus),
-            include_dashboard=False,
+            include_dashboard=dashboard,
+            dashboard_host=joining.LOOPBACK,
             logging_level=logging.ERROR,
             _node_ip_address=joining.LOOPBACK,
         )
+    if dashboard:
+        _LOG.warning("the dashboard is at http://%s", context.dashboard_url)
 
 
 def _check_open_files() -> None:

@@ -81,10 +81,9 @@ class Crew:
         self._check = check
         self._start, self._factory, self._options = start, factory, options
         self._workers = {number: start() for number in range(num_workers)}
+        self._least = min(num_workers, options.min_workers or 1)
         self._schedule = Schedule(
-            self._workers,
-            max_attempts=options.max_attempts,
-            min_workers=min(num_workers, options.min_workers or 1),
+            self._workers, max_attempts=options.max_attempts, min_workers=self._least
         )
         self._vectors: dict[int, tuple[Block, Ref]] = {}  # number -> what it is to be computed at
         self._results: dict[int, Computed] = {}
@@ -193,7 +192,7 @@ class Crew:
     def _hear(self) -> None:
         """Wait for the next answer, but not for longer than a worker may take for one."""
         patience = min(max(self._watch_at - time.monotonic(), _LEAST_WAIT_S), _MOST_WAIT_S)
-        if self._schedule.num_up < (self._options.min_workers or 1):
+        if self._schedule.num_up < self._least:
             patience = min(patience, self._tell_of_waiting())
         else:
             self._tell_at = None
@@ -325,7 +324,7 @@ class Crew:
                 "waiting for workers: %d of at least %d (runtime.min_workers) answer; the others "
                 "are started again as soon as the cluster has room for them",
                 self._schedule.num_up,
-                self._options.min_workers or 1,
+                self._least,
             )
         return self._tell_at - now
 

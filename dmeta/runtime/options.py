@@ -36,6 +36,7 @@ class RuntimeOptions:
             own that is stopped at the end.
         allow_unauthenticated: join a cluster on a network that asks nobody for a token, where
             whoever reaches it can run any program.
+        dashboard: whether a cluster of our own has Ray's dashboard, for this machine alone.
         block_size: task slots per block (a count), the unit that is scheduled and retried.
         threads_per_worker: CPU threads that torch uses in each process (a count).
         plan: how a worker computes the tasks of a block (`dmeta.bilevel.plans`); ``auto``: as is
@@ -61,6 +62,7 @@ class RuntimeOptions:
     gpus_per_worker: float | Literal["auto"] = "auto"
     address: str | None = None
     allow_unauthenticated: bool = False
+    dashboard: bool = False
     block_size: int = 8
     threads_per_worker: int = 1
     plan: Literal["auto", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"] = "auto"

@@ -35,7 +35,7 @@ from dmeta.runtime.protocol import (
     StepReport,
     WorkerFactory,
 )
-from dmeta.runtime.server_host import GradientLostError, ServerHost, ServerLostError
+from dmeta.runtime.server_host import ArgumentLostError, ServerHost, ServerLostError
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ class RayRuntime:
             place(options, [cluster.this_machine()], device, max_useful_workers)
         start = time.perf_counter()
         self._connected = cluster.connect(
-            options.address, allow_unauthenticated=options.allow_unauthenticated
+            options.address,
+            allow_unauthenticated=options.allow_unauthenticated,
+            dashboard=options.dashboard,
         )
         cluster_s = time.perf_counter() - start
         try:
@@ -188,7 +190,7 @@ class RayRuntime:
                     num_attempts += 1
                     computed = crew.compute(self._wanted(blocks))
                 return computed, self._apply(step, blocks, computed, upcoming)
-            except GradientLostError as error:
+            except ArgumentLostError as error:
                 if num_attempts == self._options.max_attempts:
                     raise RuntimeError(
                         f"step {step} must get its gradients, lost some {num_attempts} times "

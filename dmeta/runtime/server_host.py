@@ -28,8 +28,8 @@ class ServerLostError(RuntimeError):
     """The server died, or does not answer: `ServerHost.restart` it."""
 
 
-class GradientLostError(RuntimeError):
-    """A gradient went with its node after its report had come; the server has not run."""
+class ArgumentLostError(RuntimeError):
+    """What the server was to be given, a gradient say, went with its node; it has not run."""
 
 
 class JournalEntry(NamedTuple):
@@ -74,7 +74,7 @@ class ServerHost:
 
         Raises:
             ServerLostError: it may, or may not, have been taken.
-            GradientLostError: it has not.
+            ArgumentLostError: it has not.
         """
         entry = applied.entry
         report: ApplyReport = self._get(applied.report, f"applying step {entry.step}")
@@ -135,7 +135,13 @@ class ServerHost:
             ray.kill(self._actor, no_restart=True)
         self._actor, self._answered = self._start(), False
         if self._snapshot is not None:
-            self._get(self._actor.load.remote(self._snapshot), "loading its last state")
+            try:
+                self._get(self._actor.load.remote(self._snapshot), "loading its last state")
+            except ArgumentLostError as lost:  # as any object: its node is gone
+                raise RuntimeError(
+                    f"the parameter server and the copy of its state were lost together ({lost}); "
+                    "resume from the last checkpoint"
+                ) from lost
         vector = self.vector()
         entries, self._journal = self._journal, []
         return vector, entries
@@ -164,7 +170,7 @@ class ServerHost:
         except GetTimeoutError:
             raise ServerLostError(f"no answer for {patience:.0f} s while {doing}") from None
         except ObjectLostError as error:
-            raise GradientLostError(str(error)) from error
+            raise ArgumentLostError(str(error)) from error
         except RayError as error:
             if is_from_the_work(error):
                 raise_cause(error)

@@ -39,7 +39,7 @@ from dmeta.training.results import Finished, Result, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
 from dmeta.training.setup import Run, num_outputs_of
 from dmeta.training.stopping import Listening, unheard
-from dmeta.training.storage import Storage
+from dmeta.training.storage import Storage, within
 
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
@@ -265,7 +265,7 @@ def joint_config(config: RunConfig) -> RunConfig:
     options = {k: v for k, v in options.items() if k in kept}
     location = config.checkpoint.location
     if location is not None:
-        location = f"{location.rstrip('/')}/{JOINT}"
+        location = within(location, JOINT)
     return dataclasses.replace(
         config,
         joint_baseline=False,

@@ -86,6 +86,13 @@ def open_storage(location: str, folders: Folders) -> Storage:
     return ObjectStorage(*_file_system(location), folders)
 
 
+def within(location: str, folder: str) -> str:
+    """The location of a folder in another; the query of an address stays at its end."""
+    mark = "?" if "://" in location else "\0"
+    path, mark, query = location.partition(mark)
+    return f"{path.rstrip('/')}/{folder}{mark}{query}"
+
+
 class DiskStorage:
     """Folders in a directory: written aside, flushed to the disk, and renamed."""
 

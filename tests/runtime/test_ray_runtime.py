@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 
 import pytest
 
@@ -114,6 +115,30 @@ def test_too_many_workers_are_refused_before_anything_starts(cluster):
     with pytest.raises(ValueError, match=r"must fit the cluster's 2 CPUs, got 5 x 1; lower"):
         start(num_workers=5, cpus_per_worker=1)
     assert num_actors() == before
+
+
+class Holder:
+    """Holds CPUs."""
+
+    def ready(self):
+        return True
+
+
+def test_a_run_begins_with_the_least_number_of_workers_and_lets_others_join(cluster, local_run):
+    free = cluster.available_resources()["CPU"]
+    each = free / 2
+    holder = cluster.remote(Holder).options(num_cpus=each).remote()
+    assert cluster.get(holder.ready.remote())
+    with start(num_workers=2, min_workers=1, cpus_per_worker=each) as runtime:
+        train(runtime)
+        assert runtime.digest() == local_run[0]
+        assert runtime._crew._schedule.num_up == 1
+        cluster.kill(holder)
+        deadline = time.monotonic() + 120
+        while runtime._crew._schedule.num_up < 2:
+            assert time.monotonic() < deadline
+            runtime.evaluate(blocks_of("val", 0, 5, 2))
+        assert runtime.evaluate(blocks_of("val", 0, 5, 2))[0].block.phase == "val"
 
 
 def test_a_closed_runtime_leaves_the_cluster(cluster):
