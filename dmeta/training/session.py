@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -40,6 +41,8 @@ from dmeta.training.run_lock import only_one_in
 from dmeta.training.setup import Run, num_outputs_of
 from dmeta.training.stopping import Listening, unheard
 from dmeta.training.storage import Storage, within
+
+_LOG = logging.getLogger(__name__)
 
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
@@ -239,6 +242,12 @@ def final_evaluation(
     """Evaluate the last step's meta-parameters, the best ones, or an ensemble, on test tasks."""
     options, step = run.config.eval, progress.step
     best = best_checkpoints(storage, progress)
+    if options.checkpoint != "last" and len(best) < len(progress.best):
+        _LOG.warning(
+            "%d of the %d best checkpoints could not be written; the final evaluation is without",
+            len(progress.best) - len(best),
+            len(progress.best),
+        )
     if options.checkpoint == "ensemble" and best:
         return evaluate_ensemble(run, runtime, "test", options.num_tasks, best)
     if options.checkpoint == "best" and best:
@@ -249,8 +258,13 @@ def final_evaluation(
 
 
 def best_checkpoints(storage: Storage, progress: Progress) -> list[Callable[[], Checkpoint]]:
-    """Ways to read the checkpoints that are best on validation tasks, the best first."""
-    return [functools.partial(read_checkpoint, storage, step) for step, _ in progress.best]
+    """Ways to read the checkpoints that are best on validation tasks, the best first.
+
+    Those that are there: on a disk that was full, one may be missing.
+    """
+    there = steps_in(storage)
+    steps = [step for step, _ in progress.best if step in there]
+    return [functools.partial(read_checkpoint, storage, step) for step in steps]
 
 
 def joint_config(config: RunConfig) -> RunConfig:

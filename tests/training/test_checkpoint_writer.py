@@ -102,6 +102,18 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_bit(
     assert steps_in(open_checkpoints(tmp_path / "run", None))[-1] == 6
 
 
+def test_a_best_checkpoint_that_was_not_written_is_told_of_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = FullDisk({1: True})
+    monkeypatch.setattr(DiskStorage, "write", lambda *arguments: full(*arguments))
+    every = {"checkpoint__every": 0, "eval__every": 1, "eval__checkpoint": "ensemble"}
+    with caplog.at_level(logging.WARNING):
+        result = finish(tmp_path, steps=3, eval__ensemble_size=3, **every)
+    assert result.test.num_models == 2
+    assert "1 of the 3 best checkpoints could not be written" in caplog.text
+
+
 def test_a_disk_that_stays_full_ends_the_run_with_a_reason_and_what_is_there_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
