@@ -14,8 +14,9 @@ from pathlib import Path
 
 from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.training.checkpoint import open_checkpoints
-from dmeta.training.loop import fresh, train
+from dmeta.training.loop import train
 from dmeta.training.metrics import MetricsWriter, Row
+from dmeta.training.progress import fresh
 from dmeta.training.setup import Run
 from dmeta.training.work import PARTS
 

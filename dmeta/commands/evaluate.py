@@ -25,9 +25,10 @@ from dmeta.training.checkpoint import (
 from dmeta.training.config import Choice, RunConfig, checked
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
-from dmeta.training.loop import become, evaluate_ensemble, progress_of
+from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
+from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints
 from dmeta.training.setup import make_algorithm, make_network, prepare

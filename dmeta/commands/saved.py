@@ -9,7 +9,7 @@ from typing import Any
 from dmeta.bilevel.types import Kind
 from dmeta.training.checkpoint import CheckpointError
 from dmeta.training.config import RunConfig, checked, run_config
-from dmeta.training.session import CONFIG, read_settings
+from dmeta.training.starting import CONFIG, read_settings
 
 
 @dataclass(frozen=True)

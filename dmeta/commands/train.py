@@ -25,14 +25,9 @@ from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.results import Result
-from dmeta.training.session import (
-    CONFIG,
-    JOINT,
-    joint_config,
-    run_session,
-    starting_point,
-)
+from dmeta.training.session import JOINT, joint_config, run_session
 from dmeta.training.setup import Run, prepare
+from dmeta.training.starting import CONFIG, starting_point
 from dmeta.training.stopping import signals_heard
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]

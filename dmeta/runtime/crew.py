@@ -7,7 +7,6 @@ Knows no server: the meta-parameters are a reference that it hands on.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from dmeta.runtime.actors import NotBuiltError, WorkerStatus
 from dmeta.runtime.options import RuntimeOptions
-from dmeta.runtime.pace import Pace
+from dmeta.runtime.patience import Patience
 from dmeta.runtime.protocol import Block, BlockReport
 from dmeta.runtime.schedule import RoundFailed, Schedule
 
@@ -55,7 +54,6 @@ class _Call(NamedTuple):
     number: int
     block: Block
     gradient: Ref | None
-    since: float
 
 
 class Crew:
@@ -88,12 +86,9 @@ class Crew:
         self._vectors: dict[int, tuple[Block, Ref]] = {}  # number -> what it is to be computed at
         self._results: dict[int, Computed] = {}
         self._calls: dict[Ref, _Call] = {}
+        self._patience = Patience(options.hung_after_s)
         self._probes = {self._build(number): number for number in self._workers}
-        self._paces: dict[bool, Pace] = {}  # of training blocks or not
-        self._heard: dict[int, float] = {}  # worker -> when it last answered
-        self._warm: set[tuple[int, bool]] = set()  # workers that have done such blocks before
         self._replaced: Counter[int] = Counter()  # times in a row
-        self._watch_at = math.inf
         self._tell_at: float | None = None  # that workers are waited for
         for number in self._workers:
             self._schedule.away(number)
@@ -147,10 +142,7 @@ class Crew:
             RuntimeError: a block was lost `max_attempts` times, or no worker is left.
             Exception: what the work itself raised, with a note that names the block.
         """
-        now = time.monotonic()  # the meta-parameters are there: what was begun early begins now
-        for ref, call in self._calls.items():
-            if call.number in batch.numbers:
-                self._calls[ref] = call._replace(since=now)
+        self._patience.begins(batch.numbers)  # the meta-parameters are there
         try:
             while self._schedule.is_missing(batch.numbers):
                 self._check()
@@ -180,18 +172,18 @@ class Crew:
         """Start what the schedule wants to be started."""
         for worker, number in self._schedule.assign():
             block, vector = self._vectors[number]
-            actor, now = self._workers[worker], time.monotonic()
-            gradient = None
+            actor, gradient = self._workers[worker], None
             if block.phase == "train":
                 gradient, report = actor.gradient.remote(vector, block)
             else:
                 report = actor.evaluate.remote(vector, block)
-            self._calls[report] = _Call(worker, number, block, gradient, now)
-            self._watch_within(block)
+            self._calls[report] = _Call(worker, number, block, gradient)
+            kind = "gradient" if block.phase == "train" else "evaluation"
+            self._patience.sent(worker, number, kind)
 
     def _hear(self) -> None:
         """Wait for the next answer, but not for longer than a worker may take for one."""
-        patience = min(max(self._watch_at - time.monotonic(), _LEAST_WAIT_S), _MOST_WAIT_S)
+        patience = min(max(self._patience.left_s, _LEAST_WAIT_S), _MOST_WAIT_S)
         if self._schedule.num_up < self._least:
             patience = min(patience, self._tell_of_waiting())
         else:
@@ -210,12 +202,7 @@ class Crew:
         except RayError as error:
             self._lose(call, error)
             return
-        now, kind = time.monotonic(), call.block.phase == "train"
-        if (call.worker, kind) in self._warm:
-            self._pace(call.block).note(now - self._began(call))
-        self._warm.add((call.worker, kind))
-        self._heard[call.worker] = now
-        self._watch_within(call.block)
+        self._patience.answered(call.worker, call.number)
         if self._schedule.done(call.worker, call.number):
             self._results[call.number] = Computed(report, call.gradient)
             del self._vectors[call.number]
@@ -223,6 +210,7 @@ class Crew:
     def _lose(self, call: _Call, error: RayError) -> None:
         """Hand a lost block back; the work's own exceptions are raised instead."""
         if is_from_the_work(error):
+            self._patience.answered(call.worker, call.number)
             if self._schedule.done(call.worker, call.number):
                 raise_cause(error)
             return
@@ -235,7 +223,7 @@ class Crew:
                 type(error).__name__,
                 cause,
             )
-        self._warm -= {(call.worker, True), (call.worker, False)}
+        self._patience.lost(call.worker, call.number)
         try:
             self._schedule.lost(call.worker, call.number, f"{type(error).__name__}: {cause}")
         finally:
@@ -270,48 +258,15 @@ class Crew:
         return self._workers[worker].build.remote(self._factory)
 
     def _watch(self) -> None:
-        """Find the workers that take too long; at most as often as one can be found."""
-        now = time.monotonic()
-        if now < self._watch_at:
-            return
-        self._watch_at = math.inf
-        for worker, call in self._oldest_calls().items():
-            silent, pace = now - self._began(call), self._pace(call.block)
-            is_first = (worker, call.block.phase == "train") not in self._warm
-            late, hung = pace.late_after_s, pace.hung_after_s(is_first=is_first)
-            if silent >= late and not self._schedule.is_late(worker):
-                self._schedule.late(worker)
-            if silent >= hung:
-                _LOG.warning("worker %d has not answered for %.0f s; starting anew", worker, silent)
+        """Pass over the workers that take too long, and start anew those that never answer."""
+        for worker, silent_s, is_hung in self._patience.overdue():
+            self._schedule.late(worker)
+            if is_hung:
+                _LOG.warning(
+                    "worker %d has not answered for %.0f s; it is started anew", worker, silent_s
+                )
                 ray.kill(self._workers[worker], no_restart=False)
-                self._heard[worker] = now  # not again at once: it takes Ray some seconds
-                silent = 0.0
-            left = [limit - silent for limit in (late, hung) if limit > silent]
-            self._watch_at = min([self._watch_at, *(now + seconds for seconds in left)])
-
-    def _watch_within(self, block: Block) -> None:
-        """Look again when a worker that begins such a block now would be late."""
-        pace = self._pace(block)
-        patience = min(pace.late_after_s, pace.hung_after_s(is_first=True))
-        self._watch_at = min(self._watch_at, time.monotonic() + patience)
-
-    def _oldest_calls(self) -> dict[int, _Call]:
-        """What each worker is computing."""
-        return {
-            call.worker: call
-            for call in self._calls.values()
-            if self._schedule.oldest(call.worker) == call.number
-        }
-
-    def _began(self, call: _Call) -> float:
-        """When its worker could begin with it."""
-        return max(call.since, self._heard.get(call.worker, call.since))
-
-    def _pace(self, block: Block) -> Pace:
-        kind = block.phase == "train"
-        if kind not in self._paces:
-            self._paces[kind] = Pace(self._options.hung_after_s)
-        return self._paces[kind]
+                self._patience.killed(worker)
 
     def _tell_of_waiting(self) -> float:
         """Say, soon and then from time to time, that workers are missing; seconds to the next."""

@@ -78,29 +78,10 @@ class RayRuntime:
         try:
             nodes = cluster.nodes_for_workers()
             placement = place(options, nodes, device, max_useful_workers)
-            start = time.perf_counter()
-            factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
-            self._host = ServerHost(_server_starter(server_factory, options), options)
-            starter = _worker_starter(placement, options)
-            self._head = cluster.watch_head()
-            check = self._head.check if self._head is not None else lambda: None
-            self._crew = Crew(starter, factory, placement.num_workers, options, check)
-            statuses = self._crew.wait_until_built()
-            self._vector = self._host.vector()
+            self._info = self._start(placement, worker_factory, server_factory, cluster_s)
         except BaseException:
             self.close()
             raise
-        self._info = RuntimeInfo(
-            "ray",
-            placement.num_workers,
-            statuses[0].device,
-            {
-                "cluster_s": cluster_s,
-                "workers_s": time.perf_counter() - start,
-                "shared_bytes": float(_size_of(factory)),
-                "worker_resident_bytes": float(max(s.resident_bytes for s in statuses)),
-            },
-        )
 
     @property
     def info(self) -> RuntimeInfo:
@@ -135,7 +116,11 @@ class RayRuntime:
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
         """Evaluate every block on some worker; raises as `step` does."""
         crew, _ = self._parts()
-        return [result.report for result in crew.compute(crew.want(blocks, self._vector))]
+        try:
+            return [result.report for result in crew.compute(crew.want(blocks, self._vector))]
+        except BaseException:
+            self._begun = None  # is forgotten with the rest
+            raise
 
     def state(self) -> Callable[[], ServerState]:
         """See `dmeta.runtime.protocol.Runtime.state`."""
@@ -176,6 +161,31 @@ class RayRuntime:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _start(
+        self,
+        placement: Placement,
+        worker_factory: WorkerFactory,
+        server_factory: ServerFactory,
+        cluster_s: float,
+    ) -> RuntimeInfo:
+        """Start the actors, and wait until they are built."""
+        options, start = self._options, time.perf_counter()
+        factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
+        self._host = ServerHost(_server_starter(server_factory, options), options)
+        self._head = cluster.watch_head()
+        check = self._head.check if self._head is not None else lambda: None
+        starter = _worker_starter(placement, options)
+        self._crew = Crew(starter, factory, placement.num_workers, options, check)
+        statuses = self._crew.wait_until_built()
+        self._vector = self._host.vector()
+        start_up = {
+            "cluster_s": cluster_s,
+            "workers_s": time.perf_counter() - start,
+            "shared_bytes": float(_size_of(factory)),
+            "worker_resident_bytes": float(max(s.resident_bytes for s in statuses)),
+        }
+        return RuntimeInfo("ray", placement.num_workers, statuses[0].device, start_up)
 
     def _take(
         self, step: int, blocks: Sequence[Block], upcoming: Sequence[Block] = ()

@@ -176,10 +176,6 @@ class Schedule:
         """The block that the worker is computing."""
         return next(iter(self._workers[worker].in_flight), None)
 
-    def is_late(self, worker: int) -> bool:
-        """Whether the worker was said to be late, and has not answered since."""
-        return self._workers[worker].late
-
     def _start(self, worker: int, block: int) -> Assignment:
         self._workers[worker].in_flight.append(block)
         return Assignment(worker, block)

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dmeta.runtime.blocks import blocks_of
@@ -18,14 +17,9 @@ from dmeta.runtime.protocol import Block, Runtime, StepReport
 from dmeta.tasks.source import Split
 from dmeta.training.checkpoint import Checkpoint, CheckpointError, name_of, steps_in
 from dmeta.training.checkpoint_writer import CheckpointWriter, GetState
-from dmeta.training.evaluation import (
-    Evaluation,
-    Ranking,
-    ranked,
-    summarize,
-    summarize_ensemble,
-)
+from dmeta.training.evaluation import Evaluation, ranked, summarize, summarize_ensemble
 from dmeta.training.metrics import Observer, Row
+from dmeta.training.progress import Progress
 from dmeta.training.rejections import rejection_line, rejection_of
 from dmeta.training.setup import Run
 from dmeta.training.stopping import Asked, Listening, Stopped, unheard
@@ -38,58 +32,6 @@ _MAX_TOLD = 10  # rejected steps that are warned of; all of them are in metrics.
 
 class TrainingStopped(RuntimeError):
     """Training ended before its last step; the message says why and what is kept."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; goes into every checkpoint.
-
-    Attributes:
-        step: outer steps done.
-        best: steps whose validation scores are the best so far, with the scores, best first.
-        rejected: steps dropped because a gradient was not finite.
-        rejected_in_a_row: of those, how many just now.
-        retried_blocks: blocks computed again because a worker or the server was lost.
-        copied_blocks: blocks computed twice because a worker was late.
-        seconds: wall-clock seconds of training, evaluations included, over all resumes.
-        fingerprint: of the settings that decide the result.
-    """
-
-    step: int
-    best: Ranking
-    rejected: int
-    rejected_in_a_row: int
-    retried_blocks: int
-    seconds: float
-    fingerprint: str
-    copied_blocks: int = 0
-
-    @property
-    def best_step(self) -> int | None:
-        """The best step on validation tasks; None before the first evaluation."""
-        return self.best[0][0] if self.best else None
-
-
-def fresh(fingerprint: str) -> Progress:
-    """The progress of a run that has not begun."""
-    return Progress(0, (), 0, 0, 0, 0.0, fingerprint)
-
-
-def progress_of(checkpoint: Checkpoint) -> Progress:
-    """The progress that a checkpoint holds.
-
-    Raises:
-        CheckpointError: it holds something else.
-    """
-    plain = checkpoint.progress
-    try:
-        best = tuple((int(step), float(value)) for step, value in plain["best"])
-        return Progress(**{**plain, "best": best})
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{checkpoint.where} must hold the progress of a run, got {error!r}; it is of another "
-            "version of dmeta, or was altered: use another checkpoint"
-        ) from None
 
 
 def become(runtime: Runtime, checkpoint: Checkpoint) -> None:

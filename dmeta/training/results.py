@@ -30,7 +30,7 @@ import torch
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.files import naming
-from dmeta.training.loop import Progress
+from dmeta.training.progress import Progress
 from dmeta.training.setup import Run
 
 FORMAT = 1

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from dmeta.runtime.protocol import Runtime
 from dmeta.training import figures
 from dmeta.training.checkpoint import (
     Checkpoint,
-    CheckpointError,
-    last_checkpoint,
     open_checkpoints,
     read_checkpoint,
     steps_in,
@@ -26,19 +23,13 @@ from dmeta.training.checkpoint import (
 from dmeta.training.config import Choice, RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
-from dmeta.training.loop import (
-    Progress,
-    become,
-    evaluate,
-    evaluate_ensemble,
-    fresh,
-    progress_of,
-    train,
-)
+from dmeta.training.loop import become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
+from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
-from dmeta.training.setup import Run, num_outputs_of
+from dmeta.training.setup import Run
+from dmeta.training.starting import StartingPoint, starting_point, write_settings
 from dmeta.training.stopping import Listening, unheard
 from dmeta.training.storage import Storage, within
 
@@ -47,110 +38,7 @@ _LOG = logging.getLogger(__name__)
 OpenRuntime: TypeAlias = Callable[[Run], Runtime]
 """Starts a runtime for a run; a context manager."""
 
-CONFIG, RESULTS, JOINT = "config.json", "results.json", "joint_baseline"
-_SHAPES = "shapes"
-
-
-class StartingPoint(NamedTuple):
-    """Where a run begins.
-
-    Attributes:
-        progress: of the steps that were done.
-        storage: where its checkpoints are, and will be.
-        checkpoint: what it goes on from; None: from the initial weights.
-        damages: what is wrong with the checkpoints after that one.
-    """
-
-    progress: Progress
-    storage: Storage
-    checkpoint: Checkpoint | None = None
-    damages: Sequence[str] = ()
-
-
-def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint:
-    """Where the run begins: at step 0, or at its last whole checkpoint if it is to be resumed.
-
-    Raises:
-        ValueError: there is a run and ``resume`` is not set, or one of other settings, or all its
-            checkpoints are damaged.
-    """
-    storage = open_checkpoints(run_dir, config.checkpoint.location)
-    steps = steps_in(storage)
-    if not _is_resumed(config, run_dir, steps) or not steps:
-        return StartingPoint(fresh(config.fingerprint()), storage)
-    checkpoint, damages = last_checkpoint(storage, steps)
-    if checkpoint.progress.get("fingerprint") != config.fingerprint():
-        raise ValueError(
-            f"checkpoints must belong to this configuration, got {checkpoint.where} of another; "
-            "give the same settings (runtime.plan, if it was auto, is what was chosen then), or "
-            "choose another run_dir or checkpoint.location"
-        )
-    if checkpoint.step > config.steps:
-        raise ValueError(
-            f"steps must be >= {checkpoint.step}, the steps that {run_dir} has done, got "
-            f"{config.steps}; raise it"
-        )
-    return StartingPoint(progress_of(checkpoint), storage, checkpoint, damages)
-
-
-def _is_resumed(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
-    """Whether there is a run, in the directory or by its checkpoints alone, to go on with.
-
-    Raises:
-        ValueError: that contradicts ``resume``, or it is of other settings.
-    """
-    key, where = "run_dir", str(run_dir)
-    begun = (run_dir / CONFIG).exists()
-    if not begun and config.checkpoint.location is not None:
-        key, where = "checkpoint.location", config.checkpoint.location
-    if not begun and not (steps and key == "checkpoint.location"):
-        if config.resume is True:
-            raise ValueError(
-                f"resume=true must have a run in run_dir, got none in {run_dir}; "
-                "correct run_dir, or choose resume=auto"
-            )
-        return False
-    if not config.resume:
-        raise ValueError(
-            f"{key} must be new, got {where} with a run in it; add resume=true to go on with "
-            f"it, or choose another {key}"
-        )
-    if begun:
-        _check_settings(config, run_dir)
-    return True
-
-
-def _check_settings(config: RunConfig, run_dir: Path) -> None:
-    """Raises ValueError if the run in the directory is of other settings."""
-    saved = read_settings(run_dir)
-    if saved["fingerprint"] != config.fingerprint():
-        changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
-        raise ValueError(
-            f"run_dir must belong to this configuration, got {run_dir} of another (different: "
-            f"{changed}); give the same settings, or choose another run_dir"
-        )
-
-
-def read_settings(run_dir: Path) -> dict[str, Any]:
-    """The content of a run's config.json.
-
-    Raises:
-        CheckpointError: it is not there, or not readable.
-    """
-    path = run_dir / CONFIG
-    try:
-        content = json.loads(path.read_text())
-        content["settings"], content["fingerprint"], content[_SHAPES]  # all must be there
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"run_dir must hold a run, got {run_dir} without {CONFIG}; correct run_dir"
-        ) from None
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} must be a run's settings, got {error!r}; it was altered or truncated: "
-            "restore it, or choose another run_dir"
-        ) from None
-    return dict(content)
+RESULTS, JOINT = "results.json", "joint_baseline"
 
 
 def run_session(
@@ -221,7 +109,7 @@ def _train_with(
     observers: Sequence[Observer],
     listening: Listening,
 ) -> Finished:
-    _write_settings(run, run_dir)
+    write_settings(run, run_dir)
     if start.checkpoint is not None:
         become(runtime, start.checkpoint)
     writer = MetricsWriter(run_dir, start.progress.step)
@@ -334,30 +222,3 @@ def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[figures.
 def _tell(observers: Sequence[Observer], what: str) -> None:
     for observer in observers:
         observer.on_phase(what)
-
-
-def _write_settings(run: Run, run_dir: Path) -> None:
-    write_json(
-        run_dir / CONFIG,
-        {
-            "fingerprint": run.config.fingerprint(),
-            "settings": run.config.as_mapping(),
-            _SHAPES: {
-                "kind": run.source.kind,
-                "input_shape": list(run.source.input_shape),
-                "num_outputs": num_outputs_of(run.algorithm, run.source, run.config),
-            },
-        },
-    )
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [
-            path
-            for key in keys
-            if key not in ("run_dir", "resume", "joint_baseline")
-            for path in _differences(old.get(key), new.get(key), f"{prefix}{key}.")
-        ]
-    return [] if old == new else [prefix.rstrip(".")]

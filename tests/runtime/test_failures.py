@@ -85,6 +85,33 @@ def test_an_exception_of_the_work_surfaces_as_itself_with_its_block(runtime, fol
     assert runtime.step(8, train_blocks(0)).applied.applied  # the workers live on
 
 
+def test_an_evaluation_that_fails_does_not_spoil_the_step_begun_before_it(
+    runtime, local_run, folder
+):
+    runtime.step(0, train_blocks(0), train_blocks(1))
+    toy.arm(folder, "val-1", "raise")
+    with pytest.raises(ZeroDivisionError, match="no queries"):
+        runtime.evaluate(blocks_of("val", 0, 4, 2))
+    train(runtime, first=1)
+    assert runtime.digest() == local_run[0]
+
+
+def test_below_the_least_number_of_workers_a_run_says_that_it_waits(
+    runtime, cluster, monkeypatch, caplog
+):
+    crew = runtime._crew
+    wait_for_both(runtime)
+    slow = cluster.remote(lambda: time.sleep(2)).options(num_cpus=0).remote()
+    monkeypatch.setattr("dmeta.runtime.crew._TELL_AFTER_S", 0.1)
+    monkeypatch.setattr(crew, "_least", 2)
+    monkeypatch.setattr(crew._schedule, "_min_workers", 2)
+    crew._schedule.away(1)  # as if it were being started again
+    crew._probes[slow] = 1
+    with caplog.at_level(logging.WARNING):
+        assert len(runtime.evaluate(blocks_of("val", 0, 4, 2))) == 2
+    assert "waiting for workers: 1 of at least 2" in caplog.text
+
+
 def test_a_step_that_is_not_finite_is_rejected_and_an_applied_one_is_not_applied_again(
     runtime, folder
 ):

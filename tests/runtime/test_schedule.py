@@ -159,12 +159,13 @@ def test_each_block_counts_once_under_any_sequence_of_failures(num_blocks, num_w
     schedule = scheduled(num_blocks, num_workers, max_attempts=1000)
     in_flight: list[Assignment] = []
     down: set[int] = set()
+    late: set[int] = set()
     counted: list[int] = []
     script = iter(choices)
     while schedule.is_missing(range(num_blocks)):
         for started in schedule.assign():
             assert started.worker not in down
-            assert not schedule.is_late(started.worker)
+            assert started.worker not in late
             assert started.block not in counted
             assert started not in in_flight
             in_flight.append(started)
@@ -177,8 +178,10 @@ def test_each_block_counts_once_under_any_sequence_of_failures(num_blocks, num_w
         call = in_flight[pick % len(in_flight)]
         if what == "late" and call.worker not in down:
             schedule.late(call.worker)
+            late.add(call.worker)
             continue
         in_flight.remove(call)
+        late.discard(call.worker)
         if what == "lost" or call.worker in down:
             down.add(call.worker)
             schedule.lost(call.worker, call.block, "killed")

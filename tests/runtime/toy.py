@@ -26,7 +26,10 @@ def digest_of(vector):
 
 
 def arm(folder: Path, where: str, *faults: Fault) -> None:
-    """Let the attempts at `where` (``<step>-<block>``, or ``server-<step>``) go wrong in turn."""
+    """Let the attempts at `where` go wrong in turn.
+
+    It is ``<step>-<block>``, ``val-<block>`` or ``server-<step>``.
+    """
     for attempt, fault in enumerate(faults):
         (folder / f"{where}-{attempt}").write_text(fault)
 
@@ -78,6 +81,8 @@ class ToyWorker:
         )
 
     def evaluate(self, vector, block):
+        if next_fault(self.factory.folder, f"{block.phase}-{block.index}") == "raise":
+            raise ZeroDivisionError("a task with no queries")
         slots = np.arange(block.first_slot, block.first_slot + block.num_slots)
         values = (vector[0] * slots).astype(np.float32)
         per_task = {"loss": values}

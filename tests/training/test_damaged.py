@@ -27,8 +27,8 @@ from dmeta.training.checkpoint import (
     steps_in,
     write_checkpoint,
 )
-from dmeta.training.loop import progress_of
-from dmeta.training.session import read_settings
+from dmeta.training.progress import progress_of
+from dmeta.training.starting import read_settings
 from dmeta.training.storage import Storage
 
 STEP, PROGRESS = 7, {"best": [[7, 0.5]], "seconds": 1.25}
