@@ -124,7 +124,7 @@ def test_every_algorithm_has_an_estimator(algorithm: str) -> None:
 IMPOSSIBLE = [
     ("inner_lr", 0.0, "must be > 0"),
     ("inner_lr", -0.1, "must be > 0"),
-    ("inner_lr", float("nan"), "must be > 0"),
+    ("inner_lr", float("nan"), "must be finite"),
     ("inner_steps", -1, "must be >= 0"),
     ("eval_inner_steps", -1, "must be >= 0"),
     ("inner_momentum", 1.0, "must be >= 0 and < 1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from dmeta.runtime.protocol import (
     BlockReport,
     Runtime,
     RuntimeInfo,
+    ServerState,
     StepReport,
 )
 from dmeta.training.setup import Run, prepare
@@ -70,12 +71,12 @@ class Told(Runtime):
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
         raise AssertionError("no part of a step")
 
-    def save(self, directory: str, progress: object) -> str:
+    def state(self) -> Callable[[], ServerState]:
         self._clock.now += 1000  # after the last step
-        return directory
+        return lambda: ServerState(OPTIONS.warmup + OPTIONS.steps, {})
 
-    def restore(self, checkpoint: str) -> None:
-        raise AssertionError("nothing to restore")
+    def load(self, state: ServerState) -> None:
+        raise AssertionError("nothing to load")
 
     def digest(self) -> str:
         raise AssertionError("of no interest")
