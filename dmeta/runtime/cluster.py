@@ -56,6 +56,7 @@ def connect(
     _check_open_files()
     # What a lost process leaves unread is lost on purpose; Ray would print a page for each.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it would tell of a head that says goodbye
     try:
         if joins_existing(address):
             _join(joining.address_to_join(address), allow_unauthenticated)
