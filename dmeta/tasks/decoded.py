@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +20,9 @@ import numpy as np
 import PIL
 
 from dmeta.tasks.archives import fingerprint
-from dmeta.tasks.arrays import write_arrays
+from dmeta.tasks.arrays import READ_ERRORS, write_arrays
 from dmeta.tasks.classes import IntArray
 from dmeta.tasks.images import ByteArray
-
-_READ_ERRORS = (
-    OSError,
-    ValueError,  # an array that would have to be unpickled
-    KeyError,  # an array that the file does not have
-    EOFError,
-    MemoryError,  # a header that promises more than there is
-    TypeError,  # a single array
-    RuntimeError,  # an encrypted member, or an unknown way to compress
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +122,7 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
             return DecodedImages(
                 arrays["images"], tuple(arrays["class_names"].tolist()), arrays["starts"]
             )
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         warnings.warn(
             f"the cache file {path} is damaged ({error}); its images are decoded again",
             stacklevel=3,

@@ -14,8 +14,6 @@ Letters: N examples, D features, C classes in all, V classes of a split.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Kind
-from dmeta.tasks.arrays import write_arrays
+from dmeta.tasks.arrays import READ_ERRORS, write_arrays
 from dmeta.tasks.classes import IntArray, check_episode, draw_episode, make_starts
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
@@ -41,18 +39,6 @@ FOLDER = "features"
 """Where under the data root files are looked for by name."""
 
 NAMES = ("features", "labels", "class_names", "class_splits")
-
-_READ_ERRORS = (
-    OSError,
-    ValueError,  # an array that would have to be unpickled
-    KeyError,  # an array that the file does not have
-    EOFError,
-    MemoryError,  # a header that promises more than there is
-    TypeError,  # a single array
-    RuntimeError,  # an encrypted member, or an unknown way to compress
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 HOW_TO_GET = (
     "make one with `dmeta embed run_dir=RUN out=FILE` (or numpy.savez: features [N, D], labels "
@@ -171,7 +157,7 @@ def _read(path: Path, names: tuple[str, ...]) -> Arrays:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name] for name in names}
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise ValueError(
             f"a file of features must be an .npz of plain arrays ({', '.join(NAMES)}), got {path} "
             f"({error}); {HOW_TO_GET}"
