@@ -10,15 +10,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from dmeta.runtime.actors import NotBuiltError, WorkerStatus
+from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.patience import Patience
 from dmeta.runtime.protocol import Block, BlockReport
+from dmeta.runtime.remote import Actor, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.schedule import RoundFailed, Schedule
 
 _LOG = logging.getLogger(__name__)
@@ -28,9 +29,6 @@ START_TIMEOUT_S = 600.0
 
 _TELL_AFTER_S, _TELL_EVERY_S = 5.0, 60.0  # while waiting for workers
 _LEAST_WAIT_S, _MOST_WAIT_S = 0.01, 5.0
-
-Ref = Any  # ray.ObjectRef; Ray has no types that mypy could use
-Actor = Any  # ray.actor.ActorHandle
 
 
 class Computed(NamedTuple):
@@ -282,20 +280,6 @@ class Crew:
                 self._least,
             )
         return self._tell_at - now
-
-
-def is_from_the_work(error: RayError) -> bool:
-    """Whether the remote code raised it; else a process, or an object it needed, was lost."""
-    if not isinstance(error, RayTaskError) or isinstance(error.cause, NotBuiltError):
-        return False
-    # A plain RayError stands for an exception of the work that does not pickle.
-    return not isinstance(error.cause, RayError) or type(error.cause) is RayError
-
-
-def raise_cause(error: RayError) -> NoReturn:
-    """Raise what the remote code raised; its remote traceback stays in the chain."""
-    assert isinstance(error, RayTaskError)
-    raise error.cause from error
 
 
 def _name(block: Block) -> str:

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmeta.runtime import cluster
 from dmeta.runtime.actors import ParameterServerActor, TaskWorkerActor
-from dmeta.runtime.crew import Actor, Batch, Computed, Crew, Ref
+from dmeta.runtime.crew import Batch, Computed, Crew
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import Device, RuntimeOptions
 from dmeta.runtime.placement import Placement, place
@@ -35,6 +35,7 @@ from dmeta.runtime.protocol import (
     StepReport,
     WorkerFactory,
 )
+from dmeta.runtime.remote import Actor, Ref
 from dmeta.runtime.server_host import ArgumentLostError, ServerHost, ServerLostError
 
 _LOG = logging.getLogger(__name__)

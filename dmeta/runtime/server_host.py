@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 
-from dmeta.runtime.crew import Actor, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.pace import Pace
 from dmeta.runtime.protocol import ApplyReport, Block, ServerState, num_tasks_of
+from dmeta.runtime.remote import Actor, Ref, is_from_the_work, raise_cause
 
 _LOG = logging.getLogger(__name__)
 
