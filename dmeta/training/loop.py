@@ -122,16 +122,13 @@ class _Loop:
         config = self._run.config
         while self._progress.step < config.steps:
             try:
-                self._step()
+                improved = self._step_told_and_validated()
             except TrainingStopped:
                 raise
             except Exception:
                 self._save_what_is_there()
                 raise
             step, last = self._progress.step, self._progress.step == config.steps
-            if step % config.log_every == 0 or last:
-                self._log()
-            improved = _due(step, config.eval.every) and self._validate()
             stop = asked()
             if last or stop is not None:
                 self._save(self._writer.write, self._runtime.state())
@@ -142,6 +139,14 @@ class _Loop:
             if stop is not None and not last:
                 raise Stopped(step, stop)
         return self._progress
+
+    def _step_told_and_validated(self) -> bool:
+        """Take a step, and what is due after it; whether it is among the best so far."""
+        self._step()
+        config, step = self._run.config, self._progress.step
+        if step % config.log_every == 0 or step == config.steps:
+            self._log()
+        return _due(step, config.eval.every) and self._validate()
 
     def _step(self) -> None:
         config, step = self._run.config, self._progress.step

@@ -264,6 +264,18 @@ def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: s
     assert again == second.test
 
 
+def test_a_run_whose_evaluation_fails_keeps_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: TaskWork, vector: Vector, block: Block) -> None:
+        raise ZeroDivisionError("a task without a query")
+
+    monkeypatch.setattr(TaskWork, "evaluate", failing)
+    with pytest.raises(ZeroDivisionError):
+        finish(tmp_path, checkpoint__every=0, eval__every=4)
+    assert kept_in(tmp_path) == [4]
+
+
 def test_a_run_that_fails_keeps_the_steps_since_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
