@@ -54,8 +54,7 @@ def shared(cluster, tmp_path_factory):
 def folder(shared):
     """Where faults are armed; what a test left there is taken away."""
     yield shared[2]
-    for path in shared[2].iterdir():
-        path.unlink()
+    toy.disarm(shared[2])
 
 
 @pytest.fixture

@@ -34,6 +34,12 @@ def arm(folder: Path, where: str, *faults: Fault) -> None:
         (folder / f"{where}-{attempt}").write_text(fault)
 
 
+def disarm(folder: Path) -> None:
+    """Nothing goes wrong any more."""
+    for path in folder.iterdir():
+        path.unlink(missing_ok=True)
+
+
 def next_fault(folder: str, where: str) -> Fault | None:
     """The fault of this attempt, which is used up, in whichever process it is asked for."""
     if not folder:
