@@ -23,7 +23,7 @@ from dmeta.training.checkpoint import (
     steps_in,
 )
 from dmeta.training.config import Choice, RunConfig, checked
-from dmeta.training.evaluation import Evaluation
+from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.learner import Learner
 from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
@@ -116,7 +116,7 @@ def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  #
     content = {
         "algorithm": run.algorithm.name,
         "metric": result.metric,
-        "test": dataclasses.asdict(result),
+        "test": as_plain(result),
         "settings": dataclasses.asdict(config),
     }
     write_json(path, content)

@@ -143,8 +143,7 @@ def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | Non
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
         kept = {key: own.get(key) for key in ("model", "loss")}
-        joint = prepare(settings, source=run.source, **kept)
-        joint = dataclasses.replace(joint, config=settings)  # the source keeps its own name
+        joint = prepare(settings, data=run.source, **kept)
         with torch_threads(config.runtime.threads_per_worker):
             joint = planned(joint, _begun_with(run_dir / JOINT))
     return run, joint, run_dir

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,8 @@ class Evaluation:
         transductive: batch statistics (if any) of the whole query set at once.
         non_transductive: batch statistics of the support set alone.
         num_models: how many were averaged.
+        scores: [M] the headline of every task: models that were evaluated on the same tasks are
+            compared pairwise by them. Not written to files (`as_plain`).
     """
 
     split: Split
@@ -60,6 +62,9 @@ class Evaluation:
     transductive: Curve
     non_transductive: Curve
     num_models: int = 1
+    scores: npt.NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False
+    )
 
     @property
     def value(self) -> float:
@@ -70,6 +75,13 @@ class Evaluation:
     def ci95(self) -> float:
         """Half-width of its 95% confidence interval."""
         return self.transductive.ci95[-1]
+
+
+def as_plain(evaluation: Evaluation) -> dict[str, Any]:
+    """What results.json has of an evaluation: everything but the scores of the tasks."""
+    plain = asdict(evaluation)
+    del plain["scores"]
+    return plain
 
 
 def model_in_words(model: str, num_models: int) -> str:
@@ -91,9 +103,17 @@ def ranked(best: Ranking, evaluation: Evaluation, keep: int) -> Ranking:
 
 def summarize(reports: Sequence[BlockReport], split: Split, step: int, kind: Kind) -> Evaluation:
     """Mean and confidence interval over all tasks of the reports (in order of block)."""
-    together, apart = (_curve(_all_tasks(reports, mode)) for mode in MODES)
-    num_tasks = sum(report.block.num_slots for report in reports)
-    return Evaluation(split, num_tasks, metric_name(kind), step, "single", together, apart)
+    together, apart = (_all_tasks(reports, mode) for mode in MODES)
+    return Evaluation(
+        split,
+        len(together),
+        metric_name(kind),
+        step,
+        "single",
+        _curve(together),
+        _curve(apart),
+        scores=together[:, -1],
+    )
 
 
 def summarize_ensemble(
@@ -114,17 +134,17 @@ def summarize_ensemble(
             predictions = [logits.softmax(-1) for logits in predictions]
         averaged[key] = torch.stack(predictions).mean(0)
     scores = scores_of(kind, averaged)
-    together, apart = (_curve(scores[mode].numpy()) for mode in MODES)
-    num_tasks = len(averaged[TARGET])
+    together, apart = (scores[mode].numpy() for mode in MODES)
     return Evaluation(
         split,
-        num_tasks,
+        len(together),
         metric_name(kind),
         step,
         "ensemble",
-        together,
-        apart,
+        _curve(together),
+        _curve(apart),
         num_models=len(models),
+        scores=together[:, -1],
     )
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Block, Runtime, StepReport
@@ -28,6 +28,10 @@ from dmeta.training.storage import Storage
 _LOG = logging.getLogger(__name__)
 
 _MAX_TOLD = 10  # rejected steps that are warned of; all of them are in metrics.jsonl
+
+
+OnValidated: TypeAlias = Callable[[Evaluation], None]
+"""What is done with an evaluation on validation tasks."""
 
 
 class TrainingStopped(RuntimeError):
@@ -56,8 +60,18 @@ def train(
     start: Progress,
     observers: Sequence[Observer],
     listening: Listening = unheard,
+    on_validated: OnValidated | None = None,
 ) -> Progress:
     """Take the outer steps from `start` to the end of the run; checkpoints go to `storage`.
+
+    Args:
+        run: what to train.
+        runtime: who computes; at `start`.
+        storage: of the checkpoints.
+        start: what was done before.
+        observers: told of the progress.
+        listening: hears whoever wants the steps to stop.
+        on_validated: waited for after each validation, whose step has a checkpoint by then.
 
     Raises:
         TrainingStopped: too many steps in a row had no finite gradient.
@@ -65,7 +79,7 @@ def train(
         OSError: the checkpoint of the last step can not be written.
     """
     with listening() as asked, CheckpointWriter(storage, run.config.checkpoint.keep) as writer:
-        return _Loop(run, runtime, storage, writer, start, observers).run(asked)
+        return _Loop(run, runtime, storage, writer, start, observers).run(asked, on_validated)
 
 
 def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int) -> Evaluation:
@@ -118,35 +132,46 @@ class _Loop:
         self._began = self._row_began = time.perf_counter()
         self._since_row: list[StepReport] = []
 
-    def run(self, asked: Asked) -> Progress:
+    def run(self, asked: Asked, on_validated: OnValidated | None) -> Progress:
         config = self._run.config
         while self._progress.step < config.steps:
+            best = self._progress.best
             try:
-                improved = self._step_told_and_validated()
+                evaluation = self._step_told_and_validated()
             except TrainingStopped:
                 raise
             except Exception:
                 self._save_what_is_there()
                 raise
-            step, last = self._progress.step, self._progress.step == config.steps
-            stop = asked()
-            if last or stop is not None:
-                self._save(self._writer.write, self._runtime.state())
-            # One that is due while another is being written is left out, but for the best ones:
-            # no step waits for a slow storage.
-            elif improved or (_due(step, config.checkpoint.every) and not self._writer.busy):
-                self._save(self._writer.begin, self._runtime.state())
+            stop, last = asked(), self._progress.step == config.steps
+            awaited = evaluation if on_validated is not None else None
+            self._keep(
+                at_once=last or stop is not None or awaited is not None,
+                improved=self._progress.best != best,
+            )
+            if on_validated is not None and awaited is not None:
+                on_validated(awaited)
             if stop is not None and not last:
-                raise Stopped(step, stop)
+                raise Stopped(self._progress.step, stop)
         return self._progress
 
-    def _step_told_and_validated(self) -> bool:
-        """Take a step, and what is due after it; whether it is among the best so far."""
+    def _keep(self, *, at_once: bool, improved: bool) -> None:
+        """Write a checkpoint, if one is due."""
+        due = _due(self._progress.step, self._run.config.checkpoint.every)
+        if at_once:
+            self._save(self._writer.write, self._runtime.state())
+        # One that is due while another is being written is left out, but for the best ones: no step
+        # waits for a slow storage.
+        elif improved or (due and not self._writer.busy):
+            self._save(self._writer.begin, self._runtime.state())
+
+    def _step_told_and_validated(self) -> Evaluation | None:
+        """Take a step, and what is due after it."""
         self._step()
         config, step = self._run.config, self._progress.step
         if step % config.log_every == 0 or step == config.steps:
             self._log()
-        return _due(step, config.eval.every) and self._validate()
+        return self._validate() if _due(step, config.eval.every) else None
 
     def _step(self) -> None:
         config, step = self._run.config, self._progress.step
@@ -212,12 +237,12 @@ class _Loop:
         self._since_row, self._row_began = [], now
         self._tell(row)
 
-    def _validate(self) -> bool:
-        """Evaluate on validation tasks; whether it is among the best scores so far."""
+    def _validate(self) -> Evaluation:
+        """Evaluate on validation tasks, and see whether it is among the best so far."""
         step = self._progress.step
         result = evaluate(self._run, self._runtime, "val", self._run.config.eval.val_tasks, step)
-        before = self._progress.best
-        self._advance(best=ranked(before, result, self._run.config.eval.num_best))
+        best = ranked(self._progress.best, result, self._run.config.eval.num_best)
+        self._advance(best=best)
         self._tell(
             {
                 "event": "val",
@@ -232,7 +257,7 @@ class _Loop:
             }
         )
         self._row_began = time.perf_counter()
-        return self._progress.best != before
+        return result
 
     def _save(
         self,

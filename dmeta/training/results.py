@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from dmeta.runtime.protocol import RuntimeInfo
-from dmeta.training.evaluation import Evaluation
+from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.files import naming
 from dmeta.training.progress import Progress
 from dmeta.training.setup import Run
@@ -77,7 +77,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
     progress, test = finished.progress, finished.test
     baseline = None
     if joint is not None:
-        baseline = {"test": dataclasses.asdict(joint.test), "meta_params_sha256": joint.digest}
+        baseline = {"test": as_plain(joint.test), "meta_params_sha256": joint.digest}
     config = run.config
     num_tasks = progress.step * config.meta_batch_size
     return {
@@ -92,7 +92,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
         "peak_memory": None if run.memory is None else dataclasses.asdict(run.memory),
         "plan": None if run.plan is None else dataclasses.asdict(run.plan),
         "meta_params_sha256": finished.digest,
-        "test": dataclasses.asdict(test),
+        "test": as_plain(test),
         "joint_baseline": baseline,
         "training": {
             "steps": progress.step,

@@ -5,10 +5,11 @@ Knows the runtime only as something it is given a way to open.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +24,7 @@ from dmeta.training.checkpoint import (
 from dmeta.training.config import Choice, RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
-from dmeta.training.loop import become, evaluate, evaluate_ensemble, train
+from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, summary_of, write_json
@@ -94,34 +95,49 @@ def train_in(
     """Train a run to its end in its directory, and evaluate it on test tasks."""
     with only_one_in(run_dir):
         start = starting_point(run.config, run_dir)
-        start.storage.remove_unfinished()
-        for damage in start.damages:
-            _tell(observers, f"left out: {damage}")
-        with open_runtime(run) as runtime:
-            return _train_with(runtime, run, run_dir, start, observers, listening)
+        with begin(run, run_dir, start, open_runtime, observers) as runtime:
+            progress = take_steps(run, run_dir, start, runtime, observers, listening)
+            digest = runtime.digest()
+            _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
+            test = final_evaluation(run, start.storage, runtime, progress)
+            return Finished(progress, test, digest, runtime.info)
 
 
-def _train_with(
-    runtime: Runtime,
+@contextlib.contextmanager
+def begin(
     run: Run,
     run_dir: Path,
     start: StartingPoint,
+    open_runtime: OpenRuntime,
     observers: Sequence[Observer],
-    listening: Listening,
-) -> Finished:
-    write_settings(run, run_dir)
-    if start.checkpoint is not None:
-        become(runtime, start.checkpoint)
+) -> Iterator[Runtime]:
+    """Open the run's runtime, at its starting point; its directory must be locked."""
+    start.storage.remove_unfinished()
+    for damage in start.damages:
+        _tell(observers, f"left out: {damage}")
+    with open_runtime(run) as runtime:
+        write_settings(run, run_dir)
+        if start.checkpoint is not None:
+            become(runtime, start.checkpoint)
+        yield runtime
+
+
+def take_steps(
+    run: Run,
+    run_dir: Path,
+    start: StartingPoint,
+    runtime: Runtime,
+    observers: Sequence[Observer],
+    listening: Listening = unheard,
+    on_validated: OnValidated | None = None,
+) -> Progress:
+    """Train to the last step, with metrics in the run's directory (see `loop.train`)."""
     writer = MetricsWriter(run_dir, start.progress.step)
     try:
         told = [writer, *observers]
-        progress = train(run, runtime, start.storage, start.progress, told, listening)
+        return train(run, runtime, start.storage, start.progress, told, listening, on_validated)
     finally:
         writer.close()
-    digest = runtime.digest()
-    _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
-    test = final_evaluation(run, start.storage, runtime, progress)
-    return Finished(progress, test, digest, runtime.info)
 
 
 def final_evaluation(

@@ -254,16 +254,18 @@ def prepare(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    data: TaskSource | None = None,
 ) -> Run:
     """Build and check everything; starts nothing, writes nothing.
 
     Args:
         config: settings.
         model: an own network instead of the named one.
-        source: an own task source.
+        source: an own task source instead of the named one.
         algorithm: an own method: called with ``network=, loss=`` (a class or a partial), or an
             `Algorithm` that is ready.
         loss: an own loss, (prediction, target) -> scalar mean.
+        data: the source that the settings name, where it was made before.
 
     Raises:
         ValueError: whatever is wrong, with the key to change.
@@ -274,7 +276,7 @@ def prepare(
     if model is None:
         MODELS[config.model.name]
     config = _named_after(config, model=model, source=source, algorithm=algorithm, loss=loss)
-    source = make_source(config) if source is None else source
+    source = source or data or make_source(config)
     check_sizes(config, source)
     if source.kind not in kinds(method):
         raise ValueError(

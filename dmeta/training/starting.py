@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,15 @@ class StartingPoint(NamedTuple):
     damages: Sequence[str] = ()
 
 
-def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint:
+def starting_point(
+    config: RunConfig, run_dir: Path, first: Checkpoint | None = None
+) -> StartingPoint:
     """Where the run begins: at step 0, or at its last whole checkpoint if it is to be resumed.
+
+    Args:
+        config: settings.
+        run_dir: of the run.
+        first: begin there rather than at step 0: a checkpoint of a run of other settings.
 
     Raises:
         ValueError: there is a run and ``resume`` is not set, or one of other settings, or all its
@@ -50,7 +58,13 @@ def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint:
     storage = open_checkpoints(run_dir, config.checkpoint.location)
     steps = steps_in(storage)
     if not _is_resumed(config, run_dir, steps) or not steps:
-        return StartingPoint(fresh(config.fingerprint()), storage)
+        if first is None:
+            return StartingPoint(fresh(config.fingerprint()), storage)
+        # Its best steps have their checkpoints elsewhere.
+        taken = dataclasses.replace(
+            progress_of(first), fingerprint=config.fingerprint(), best=(), rejected_in_a_row=0
+        )
+        return StartingPoint(taken, storage, first)
     checkpoint, damages = last_checkpoint(storage, steps)
     if checkpoint.progress.get("fingerprint") != config.fingerprint():
         raise ValueError(

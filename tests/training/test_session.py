@@ -14,11 +14,14 @@ import dmeta
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
 from dmeta.training.checkpoint import Checkpoint, open_checkpoints, read_checkpoint, steps_in
+from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.metrics import read_metrics
 from dmeta.training.results import Result
-from dmeta.training.session import joint_config, learner_of, run_session
+from dmeta.training.run_lock import only_one_in
+from dmeta.training.session import begin, joint_config, learner_of, run_session, take_steps
 from dmeta.training.setup import Run, prepare
+from dmeta.training.starting import starting_point
 from dmeta.training.work import TaskWork
 from tests.conftest import tiny_config
 
@@ -294,3 +297,51 @@ def test_a_run_that_fails_keeps_the_steps_since_the_last_checkpoint(
     assert kept_in(tmp_path / "run") == [4]
     again = finish(tmp_path / "run", resume=True, checkpoint__every=0, eval__every=0)
     assert again.meta_params_sha256 == whole.meta_params_sha256
+
+
+def test_whoever_waits_for_validations_finds_their_checkpoints(tmp_path: Path) -> None:
+    """And changes nothing: neither the parameters, nor the lines of metrics but for the clock."""
+    seen: list[tuple[int, list[int], int]] = []
+
+    def on_validated(evaluation: Evaluation) -> None:
+        assert evaluation.value == pytest.approx(float(evaluation.scores.mean()), rel=1e-6)
+        seen.append((evaluation.step, kept_in(tmp_path / "waited"), len(evaluation.scores)))
+
+    plain = finish(tmp_path / "plain", eval__every=2, checkpoint__every=0)
+    run_dir = tmp_path / "waited"
+    run = prepare(tiny_config(run_dir, eval__every=2, checkpoint__every=0))
+    with only_one_in(run_dir):
+        start = starting_point(run.config, run_dir)
+        with begin(run, run_dir, start, local, []) as runtime:
+            take_steps(run, run_dir, start, runtime, [], on_validated=on_validated)
+            assert runtime.digest() == plain.meta_params_sha256
+    assert [step for step, _, _ in seen] == [2, 4, 6]
+    assert all(step in kept for step, kept, _ in seen)
+    assert {size for _, _, size in seen} == {run.config.eval.val_tasks}
+    clock = ("seconds", "tasks_per_second")
+    rows = [
+        [{k: v for k, v in row.items() if k not in clock} for row in read_metrics(tmp_path / name)]
+        for name in ("plain", "waited")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_may_begin_with_the_state_of_another(tmp_path: Path) -> None:
+    """Its step, parameters and optimiser; its own settings from there on."""
+    finish(tmp_path / "parent", steps=4)
+    parent = last_of(tmp_path / "parent")
+
+    def digest(name: str, first: Checkpoint | None, **changes: object) -> str:
+        run = prepare(tiny_config(tmp_path / name, steps=8, **changes))
+        with only_one_in(tmp_path / name):
+            start = starting_point(run.config, tmp_path / name, first)
+            with begin(run, tmp_path / name, start, local, []) as runtime:
+                progress = take_steps(run, tmp_path / name, start, runtime, [])
+                assert progress.step == 8
+                return runtime.digest()
+
+    assert digest("child", parent) == digest("whole", None)
+    assert digest("other", parent, outer__lr=0.1) != digest("again", parent)
+    rows = read_metrics(tmp_path / "child")
+    assert min(row["step"] for row in rows) > 4
+    assert last_of(tmp_path / "other").progress["fingerprint"] != parent.progress["fingerprint"]
