@@ -11,13 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["embed", "evaluate", "load", "replay", "train"]
+__all__ = ["embed", "evaluate", "load", "replay", "train", "tune"]
 
 if TYPE_CHECKING:
     from dmeta.commands.embed import embed
     from dmeta.commands.evaluate import evaluate, load
     from dmeta.commands.replay import replay
     from dmeta.commands.train import train
+    from dmeta.commands.tune import tune
 
 _HOMES = {
     "train": "train",
@@ -25,11 +26,14 @@ _HOMES = {
     "load": "evaluate",
     "embed": "embed",
     "replay": "replay",
+    "tune": "tune",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that a worker that imports one room does not import them all.
+    if name == "search":
+        return import_module("dmeta.search")
     if name not in _HOMES:
         raise AttributeError(f"module 'dmeta' has no attribute {name!r}")
     return getattr(import_module(f"dmeta.commands.{_HOMES[name]}"), name)

@@ -15,6 +15,7 @@ from dmeta.registry import nearest
 
 VERBS = {
     "train": "meta-train a few-shot learner",
+    "tune": "search learning rates, step counts, or any other setting",
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
     "replay": "compute a block of a run again, alone: which task is it that went wrong?",
@@ -23,7 +24,7 @@ VERBS = {
     "data": "which data is there, and how to get what is missing",
 }
 
-CONFIGURED = ("train", "evaluate", "embed", "replay", "bench")
+CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench")
 """Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/commands/VERB."""
 
 BENCHES = {
@@ -109,7 +110,10 @@ def _run(verb: str, rest: list[str]) -> None:
     if verb in CONFIGURED:
         from dmeta.commands.hydra_app import run_as_application
 
-        command = getattr(import_module(f"dmeta.commands.{verb}"), f"{verb}_command")
+        module = import_module(f"dmeta.commands.{verb}")
+        command = getattr(module, f"{verb}_command")
+        if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
+            rest, command = module.without_space(rest)
         # Hydra then raises what it would print: the message is ours to write.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         sys.argv = [sys.argv[0], *rest]

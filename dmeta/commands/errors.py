@@ -35,10 +35,10 @@ def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(
         r"Could not delete from config. '([^']+)' does not exist", text
     ):
-        return _unknown_key(match[1].removeprefix("+"), _known_keys(verb, overrides))
+        return unknown_key(match[1].removeprefix("+"), verb, overrides)
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, name = match[1], match[2]
-        if names := _group_names(group):
+        if names := group_names(group):
             return f"{group} must be one of {', '.join(names)}, got '{name}'{nearest(name, names)}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} must be given, got nothing; add {match[1]}=..."
@@ -52,8 +52,9 @@ def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
     return text.split("\n\n")[0].replace("\n    object_type=dict", "")
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> str:
+def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     """For a key that is in no config: the nearest one of its group, and what the group has."""
+    known = _known_keys(verb, overrides)
     group, _, name = key.rpartition(".")
     others = [other for other in known if other != key]
     siblings = {o.rpartition(".")[2]: o for o in others if o.rpartition(".")[0] == group}
@@ -94,7 +95,7 @@ def _unnamed(text: str, overrides: Sequence[str]) -> str:
     """For a group that is set to something that is no name."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        names = _group_names(key)
+        names = group_names(key)
         if names and value not in names:
             return f"{key} must be one of {', '.join(names)}, got {value!r}; choose one"
     return text
@@ -104,7 +105,8 @@ def _groups() -> list[str]:
     return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
 
 
-def _group_names(group: str) -> list[str]:
+def group_names(group: str) -> list[str]:
+    """What can be chosen for a group of settings (``algorithm``); nothing for any other key."""
     names = (config_dir() / group).glob("*.yaml") if group in _groups() else ()
     return sorted(path.stem for path in names)
 

@@ -5,7 +5,11 @@ With `errors`, the only module that imports Hydra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +53,25 @@ def compose(verb: str, overrides: Iterable[str], *, complete: bool = True) -> di
     """
     import hydra
 
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return plain(hydra.compose(verb, overrides=list(overrides)), complete=complete)
+    with (
+        _no_application(),
+        experiment_files(overrides) as found,
+        hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
+    ):
+        return plain(hydra.compose(verb, overrides=found), complete=complete)
+
+
+@contextlib.contextmanager
+def _no_application() -> Iterator[None]:
+    """Forget the Hydra application that may be running, for which nothing else can be composed."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    instance = GlobalHydra.instance()
+    running, instance.hydra = instance.hydra, None
+    try:
+        yield
+    finally:
+        instance.hydra = running
 
 
 def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]], None]) -> None:
@@ -76,9 +97,38 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
         except Exception as error:  # told once, by the caller; and the rest of a sweep goes on
             failures.append(error)
 
-    hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
+    with experiment_files(sys.argv[1:]) as arguments:
+        sys.argv = [sys.argv[0], *arguments]
+        hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
     if failures:
         raise failures[0]
+
+
+@contextlib.contextmanager
+def experiment_files(overrides: Iterable[str]) -> Iterator[list[str]]:
+    """Overrides in which ``experiment=FILE.yaml`` is the name of a preset that Hydra finds.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    found = list(overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        for at, override in enumerate(found):
+            key, _, value = override.partition("=")
+            if key != "experiment" or not value.endswith((".yaml", ".yml")):
+                continue
+            path = Path(value)
+            if not path.is_file():
+                raise ValueError(
+                    f"experiment must be a preset's name or a YAML file, got {value}, which is not "
+                    "there; correct it (`dmeta list` has the names)"
+                )
+            name = f"file_{path.stem}"  # no name of ours
+            (Path(folder) / "experiment").mkdir(exist_ok=True)
+            shutil.copy(path, Path(folder) / "experiment" / f"{name}.yaml")
+            found[at] = f"experiment={name}"
+            found.append(f"hydra.searchpath=[file://{folder}]")
+        yield found
 
 
 def as_override(key: str, value: Any) -> str:

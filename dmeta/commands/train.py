@@ -16,7 +16,6 @@ from dmeta.commands.hydra_app import as_override, compose
 from dmeta.commands.places import check_folder
 from dmeta.commands.saved import read_saved
 from dmeta.runtime import make_runtime
-from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Runtime
 from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
@@ -97,9 +96,7 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
 def open_runtime(run: Run) -> Runtime:
     """The runtime that the run's settings name."""
     config = run.config
-    size = config.runtime.block_size
-    num_blocks = len(blocks_of("train", 0, config.meta_batch_size, size))
-    return make_runtime(config.runtime, run.work, run.outer, config.device, num_blocks)
+    return make_runtime(config.runtime, run.work, run.outer, config.device, config.num_blocks)
 
 
 def _run_config(settings: Settings) -> RunConfig:

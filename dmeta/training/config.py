@@ -202,6 +202,11 @@ class RunConfig:
                 )
 
     @property
+    def num_blocks(self) -> int:
+        """Blocks of an outer step."""
+        return math.ceil(self.meta_batch_size / self.runtime.block_size)
+
+    @property
     def memory_budget(self) -> int | None:
         """``gradient.memory_budget`` in bytes; None: no budget.
 

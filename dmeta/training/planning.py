@@ -24,7 +24,6 @@ from dmeta.bilevel.compiled import (
     block_program,
 )
 from dmeta.bilevel.plans import PlanName, has_images, one_by_one
-from dmeta.runtime.blocks import blocks_of
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import RunConfig
 from dmeta.training.prediction import block_peak, most_inner_steps, sized
@@ -165,8 +164,7 @@ def _eager_seconds(run: Run, plan: PlanName, inputs: BlockInputs, chunk_size: in
 def _compiled_seconds(run: Run, inputs: BlockInputs, chunk_size: int, best: float) -> float | str:
     """Seconds of a block, or why it is not worth to find out."""
     config = run.config
-    num_blocks = len(blocks_of("train", 0, config.meta_batch_size, config.runtime.block_size))
-    left = config.steps * num_blocks * best / _parallel(config, num_blocks)
+    left = config.steps * config.num_blocks * best / _parallel(config)
     if left < _LEAST_TO_COMPILE_S:
         return f"the run's {left:.2g} s of computing would not repay it"
     program = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
@@ -200,7 +198,7 @@ def _seconds(program: BlockProgram, inputs: BlockInputs) -> float:
     return min(timed)
 
 
-def _parallel(config: RunConfig, num_blocks: int) -> int:
+def _parallel(config: RunConfig) -> int:
     """How many workers there will be, as far as this process can tell."""
     options = config.runtime
     if options.name == "local":
@@ -209,7 +207,7 @@ def _parallel(config: RunConfig, num_blocks: int) -> int:
     if workers == AUTO:
         workers = max(1, int((os.cpu_count() or 1) / options.cpus_per_worker))
     assert isinstance(workers, int)
-    return min(workers, num_blocks)
+    return min(workers, config.num_blocks)
 
 
 def _memory_limit(config: RunConfig, inputs: BlockInputs) -> float:
@@ -217,8 +215,7 @@ def _memory_limit(config: RunConfig, inputs: BlockInputs) -> float:
     device = next(iter(inputs.meta_params.values())).device
     if device.type == "cuda":
         return _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
-    num_blocks = len(blocks_of("train", 0, config.meta_batch_size, config.runtime.block_size))
-    return _MEMORY_SHARE * psutil.virtual_memory().available / _parallel(config, num_blocks)
+    return _MEMORY_SHARE * psutil.virtual_memory().available / _parallel(config)
 
 
 def _block_size(config: RunConfig) -> int:

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+class RunLocked(ValueError):
+    """Another process trains in the directory."""
+
+
 @contextlib.contextmanager
 def only_one_in(run_dir: Path) -> Iterator[None]:
     """Make the directory, and keep others from training in it until the end, however that comes.
@@ -17,7 +21,8 @@ def only_one_in(run_dir: Path) -> Iterator[None]:
     there is none.
 
     Raises:
-        ValueError: it can not be made, or another process trains in it.
+        RunLocked: another process trains in it.
+        ValueError: it can not be made.
     """
     new = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
@@ -44,7 +49,7 @@ def _lock(descriptor: int, run_dir: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(
+        raise RunLocked(
             f"run_dir must be of one training at a time, got {run_dir}, in which another process "
             "is training; wait for its end, or choose another run_dir"
         ) from None

@@ -1,0 +1,193 @@
+"""`dmeta tune` and `dmeta.tune`: search the settings of a run with Ray Tune."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ray.tune import ResultGrid
+
+from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.places import check_folder
+from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
+from dmeta.commands.tune_display import TuneDisplay
+from dmeta.search import SearchOptions, SearchStopped, Space
+from dmeta.search.conclusion import PAGE, PRESET, RESULTS, in_words
+from dmeta.search.experiment import SEARCH, TABLE, read_search
+from dmeta.search.experiment import run as run_search
+from dmeta.search.space import Choice, Dimension, probes
+from dmeta.search.watching import Watcher
+from dmeta.training.config import RunConfig, checked
+
+_ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated")
+"""Keys that the command line alone says when a search is continued."""
+
+
+class Search(NamedTuple):
+    """A search as it was asked for.
+
+    Attributes:
+        overrides: all of them, what is searched among them.
+        config: settings of the first point.
+        space: what is searched.
+        options: how.
+        composer: makes settings of a point.
+        run_dir: where to write.
+        resume: whether to go on.
+    """
+
+    overrides: list[str]
+    config: RunConfig
+    space: Space
+    options: SearchOptions
+    composer: Composer
+    run_dir: Path
+    resume: bool
+
+
+def tune(
+    settings: Mapping[str, Any] | Sequence[str] = (), *, watchers: Sequence[Watcher] = ()
+) -> ResultGrid:
+    """Search the settings of a run.
+
+    Args:
+        settings: as for `dmeta.train`; a key with several values, in Hydra's sweep syntax, is
+            searched: ``["task=sinusoid", "outer.lr=tag(log,interval(1e-4,1e-2))"]``. In a mapping
+            they are texts: ``{"outer.lr": "choice(0.001,0.01)"}``.
+        watchers: told how it goes.
+
+    Returns: Tune's own results (every trial, with its reports, checkpoint and error); what else
+        was found is in the search's folder (`dmeta.search.run`).
+
+    Raises:
+        ValueError: whatever is wrong with the settings, before anything is started or written.
+    """
+    if isinstance(settings, Mapping):
+        settings = [_as_text(key, value) for key, value in settings.items()]
+    fixed, space = split_overrides(settings)
+    search = _search_of(compose("tune", [*fixed, *_firsts(space)]), fixed, space, list(settings))
+    return _run(search, watchers)
+
+
+def without_space(
+    arguments: Sequence[str],
+) -> tuple[list[str], Callable[[dict[str, Any], list[str]], None]]:
+    """The command line without what is searched, and the verb that knows it."""
+    flags = [a for a in arguments if a.startswith("-")]
+    if "-m" in flags or "--multirun" in flags:
+        raise ValueError("dmeta tune sweeps by itself: leave -m out")
+    fixed, space = split_overrides(arguments)
+    command = functools.partial(tune_command, space=space, arguments=list(arguments))
+    return [*fixed, *_firsts(space)], command
+
+
+def tune_command(
+    settings: dict[str, Any],
+    overrides: list[str],  # noqa: ARG001 - a verb's
+    *,
+    space: Mapping[str, Dimension],
+    arguments: Sequence[str],
+) -> None:
+    """The verb: search with a live table, then say what was found and written."""
+    given = [a for a in arguments if "=" in a and not a.startswith("-")]
+    fixed = [a for a in given if a.partition("=")[0].lstrip("+") not in space]
+    search = _search_of(settings, fixed, space, given)
+    with TuneDisplay(search.options, search.space.searched()) as display:
+        display.start(_title(search))
+        try:
+            _run(search, [display])
+        except SearchStopped as stop:
+            stop.add_note(f"go on with: dmeta tune run_dir={search.run_dir} resume=true")
+            raise
+    display.conclude(
+        in_words(json.loads((search.run_dir / RESULTS).read_text())),
+        [search.run_dir / name for name in (PRESET, PAGE, TABLE, RESULTS)],
+        f"dmeta train experiment={search.run_dir / PRESET}",
+    )
+
+
+def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
+    check_folder(search.run_dir, "run_dir")
+    search.composer.check(search.space)
+    return run_search(
+        search.config,
+        search.space,
+        search.options,
+        run_dir=search.run_dir,
+        resume=search.resume,
+        configure=search.composer,
+        watchers=watchers,
+        command=search.overrides,
+    )
+
+
+def _search_of(
+    settings: Mapping[str, Any],
+    fixed: Sequence[str],
+    space: Mapping[str, Dimension],
+    given: Sequence[str],
+) -> Search:
+    """The search that the command line asks for, or the one that is there and is continued."""
+    run_dir = Path(settings["run_dir"] or _new_run_dir(settings))
+    resume = settings["resume"] is True or (
+        settings["resume"] == "auto" and (run_dir / SEARCH).exists()
+    )
+    if resume and (run_dir / SEARCH).exists():
+        there = read_search(run_dir)["command"]
+        anew = [o for o in given if o.partition("=")[0] in _ANEW]
+        rest = [o for o in given if o not in anew]
+        if rest and rest != [o for o in there if o.partition("=")[0] not in _ANEW]:
+            raise ValueError(
+                "a search that is continued has its settings in its folder, got "
+                f"{rest[0]} besides; leave it out, or choose another run_dir"
+            )
+        given = [*(o for o in there if o.partition("=")[0] not in _ANEW), *anew]
+        fixed, space = split_overrides(given)
+        settings = compose("tune", [*fixed, *_firsts(space)])
+    group = dict(settings["search"])
+    preset = space_of_preset(group.pop("space", None) or {})
+    whole = Space({**preset.dimensions, **space}, preset.conditions)
+    options = checked(SearchOptions, group, "search")
+    composer = Composer(tuple(fixed))
+    first = probes(whole)[0] if whole else {}
+    return Search(list(given), composer(first), whole, options, composer, run_dir, resume)
+
+
+def _firsts(space: Mapping[str, Dimension]) -> list[str]:
+    """A value for each key that names a whole choice, so that the rest can be composed."""
+    return [
+        as_override(key, dimension.values[0])
+        for key, dimension in space.items()
+        if "." not in key and isinstance(dimension, Choice)
+    ]
+
+
+def _title(search: Search) -> list[str]:
+    config, options = search.config, search.options
+    how = options.sampler if options.scheduler == "none" else f"{options.sampler}, then "
+    how += "" if options.scheduler == "none" else options.scheduler
+    trials = "every point" if options.num_trials is None else f"{options.num_trials} trials"
+    where = "in one process"
+    if config.runtime.name != "local":
+        where = f"on {config.runtime.num_workers} workers"
+    return [
+        f"{how}: {trials} of {config.algorithm.name} on {config.task.source.name}, "
+        f"{config.steps} outer steps each, {where}",
+        *(f"  {key}={dimension}" for key, dimension in search.space.every_dimension()),
+        f"writing to {search.run_dir}",
+    ]
+
+
+def _as_text(key: str, value: Any) -> str:
+    if isinstance(value, str) and split_overrides([f"{key}={value}"]).space:
+        return f"{key}={value}"
+    return as_override(key, value)
+
+
+def _new_run_dir(settings: Mapping[str, Any]) -> str:
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    return f"runs/tune_{settings['task']['name']}_{settings['algorithm']['name']}_{now}"

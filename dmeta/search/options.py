@@ -1,0 +1,108 @@
+"""How a search goes about it: the plain options of the `search` config group. Knows no Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How points are chosen, and which trials are cut.
+
+    Attributes:
+        sampler: where points come from: ``random`` draws, the whole ``grid``, ``optuna`` (TPE,
+            Akiba et al. 2019, arXiv:1907.10902), or ``bohb`` (Falkner et al. 2018,
+            arXiv:1807.01774).
+        scheduler: which trials go on: ``none`` is cut; ``asha`` cuts those that can not be the
+            best any more (Li et al. 2020, arXiv:1810.05934, with a confidence interval);
+            ``hyperband`` is that of ``bohb``; ``pbt`` lets the worst go on from the best, with
+            other settings (Jaderberg et al. 2017, arXiv:1711.09846).
+        seed: of the points.
+        num_trials: how many; None: every point of a grid.
+        max_concurrent: at most so many trials at the same time; None: as many as there is room for.
+        budget_s: seconds after which no trial goes on; None: no bound.
+        max_failures: how often a trial that fails is tried again, from its last checkpoint.
+        cpus_per_driver: CPUs reserved for a trial's driver and parameter server, beside those of
+            its workers (a count, may be fractional); they wait while the workers compute.
+        grace_steps: outer steps before a trial may be cut; None: those to the first validation.
+        reduction: ``asha`` and ``hyperband``: of so many trials one goes on, to so many times the
+            steps.
+        keep_possible_best: ``asha`` does not cut a trial whose scores, task by task, are not
+            worse than those of the best so far by more than chance (95%).
+        perturb_every: ``pbt``: outer steps between exchanges; None: those to the first validation.
+        exchanged: ``pbt``: this part of the trials, the worst, goes on from as many best ones.
+        evaluate_best: train the best trial to its last step, if it is not there, and evaluate it
+            on test tasks, once.
+        final_steps: train the best settings anew for so many outer steps, and evaluate that.
+        final_seed: train the best settings anew with this seed, and evaluate that.
+    """
+
+    sampler: Literal["random", "grid", "optuna", "bohb"] = "random"
+    scheduler: Literal["none", "asha", "hyperband", "pbt"] = "none"
+    seed: int = 0
+    num_trials: int | None = 20
+    max_concurrent: int | None = None
+    budget_s: float | None = None
+    max_failures: int = 2
+    cpus_per_driver: float = 0.0
+    grace_steps: int | None = None
+    reduction: int = 3
+    keep_possible_best: bool = True
+    perturb_every: int | None = None
+    exchanged: float = 0.25
+    evaluate_best: bool = True
+    final_steps: int | None = None
+    final_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers, and what does not go together."""
+        for key, least in (
+            ("num_trials", 1),
+            ("max_concurrent", 1),
+            ("max_failures", 0),
+            ("grace_steps", 1),
+            ("reduction", 2),
+            ("perturb_every", 1),
+            ("final_steps", 1),
+            ("final_seed", 0),
+            ("seed", 0),
+            ("cpus_per_driver", 0),
+        ):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"search.{key} must be >= {least}, got {value}; raise it")
+        if self.budget_s is not None and not self.budget_s > 0:
+            raise ValueError(f"search.budget_s must be > 0 or null, got {self.budget_s}; raise it")
+        if not 0 < self.exchanged <= 0.5:
+            raise ValueError(
+                f"search.exchanged must be above 0 and at most 0.5, got {self.exchanged}; change it"
+            )
+        if (self.sampler == "bohb") != (self.scheduler == "hyperband"):
+            raise ValueError(
+                "search.sampler=bohb and search.scheduler=hyperband must go together, got "
+                f"search.sampler={self.sampler} search.scheduler={self.scheduler}; "
+                "choose search=bohb, or change one of them"
+            )
+        if self.scheduler == "pbt" and self.sampler != "random":
+            raise ValueError(
+                "search.scheduler=pbt must have search.sampler=random, for it changes the points "
+                f"itself, got search.sampler={self.sampler}; change one of them"
+            )
+        if self.num_trials is None and self.sampler != "grid":
+            raise ValueError(
+                "search.num_trials must be given unless search.sampler=grid, got null; set it"
+            )
+        self._check_final()
+
+    def _check_final(self) -> None:
+        if not self.evaluate_best and (self.final_steps or self.final_seed is not None):
+            raise ValueError(
+                "search.final_steps and search.final_seed must have search.evaluate_best=true, "
+                "got false; change one of them"
+            )
+        if self.scheduler == "pbt" and (self.final_steps or self.final_seed is not None):
+            raise ValueError(
+                "the settings of a trial of pbt change while it trains: it can not be trained "
+                "anew, got search.final_steps or search.final_seed; remove them"
+            )

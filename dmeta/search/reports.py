@@ -1,0 +1,105 @@
+"""What a trial reports after each validation; kept in its folder, to be reported again.
+
+A line of ``reports.jsonl`` is one report: ``score`` and ``ci95`` (mean over the validation tasks
+and the half-width of its 95% confidence interval), ``scores`` (of every task, the same ones in all
+trials), ``best_score`` (so far), ``step`` (outer steps), ``tasks`` (of training, so far),
+``seconds`` (of this run, so far), ``metric``, ``status`` (``running``, ``finished``, ``diverged``)
+and ``run_dir``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from dmeta.bilevel.types import Kind
+from dmeta.search.scheduling import SCORE, SCORES, STEP
+from dmeta.training.config import RunConfig
+from dmeta.training.evaluation import Evaluation
+from dmeta.training.files import AppendedFile
+from dmeta.training.work import metric_name
+
+Report: TypeAlias = dict[str, Any]
+Mode: TypeAlias = Literal["max", "min"]
+
+_WORST = {"max": 0.0, "min": 1e9}
+"""The score of a trial that diverged: a number, for searchers do not take an infinity."""
+
+
+def mode_of(kind: Kind) -> Mode:
+    """Whether scores are better when they are higher: accuracies are, errors are not."""
+    return "max" if kind == "classification" else "min"
+
+
+def better(mode: Mode, *scores: float) -> float:
+    """The best of the scores; those that are NaN left out, if others are there."""
+    numbers = [score for score in scores if not math.isnan(score)]
+    return (max if mode == "max" else min)(numbers, default=math.nan)
+
+
+class Reports:
+    """The reports of a trial, on the disk."""
+
+    def __init__(self, config: RunConfig, kind: Kind, step: int) -> None:
+        """Read those that are there; those after `step`, which will come again, are dropped.
+
+        Args:
+            config: settings of the trial; its run_dir is there.
+            kind: of its tasks.
+            step: outer steps that the trial has done.
+        """
+        assert config.run_dir is not None
+        self._config, self._mode, self._metric = config, mode_of(kind), metric_name(kind)
+        path = Path(config.run_dir) / "reports.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.there = [report for line in lines if (report := _parsed(line, step)) is not None]
+        path.write_text("".join(json.dumps(report) + "\n" for report in self.there))
+        self._file = AppendedFile(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def add(self, evaluation: Evaluation, seconds: float) -> Report:
+        """Note a validation; returns its report."""
+        config, score = self._config, evaluation.value
+        finite = math.isfinite(score)
+        report = {
+            SCORE: score if finite else _WORST[self._mode],
+            "ci95": evaluation.ci95 if finite else 0.0,
+            SCORES: [round(float(each), 6) for each in evaluation.scores] if finite else [],
+            STEP: evaluation.step,
+            "seconds": seconds,
+            "status": "finished" if evaluation.step == config.steps else "running",
+        }
+        report = self._completed(report)
+        self.there.append(report)
+        self._file.append((json.dumps(report) + "\n").encode())
+        return report
+
+    def diverged(self, step: int, seconds: float) -> Report:
+        """The report of a trial whose numbers went out of bounds; not kept: it would again."""
+        score = _WORST[self._mode]
+        report = {SCORE: score, "ci95": 0.0, SCORES: [], STEP: step, "seconds": seconds}
+        return self._completed({**report, "status": "diverged"})
+
+    def _completed(self, report: Report) -> Report:
+        before = [each["best_score"] for each in self.there]
+        return {
+            **report,
+            "best_score": better(self._mode, report[SCORE], *before[-1:]),
+            "tasks": report[STEP] * self._config.meta_batch_size,
+            "metric": self._metric,
+            "run_dir": self._config.run_dir,
+        }
+
+
+def _parsed(line: str, step: int) -> Report | None:
+    """A line's report, if it is whole and not after `step`."""
+    try:
+        report = dict(json.loads(line))
+        return report if report[STEP] <= step else None
+    except (ValueError, KeyError, TypeError):  # torn, by a kill
+        return None

@@ -1,0 +1,102 @@
+"""What Tune tells while a search goes on, passed on as rows, at most every second."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from dmeta.search.space import Point, Space, Value, has_key, settled
+from dmeta.search.trial import Configure
+from dmeta.search.trials import TrialRow, read_numbers, row_of, write_table
+
+_EVERY_S = 1.0
+
+
+class Watcher(Protocol):
+    """Is told how a search goes. It must not change it."""
+
+    def on_trials(self, rows: Sequence[TrialRow], best: TrialRow | None) -> None:
+        """All trials, as they stand, and the best of them so far."""
+        ...
+
+    def on_phase(self, what: str) -> None:
+        """The search turns to something else than its trials."""
+        ...
+
+
+class Watch(Callback):
+    """Keeps the table of trials, on the disk and for whoever watches.
+
+    Attributes:
+        rows: of all trials, as they stand.
+        ranked: those with a score, the best first.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        configure: Configure,
+        rank: Callable[[Sequence[TrialRow]], list[TrialRow]],
+        path: Path,
+        watchers: Sequence[Watcher],
+    ) -> None:
+        """Knows nothing yet.
+
+        Args:
+            space: that is searched.
+            configure: makes settings of a point.
+            rank: the trials with a score, the best first.
+            path: of the table (``trials.csv``).
+            watchers: to be told.
+        """
+        self._searched, self._configure, self._rank = space.searched(), configure, rank
+        self._path, self._watchers = path, watchers
+        self._at = 0.0
+        self._trials: Sequence[Trial] = ()
+        self._numbers = read_numbers(path)
+        self._points: dict[str, tuple[Point, Mapping[str, Value]]] = {}
+        self.rows: list[TrialRow] = []
+        self.ranked: list[TrialRow] = []
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
+        """See Tune."""
+        self._trials = trials
+        if time.monotonic() - self._at >= _EVERY_S:
+            self.take()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune saves its callbacks with the search; a continued one has its own, not the saved.
+        return _Nothing, ()
+
+    def take(self) -> None:
+        """Look at the trials, and tell."""
+        for trial in self._trials:  # a continued search has them in another order
+            self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+        found = [row_of(self._numbers[t.trial_id], t, self._point(t)) for t in self._trials]
+        self.rows = sorted(found, key=lambda row: row.number)
+        self.ranked = self._rank(self.rows)
+        write_table(self.rows, self._searched, self._path)
+        for watcher in self._watchers:
+            watcher.on_trials(self.rows, next(iter(self.ranked), None))
+        self._at = time.monotonic()
+
+    def _point(self, trial: Trial) -> Mapping[str, Value]:
+        """What the trial tries: values that its settings have no key for left out."""
+        known = self._points.get(trial.trial_id)
+        if known is None or known[0] != trial.config:  # another's, in population based training
+            point = settled(trial.config)
+            with contextlib.suppress(ValueError):  # the trial will say so itself
+                settings = self._configure(point).as_mapping()
+                point = {k: point[k] for k in self._searched if k in point and has_key(settings, k)}
+            known = self._points[trial.trial_id] = (dict(trial.config), point)
+        return known[1]
+
+
+class _Nothing(Callback):
+    """What a saved `Watch` becomes."""
