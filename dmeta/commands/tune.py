@@ -96,8 +96,7 @@ def tune_command(
     given = [a for a in arguments if "=" in a and not a.startswith("-")]
     fixed = [a for a in given if a.partition("=")[0].lstrip("+") not in space]
     search = _search_of(settings, fixed, space, given)
-    with TuneDisplay(search.options, search.space.searched()) as display:
-        display.start(_title(search))
+    with TuneDisplay(_title(search), search.options, search.space.searched()) as display:
         try:
             _run(search, [display])
         except SearchStopped as stop:

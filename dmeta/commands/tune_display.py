@@ -29,6 +29,7 @@ class TuneDisplay:
 
     def __init__(
         self,
+        title: Sequence[str],
         options: SearchOptions,
         searched: Sequence[str],
         console: Console | None = None,
@@ -38,13 +39,14 @@ class TuneDisplay:
         """Shows nothing yet.
 
         Args:
+            title: lines that say what is searched, to be shown when it begins.
             options: of the search.
             searched: keys of its space.
             console: where to; standard output if None.
             line_every_s: least seconds between plain lines, unless a trial ended.
             clock: rising seconds.
         """
-        self._options, self._searched = options, searched
+        self._title, self._options, self._searched = title, options, searched
         self._console = Console() if console is None else console
         self._line_every_s, self._clock = line_every_s, clock
         self._began = clock()
@@ -53,9 +55,8 @@ class TuneDisplay:
         self._line_at, self._ended = -float("inf"), -1
         self._live: Live | None = None
 
-    def start(self, title: Sequence[str]) -> None:
-        """Show the title and begin."""
-        for line in title:
+    def _start(self) -> None:
+        for line in self._title:
             self._print(line)
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
@@ -65,6 +66,8 @@ class TuneDisplay:
 
     def on_trials(self, rows: Sequence[TrialRow], best: TrialRow | None) -> None:
         """Take in all trials, as they stand, and the best so far."""
+        if not self._rows:
+            self._start()
         self._rows, self._best = rows, best
         if self._live is not None:
             return

@@ -36,7 +36,11 @@ def joins_existing(address: str | None) -> bool:
 
 
 def connect(
-    address: str | None, *, allow_unauthenticated: bool = False, dashboard: bool = False
+    address: str | None,
+    *,
+    allow_unauthenticated: bool = False,
+    dashboard: bool = False,
+    shows_logs: bool = True,
 ) -> bool:
     """Join the cluster at `address` or start a local one; nothing if Ray is already initialised.
 
@@ -44,6 +48,7 @@ def connect(
         address: `RuntimeOptions.address`.
         allow_unauthenticated: join a cluster on a network even if it asks for no token.
         dashboard: whether a local cluster has one.
+        shows_logs: whether what other processes print is printed here, too.
 
     Returns: whether this call connected, and the caller must therefore `ray.shutdown`.
 
@@ -59,9 +64,9 @@ def connect(
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it would tell of a head that says goodbye
     try:
         if joins_existing(address):
-            _join(joining.address_to_join(address), allow_unauthenticated)
+            _join(joining.address_to_join(address), allow_unauthenticated, shows_logs)
         else:
-            _start(dashboard)
+            _start(dashboard, shows_logs)
     except BaseException:
         ray.shutdown()
         raise
@@ -75,14 +80,14 @@ def watch_head() -> HeadWatch | None:
     return HeadWatch(ray.get_runtime_context().gcs_address)
 
 
-def _join(address: str, allow_unauthenticated: bool) -> None:
+def _join(address: str, allow_unauthenticated: bool, shows_logs: bool) -> None:
     joining.admit(address, allow_unauthenticated=allow_unauthenticated)
     loopback = _on_loopback() if joining.is_loopback(address) else contextlib.nullcontext()
     with _sigterm_held(), loopback:
-        ray.init(address=address, logging_level=logging.ERROR)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=shows_logs)
 
 
-def _start(dashboard: bool) -> None:
+def _start(dashboard: bool, shows_logs: bool) -> None:
     """Start a cluster that listens on this machine's loopback alone, and asks for a token."""
     tokens.make_private_token()
     tokens.check_file()
@@ -95,6 +100,7 @@ def _start(dashboard: bool) -> None:
             include_dashboard=dashboard,
             dashboard_host=joining.LOOPBACK,
             logging_level=logging.ERROR,
+            log_to_driver=shows_logs,
             _node_ip_address=joining.LOOPBACK,
         )
     if dashboard:

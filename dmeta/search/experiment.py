@@ -26,7 +26,7 @@ from dmeta.search.checking import Checked, checked_search
 from dmeta.search.conclusion import conclude
 from dmeta.search.options import SearchOptions
 from dmeta.search.reports import mode_of
-from dmeta.search.reservation import reservation
+from dmeta.search.reservation import Bundle, reservation
 from dmeta.search.sampling import sampling_of
 from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
@@ -39,6 +39,7 @@ from dmeta.training.run_lock import only_one_in
 
 SEARCH, TABLE = "search.json", "trials.csv"
 _TUNE, _TRIALS = "tune", "trials"
+_CHECKPOINTS = 3  # that Tune keeps of a trial: others may be about to go on from one
 _NOTICE = b"\nstopping; what the trials have done is kept; once more stops at once\n"
 
 
@@ -100,12 +101,12 @@ def run(
     scheduler_of(space, options, found.base, mode, run_dir / _TUNE)
     record = _record(space, options, found.base)
     _check_begun(run_dir, resume, record)
-    with only_one_in(run_dir), _connected(found.base):
+    with _connected(found.base, options) as bundles, only_one_in(run_dir):
         write_json(run_dir / SEARCH, {**record, "command": list(command)})
         by_best = found.base.eval.checkpoint != "last"
         rank = functools.partial(ranked_trials, mode=mode, by_best=by_best)
         watch = Watch(space, configure, rank, run_dir / TABLE, watchers)
-        tuner = _tuner(run_dir, space, options, found, configure, watch)
+        tuner = _tuner(run_dir, space, options, found, configure, watch, bundles)
         quiet = _environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
         with quiet, _stopping() as heard:
             results = tuner.fit()
@@ -158,15 +159,13 @@ def _tuner(
     found: Checked,
     configure: Configure,
     watch: Watch,
+    bundles: list[Bundle],
 ) -> tune.Tuner:
     mode, folder = mode_of(found.kind), run_dir / _TUNE
     trials = run_dir / _TRIALS
     trials.mkdir(exist_ok=True)
     sources = {key: ray.put(source) for key, source in found.sources.items()}
     setup = TrialSetup(configure, trials, sources, Path.cwd())
-    bundles = reservation(
-        found.base, options.cpus_per_driver, cluster.nodes_for_workers(), found.base.num_blocks
-    )
     trainable: Any = tune.with_resources(
         tune.with_parameters(run_trial, setup=setup), tune.PlacementGroupFactory(bundles)
     )
@@ -199,7 +198,7 @@ def _tuner(
             name=_TUNE,
             storage_path=str(run_dir),
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=_CHECKPOINTS),
             callbacks=[watch],
             verbose=0,
         ),
@@ -211,16 +210,22 @@ def _name(trial: Any) -> str:
 
 
 @contextlib.contextmanager
-def _connected(config: RunConfig) -> Iterator[None]:
-    """Be in the cluster that the settings name, and leave it as it was."""
-    options = config.runtime
+def _connected(config: RunConfig, options: SearchOptions) -> Iterator[list[Bundle]]:
+    """Be in the cluster that the settings name, and leave it as it was.
+
+    Yields what a trial reserves there.
+    """
+    runtime = config.runtime
+    if not cluster.joins_existing(runtime.address):
+        reservation(config, options.cpus_per_driver, [cluster.this_machine()])
     ours = cluster.connect(
-        options.address,
-        allow_unauthenticated=options.allow_unauthenticated,
-        dashboard=options.dashboard,
+        runtime.address,
+        allow_unauthenticated=runtime.allow_unauthenticated,
+        dashboard=runtime.dashboard,
+        shows_logs=False,  # of many trials at once; what matters of them is in the table
     )
     try:
-        yield
+        yield reservation(config, options.cpus_per_driver, cluster.nodes_for_workers())
     finally:
         if ours:
             ray.shutdown()

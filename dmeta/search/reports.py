@@ -3,19 +3,21 @@
 A line of ``reports.jsonl`` is one report: ``score`` and ``ci95`` (mean over the validation tasks
 and the half-width of its 95% confidence interval), ``scores`` (of every task, the same ones in all
 trials), ``best_score`` (so far), ``step`` (outer steps), ``tasks`` (of training, so far),
-``seconds`` (of this run, so far), ``metric``, ``status`` (``running``, ``finished``, ``diverged``)
-and ``run_dir``.
+``seconds`` (of this run, so far), ``metric``, ``status`` (``running``, ``finished``, ``diverged``),
+``point`` (what was tried: key -> value) and ``run_dir``.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dmeta.bilevel.types import Kind
 from dmeta.search.scheduling import SCORE, SCORES, STEP
+from dmeta.search.space import Value
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.files import AppendedFile
@@ -42,16 +44,20 @@ def better(mode: Mode, *scores: float) -> float:
 class Reports:
     """The reports of a trial, on the disk."""
 
-    def __init__(self, config: RunConfig, kind: Kind, step: int) -> None:
+    def __init__(
+        self, config: RunConfig, kind: Kind, point: Mapping[str, Value], step: int
+    ) -> None:
         """Read those that are there; those after `step`, which will come again, are dropped.
 
         Args:
             config: settings of the trial; its run_dir is there.
             kind: of its tasks.
+            point: what it tries.
             step: outer steps that the trial has done.
         """
         assert config.run_dir is not None
-        self._config, self._mode, self._metric = config, mode_of(kind), metric_name(kind)
+        self._config, self._point = config, point
+        self._mode, self._metric = mode_of(kind), metric_name(kind)
         path = Path(config.run_dir) / "reports.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         self.there = [report for line in lines if (report := _parsed(line, step)) is not None]
@@ -72,8 +78,10 @@ class Reports:
             SCORES: [round(float(each), 6) for each in evaluation.scores] if finite else [],
             STEP: evaluation.step,
             "seconds": seconds,
-            "status": "finished" if evaluation.step == config.steps else "running",
+            "status": "running",
         }
+        if evaluation.step == config.steps:
+            report["status"] = "finished" if finite else "diverged"
         report = self._completed(report)
         self.there.append(report)
         self._file.append((json.dumps(report) + "\n").encode())
@@ -92,6 +100,7 @@ class Reports:
             "best_score": better(self._mode, report[SCORE], *before[-1:]),
             "tasks": report[STEP] * self._config.meta_batch_size,
             "metric": self._metric,
+            "point": dict(self._point),
             "run_dir": self._config.run_dir,
         }
 

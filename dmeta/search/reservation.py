@@ -17,16 +17,13 @@ Bundle = dict[str, float]
 _DRIVER_BYTES = 400 * 2**20  # of a trial's driver and its server: two processes with torch
 
 
-def reservation(
-    config: RunConfig, cpus_per_driver: float, nodes: Sequence[Node], num_blocks: int
-) -> list[Bundle]:
+def reservation(config: RunConfig, cpus_per_driver: float, nodes: Sequence[Node]) -> list[Bundle]:
     """The bundles of a trial's placement group: that of its driver, then one for each worker.
 
     Args:
         config: settings of the trial.
         cpus_per_driver: reserved for driver and server, where there are workers besides.
         nodes: of the cluster, empty.
-        num_blocks: of an outer step.
 
     Raises:
         ValueError: the cluster can not place it, even when nothing else runs on it.
@@ -34,7 +31,7 @@ def reservation(
     options = config.runtime
     if options.name == "local":
         options = dataclasses.replace(options, num_workers=1, min_workers=None)
-    placement = place(options, nodes, config.device, num_blocks)
+    placement = place(options, nodes, config.device, config.num_blocks)
     worker = {"CPU": float(placement.cpus_per_worker)}
     if placement.gpus_per_worker:
         worker["GPU"] = float(placement.gpus_per_worker)

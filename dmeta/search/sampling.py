@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ray import tune
@@ -11,7 +12,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from dmeta.search.options import SearchOptions
-from dmeta.search.space import Choice, Dimension, Space, Value, grid
+from dmeta.search.space import Choice, Dimension, Space, Value, grid, meets
 
 
 class Sampling(NamedTuple):
@@ -73,18 +74,22 @@ def _optuna(space: Space, options: SearchOptions, metric: str, mode: str) -> Sam
     from ray.tune.search.optuna import OptunaSearch
 
     _check_package("optuna", "optuna")
-    searcher = OptunaSearch(_asking(space), metric=metric, mode=mode, seed=options.seed)
+    searcher = OptunaSearch(_Asking(space), metric=metric, mode=mode, seed=options.seed)
     assert options.num_trials is not None
     return Sampling({}, searcher, options.num_trials)
 
 
-def _asking(space: Space, prefix: str = "") -> Callable[[Any], None]:
+@dataclass(frozen=True)
+class _Asking:
     """Optuna's way to say a space, in which what was chosen decides what is asked next."""
 
-    def ask(trial: Any) -> None:
+    space: Space
+    prefix: str = ""
+
+    def __call__(self, trial: Any) -> None:
         chosen: dict[str, Value] = {}
-        for key, dimension in space.dimensions.items():
-            name = f"{prefix}{key}"
+        for key, dimension in self.space.dimensions.items():
+            name = f"{self.prefix}{key}"
             if isinstance(dimension, Choice):
                 chosen[key] = trial.suggest_categorical(name, list(dimension.values))
             elif dimension.whole:
@@ -94,12 +99,9 @@ def _asking(space: Space, prefix: str = "") -> Callable[[Any], None]:
                 chosen[key] = trial.suggest_float(
                     name, dimension.low, dimension.high, log=dimension.log
                 )
-        for condition, inner in space.conditions.items():
-            key, _, value = condition.partition("=")
-            if str(chosen[key]) == value:
-                _asking(inner, f"{prefix}{condition}/")(trial)
-
-    return ask
+        for condition, inner in self.space.conditions.items():
+            if meets(chosen, condition):
+                _Asking(inner, f"{self.prefix}{condition}/")(trial)
 
 
 def _bohb(space: Space, options: SearchOptions, metric: str, mode: str) -> Sampling:

@@ -140,7 +140,7 @@ def settled(point: Point) -> dict[str, Value]:
     """Key -> value: a point without what stands under conditions that it does not meet."""
     flat = {key: value for key, value in point.items() if "=" not in key}
     for condition, inner in point.items():
-        if "=" in condition and _meets(flat, condition):
+        if "=" in condition and meets(flat, condition):
             flat |= settled(inner)
     return flat
 
@@ -172,7 +172,7 @@ def grid(space: Space) -> list[dict[str, Value]]:
     points: list[dict[str, Value]] = []
     for values in itertools.product(*columns):
         point = dict(zip(keys, values, strict=True))
-        met = {c: grid(s) for c, s in space.conditions.items() if _meets(point, c)}
+        met = {c: grid(s) for c, s in space.conditions.items() if meets(point, c)}
         for inner in itertools.product(*met.values()):
             points.append({**point, **dict(zip(met, inner, strict=True))})
     return points
@@ -191,7 +191,7 @@ def probes(space: Space) -> list[dict[str, Value]]:
     ):
         names = dict(zip(named, chosen, strict=True))
         first = {key: d.ends[0] for key, d in space.dimensions.items()} | names
-        inner = [s for c, s in space.conditions.items() if _meets(first, c)]
+        inner = [s for c, s in space.conditions.items() if meets(first, c)]
         deeper = [probe for each in inner for probe in probes(each)]
         base = first | {k: v for probe in deeper[:1] for k, v in probe.items()}
         found.append(base)
@@ -205,6 +205,7 @@ def probes(space: Space) -> list[dict[str, Value]]:
     return found
 
 
-def _meets(flat: Mapping[str, Value], condition: str) -> bool:
+def meets(flat: Mapping[str, Value], condition: str) -> bool:
+    """Whether a ``key=value`` holds in a settled point."""
     key, _, value = condition.partition("=")
     return key in flat and str(flat[key]) == value

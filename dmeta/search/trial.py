@@ -33,7 +33,7 @@ from dmeta.runtime.threads import torch_threads
 from dmeta.search.reports import Report, Reports
 from dmeta.search.scheduling import STEP
 from dmeta.search.sharing import SharedSource
-from dmeta.search.space import Point, settled
+from dmeta.search.space import Point, has_key, settled
 from dmeta.tasks.source import TaskSource
 from dmeta.training.budget import within_budget
 from dmeta.training.checkpoint import (
@@ -117,7 +117,9 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
         source: Any = None if ref is None else SharedSource(ref)
         run = ready(settings, source)
         start = starting_point(run.config, run_dir, first)
-        reports = Reports(run.config, run.source.kind, start.progress.step)
+        plain = settings.as_mapping()
+        point = {key: value for key, value in settled(config).items() if has_key(plain, key)}
+        reports = Reports(run.config, run.source.kind, point, start.progress.step)
         teller = _Teller(run, start, reports, digest)
         try:
             for report in [each for each in reports.there if each[STEP] > told]:
@@ -156,6 +158,7 @@ def _train(run: Run, start: StartingPoint, teller: _Teller) -> None:
     run_dir = Path(run.config.run_dir)
     try:
         with begin(run, run_dir, start, open_runtime, []) as runtime:
+            teller.start_clock()
             take_steps(run, run_dir, start, runtime, [teller], on_validated=teller.validated)
     except TrainingStopped:
         teller.diverged()
@@ -167,6 +170,10 @@ class _Teller:
     def __init__(self, run: Run, start: StartingPoint, reports: Reports, digest: str) -> None:
         self._run, self._start, self._reports, self._digest = run, start, reports, digest
         self._began, self._step = time.perf_counter(), start.progress.step
+
+    def start_clock(self) -> None:
+        """The steps begin: what went before is not counted."""
+        self._began = time.perf_counter()
 
     def on_row(self, row: Row) -> None:
         """Is in the run's own files."""
@@ -181,10 +188,12 @@ class _Teller:
         self.tell(self._reports.add(evaluation, self._seconds()))
 
     def diverged(self) -> None:
-        tune.report(self._reports.diverged(self._step + 1, self._seconds()))
+        tune.report({**self._reports.diverged(self._step + 1, self._seconds()), "done": True})
 
     def tell(self, report: Report) -> None:
         """With the checkpoint of its step, if that is still there."""
+        # At its end it is no scheduler's any more: population based training would replace it.
+        report = {**report, "done": report["status"] != "running"}
         if report[STEP] not in steps_in(self._start.storage):
             tune.report(report)
             return

@@ -43,7 +43,8 @@ class TrialRow:
         trial_id: Tune's.
         status: what became of it.
         point: key -> value: what it tried.
-        score: mean over the validation tasks, at its last report; None before the first.
+        score: mean over the validation tasks, at its last report; None before the first, and
+            where it is not finite.
         ci95: half-width of its 95% confidence interval.
         best_score: the best of its reports.
         scores: [M] of the validation tasks, at its last report.
@@ -77,9 +78,10 @@ def row_of(number: int, trial: Trial, point: Mapping[str, Value]) -> TrialRow:
     Args:
         number: its number.
         trial: Tune's.
-        point: what it tries.
+        point: what it is to try, until it has reported.
     """
     report: Mapping[str, Any] = trial.last_result if SCORE in trial.last_result else {}
+    finite = bool(report.get(SCORES))
     status = _STATUS.get(trial.status)
     if status is None:
         status = "cut" if report.get("status", "running") == "running" else report["status"]
@@ -87,9 +89,9 @@ def row_of(number: int, trial: Trial, point: Mapping[str, Value]) -> TrialRow:
         number=number,
         trial_id=trial.trial_id,
         status=status,
-        point=point,
-        score=report.get(SCORE),
-        ci95=report.get("ci95"),
+        point=report.get("point", point),
+        score=report[SCORE] if finite else None,
+        ci95=report["ci95"] if finite else None,
         best_score=report.get("best_score"),
         scores=np.asarray(report.get(SCORES, []), np.float64),
         step=report.get(STEP, 0),
@@ -125,7 +127,7 @@ def not_told_apart(rows: Sequence[TrialRow], best: TrialRow, mode: Mode) -> list
     return [
         row.number
         for row in rows
-        if row.number != best.number
+        if row.run_dir != best.run_dir
         and row.status != "diverged"
         and len(row.scores) == len(best.scores) > 0
         and may_be_best(row.scores, best.scores, mode)

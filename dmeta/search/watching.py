@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from dmeta.search.space import Point, Space, Value, has_key, settled
+from dmeta.search.space import Space, Value, has_key, settled
 from dmeta.search.trial import Configure
 from dmeta.search.trials import TrialRow, read_numbers, row_of, write_table
 
@@ -60,7 +60,7 @@ class Watch(Callback):
         self._at = 0.0
         self._trials: Sequence[Trial] = ()
         self._numbers = read_numbers(path)
-        self._points: dict[str, tuple[Point, Mapping[str, Value]]] = {}
+        self._points: dict[str, Mapping[str, Value]] = {}
         self.rows: list[TrialRow] = []
         self.ranked: list[TrialRow] = []
 
@@ -87,15 +87,14 @@ class Watch(Callback):
         self._at = time.monotonic()
 
     def _point(self, trial: Trial) -> Mapping[str, Value]:
-        """What the trial tries: values that its settings have no key for left out."""
-        known = self._points.get(trial.trial_id)
-        if known is None or known[0] != trial.config:  # another's, in population based training
+        """What a trial is to try: values that its settings have no key for left out."""
+        if trial.trial_id not in self._points:
             point = settled(trial.config)
             with contextlib.suppress(ValueError):  # the trial will say so itself
                 settings = self._configure(point).as_mapping()
-                point = {k: point[k] for k in self._searched if k in point and has_key(settings, k)}
-            known = self._points[trial.trial_id] = (dict(trial.config), point)
-        return known[1]
+                point = {k: value for k, value in point.items() if has_key(settings, k)}
+            self._points[trial.trial_id] = point
+        return self._points[trial.trial_id]
 
 
 class _Nothing(Callback):

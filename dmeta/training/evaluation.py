@@ -154,5 +154,6 @@ def _all_tasks(reports: Sequence[BlockReport], key: str) -> npt.NDArray[np.float
 
 def _curve(scores: npt.NDArray[np.float32]) -> Curve:
     wide = scores.astype(np.float64)
-    ci95 = 1.96 * wide.std(axis=0) / math.sqrt(len(wide))
+    with np.errstate(invalid="ignore"):  # of a learner that diverged: the mean says it
+        ci95 = 1.96 * wide.std(axis=0) / math.sqrt(len(wide))
     return Curve(tuple(wide.mean(axis=0).tolist()), tuple(ci95.tolist()))
