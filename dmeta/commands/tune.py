@@ -17,8 +17,8 @@ from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.tune_display import TuneDisplay
 from dmeta.search import SearchOptions, SearchStopped, Space
 from dmeta.search.conclusion import PAGE, PRESET, RESULTS, in_words
-from dmeta.search.experiment import SEARCH, TABLE, read_search
 from dmeta.search.experiment import run as run_search
+from dmeta.search.kept import SEARCH, TABLE, read_search
 from dmeta.search.space import Choice, Dimension, probes
 from dmeta.search.watching import Watcher
 from dmeta.training.config import RunConfig, checked

@@ -21,6 +21,7 @@ import yaml
 
 from dmeta.search.figures import search_figures
 from dmeta.search.histories import events_of
+from dmeta.search.kept import TUNE
 from dmeta.search.options import SearchOptions
 from dmeta.search.page import write_page
 from dmeta.search.reports import Mode
@@ -84,7 +85,7 @@ def conclude(
     for watcher in watchers:
         watcher.on_phase("drawing figures")
     metric = summary["metric"]
-    events = events_of(rows, run_dir / "tune")
+    events = events_of(rows, run_dir / TUNE)
     pictures = search_figures(rows, best, events, space, metric, mode, run_dir / "figures")
     others = [row for row in rows if row not in ranked]
     title = f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials"

@@ -141,7 +141,7 @@ class PairedASHA(ASHAScheduler):
 
     def _rung_of(self, trial_id: str, result: Mapping[str, Any]) -> float | None:
         """The rung that this report is the trial's first at, the highest one; or None."""
-        if SCORES not in result:
+        if not result.get(SCORES):  # diverged
             return None
         reached = (m for m, recorded in self._brackets[0]._rungs if result[STEP] >= m)
         rung = next(reached, None)

@@ -185,24 +185,28 @@ def probes(space: Space) -> list[dict[str, Value]]:
     first value of every key, and then, one key after the other, its others.
     """
     named = {k: d for k, d in space.dimensions.items() if "." not in k and isinstance(d, Choice)}
+    first = {key: dimension.ends[0] for key, dimension in space.dimensions.items()}
     found: list[dict[str, Value]] = []
     for chosen in itertools.islice(
         itertools.product(*(dimension.values for dimension in named.values())), MOST_COMBINATIONS
     ):
-        names = dict(zip(named, chosen, strict=True))
-        first = {key: d.ends[0] for key, d in space.dimensions.items()} | names
-        inner = [s for c, s in space.conditions.items() if meets(first, c)]
-        deeper = [probe for each in inner for probe in probes(each)]
-        base = first | {k: v for probe in deeper[:1] for k, v in probe.items()}
-        found.append(base)
-        found += [base | probe for probe in deeper[1:]]
-        found += [
-            base | {key: value}
-            for key, dimension in space.dimensions.items()
-            if key not in named
-            for value in dimension.ends[1:]
-        ]
+        base = first | dict(zip(named, chosen, strict=True))
+        found += _deeper(space, base)
+        for key, dimension in space.dimensions.items():
+            for value in dimension.ends[1:] if key not in named else ():
+                changed = _deeper(space, base | {key: value})
+                decides = any(condition.startswith(f"{key}=") for condition in space.conditions)
+                found += changed if decides else changed[:1]
     return found
+
+
+def _deeper(space: Space, top: dict[str, Value]) -> list[dict[str, Value]]:
+    """A point, with the probes of what is searched besides: the first of all, then each other."""
+    met = [probes(inner) for c, inner in space.conditions.items() if meets(top, c)]
+    base = dict(top)
+    for inner in met:
+        base |= inner[0]
+    return [base, *(base | probe for inner in met for probe in inner[1:])]
 
 
 def meets(flat: Mapping[str, Value], condition: str) -> bool:

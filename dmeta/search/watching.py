@@ -64,6 +64,17 @@ class Watch(Callback):
         self.rows: list[TrialRow] = []
         self.ranked: list[TrialRow] = []
 
+    def on_trial_start(
+        self,
+        iteration: int,  # noqa: ARG002 - Tune's
+        trials: list[Trial],  # noqa: ARG002
+        trial: Trial,
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """See Tune; its HParams know nothing of a point that was given, as those of a grid are."""
+        if not trial.evaluated_params:
+            trial.evaluated_params = dict(self._point(trial))
+
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         """See Tune."""
         self._trials = trials

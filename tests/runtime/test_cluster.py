@@ -143,7 +143,7 @@ def test_a_limit_on_open_files_that_ray_would_hang_at_is_refused(monkeypatch, ha
     started = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(clusters, "_start", lambda _: started.append(True))
+    monkeypatch.setattr(clusters, "_start", lambda *_: started.append(True))
     monkeypatch.setattr(clusters, "_usable_cpus", lambda: 2)
     monkeypatch.setattr(clusters.resource, "getrlimit", lambda _: (64, hard))
     if hard in (64, 207):

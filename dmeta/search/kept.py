@@ -1,0 +1,92 @@
+"""What is kept of a search, to continue it: its settings, and Tune's own state."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmeta.search.options import SearchOptions
+from dmeta.search.space import Space
+from dmeta.search.trial import digest_of
+from dmeta.training.config import RunConfig
+
+SEARCH, TABLE, TUNE, TRIALS = "search.json", "trials.csv", "tune", "trials"
+
+
+def record_of(space: Space, options: SearchOptions, base: RunConfig) -> dict[str, Any]:
+    """What a search is of: to be the same when it is continued."""
+    return {
+        "format": 1,
+        "space": _space_in_words(space),
+        "search": dataclasses.asdict(options),
+        "settings": base.as_mapping(),
+        "sha256": digest_of(base),
+    }
+
+
+def _space_in_words(space: Space) -> dict[str, Any]:
+    words: dict[str, Any] = {key: str(d) for key, d in space.dimensions.items()}
+    return words | {c: _space_in_words(inner) for c, inner in space.conditions.items()}
+
+
+def read_search(run_dir: Path) -> dict[str, Any]:
+    """What is kept of a search: its space, its options, its settings, how it was asked for.
+
+    Raises:
+        ValueError: it is not readable.
+    """
+    path = run_dir / SEARCH
+    try:
+        content = dict(json.loads(path.read_text()))
+        content["command"] = [str(each) for each in content["command"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} must be a search's settings, got {error!r}; restore it, or choose another "
+            "run_dir"
+        ) from None
+    return content
+
+
+def check_begun(run_dir: Path, resume: bool, record: Mapping[str, Any]) -> None:
+    """Raises ValueError if there is a search and it is not to be continued, or is another one."""
+    path = run_dir / SEARCH
+    if not path.exists():
+        if resume:
+            raise ValueError(
+                f"resume=true must have a search in run_dir, got none in {run_dir}; correct run_dir"
+            )
+        return
+    if not resume:
+        raise ValueError(
+            f"run_dir must be new, got {run_dir} with a search in it; add resume=true to go on "
+            "with it, or choose another run_dir"
+        )
+    there = read_search(run_dir)
+    changed = [key for key in ("space", "search", "sha256") if there.get(key) != record[key]]
+    if changed:
+        what = "settings" if changed[0] == "sha256" else changed[0]
+        raise ValueError(
+            f"run_dir must belong to this search, got {run_dir} of another {what}; give the same, "
+            "or choose another run_dir"
+        )
+    _check_ours(run_dir / TUNE)
+
+
+def _check_ours(folder: Path) -> None:
+    """Raises ValueError if others may have written there: Tune runs what it finds (pickles)."""
+    for path in (folder.parent, folder, *(folder.glob("*") if folder.is_dir() else ())):
+        if path.exists() and (path.stat().st_uid != os.geteuid() or path.stat().st_mode & 0o002):
+            raise ValueError(
+                "a search that is continued must be your own, for Ray Tune runs code that it finds "
+                f"there, got {path}, which another user owns or anyone can write to; if you trust "
+                "it, make it yours (chown, chmod o-w)"
+            )
+
+
+def can_go_on(folder: Path) -> bool:
+    """Whether Tune has saved a search in its folder."""
+    return (folder / "tuner.pkl").exists() and any(folder.glob("experiment_state-*.json"))

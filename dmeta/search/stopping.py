@@ -1,0 +1,69 @@
+"""Being told to stop a search: the first signal lets Tune save, the second ends all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_NOTICE = b"\nstopping; what the trials have done is kept; once more stops at once\n"
+
+
+class SearchStopped(KeyboardInterrupt):
+    """A search that was told to stop; its trials' checkpoints are kept.
+
+    Attributes:
+        signal_number: what told it.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        """By a signal."""
+        super().__init__("stopped the search; what its trials have done is kept")
+        self.signal_number = signal_number
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables, for as long: Tune's switches that it has no arguments for."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[list[int]]:
+    """The first SIGINT or SIGTERM lets Tune end its trials and save, the second ends all at once.
+
+    Yields where they are noted. Tune's own way to be told is SIGUSR1.
+    """
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+        heard.append(number)
+        if len(heard) > 1:
+            raise KeyboardInterrupt
+        os.write(2, _NOTICE)
+        signal.raise_signal(signal.SIGUSR1)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers[:2]:
+        signal.signal(number, hear)
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,336 @@
+"""Whole searches on a small cluster: what they leave, what they survive, and that bits are bits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import dmeta
+from dmeta.commands.hydra_app import compose
+from dmeta.runtime.cluster import connect
+from dmeta.search import Choice, Interval, SearchStopped, Space
+from dmeta.search.experiment import Changed
+from dmeta.search.trial import digest_of
+from dmeta.training.checkpoint import open_checkpoints, read_checkpoint, steps_in
+from dmeta.training.config import run_config
+from dmeta.training.metrics import read_metrics
+from tests.conftest import tiny_config
+from tests.search.searches import RATES, Failing, Watching, search
+from tests.training.test_session import finish
+
+# Tune's loggers leave the files of a search that is stopped to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Ray with 2 CPUs, which the searches join and leave running."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        inherited = os.environ.get("PYTHONPATH")
+        patch.setenv("PYTHONPATH", f"{ROOT}:{inherited}" if inherited else ROOT)
+        patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
+        assert connect(None, shows_logs=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search of all four points."""
+    run_dir = tmp_path_factory.mktemp("search") / "whole"
+    results = search(run_dir)
+    assert len(results) == 4
+    assert not results.errors
+    return run_dir
+
+
+def table(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def outcome(run_dir: Path) -> dict[Any, Any]:
+    """Point -> what came of it: what does not depend on the clock, nor on who came first."""
+    keys = ("status", "score", "ci95", "best_score", "step", "tasks")
+    searched = ("outer.lr", "algorithm.inner_lr")
+    return {tuple(row[k] for k in searched): tuple(row[k] for k in keys) for row in table(run_dir)}
+
+
+def results_of(run_dir: Path) -> dict[str, Any]:
+    return dict(json.loads((run_dir / "results.json").read_text()))
+
+
+def test_a_search_has_a_table_of_its_trials(whole: Path) -> None:
+    rows = table(whole)
+    assert [row["number"] for row in rows] == ["1", "2", "3", "4"]
+    assert {row["status"] for row in rows} == {"finished"}
+    assert {(row["outer.lr"], row["algorithm.inner_lr"]) for row in rows} == {
+        (a, b) for a in ("0.001", "0.01") for b in ("0.001", "0.02")
+    }
+    assert {row["tasks"] for row in rows} == {str(6 * 5)}
+
+
+def test_a_trial_is_the_run_that_its_settings_mean(whole: Path, tmp_path: Path) -> None:
+    """To the bit: parameters, and the scores that it reported."""
+    row = table(whole)[2]
+    rates = {"outer__lr": float(row["outer.lr"])}
+    rates["algorithm__inner_lr"] = float(row["algorithm.inner_lr"])
+    finish(tmp_path, eval__every=2, device="cpu", **rates)
+    own, plain = (
+        read_checkpoint(open_checkpoints(path, None), 6).state.arrays
+        for path in (Path(row["run_dir"]), tmp_path)
+    )
+    assert own.keys() == plain.keys()
+    assert all(own[key].tobytes() == plain[key].tobytes() for key in plain)
+    reports = [
+        json.loads(line)
+        for line in (Path(row["run_dir"]) / "reports.jsonl").read_text().splitlines()
+    ]
+    val = [r for r in read_metrics(tmp_path) if r["event"] == "val"]
+    assert [r["score"] for r in reports] == [r["mse"] for r in val]
+    assert [r["status"] for r in reports] == ["running", "running", "finished"]
+    assert all(len(r["scores"]) == 4 for r in reports)
+
+
+def test_the_best_is_evaluated_once_on_test_tasks(whole: Path) -> None:
+    results = results_of(whole)
+    best = min(table(whole), key=lambda row: float(row["score"]))
+    assert str(results["best"]["number"]) == best["number"]
+    assert results["best"]["point"]["outer.lr"] == float(best["outer.lr"])
+    assert results["trials"] == {"all": 4, "finished": 4}
+    assert results["training_tasks"] == 4 * 6 * 5
+    test = results["test"]["evaluation"]
+    assert (test["split"], test["num_tasks"], test["step"]) == ("test", 6, 6)
+    others = [row for row in table(whole) if row["number"] != best["number"]]
+    assert not any((Path(row["run_dir"]) / "results.json").exists() for row in others)
+    assert all(
+        {r["event"] for r in read_metrics(Path(row["run_dir"]))} <= {"train", "val"}
+        for row in others
+    )
+
+
+def test_the_best_settings_are_an_experiment(whole: Path) -> None:
+    preset = whole / "best.yaml"
+    config = run_config(compose("train", [f"experiment={preset}", "runtime=local"]))
+    point = results_of(whole)["best"]["point"]
+    assert config.outer.lr == point["outer.lr"]
+    assert config.algorithm.options["inner_lr"] == point["algorithm.inner_lr"]
+    assert (config.steps, config.meta_batch_size, config.eval.val_tasks) == (6, 5, 4)
+    assert config.runtime.block_size == 2
+    assert config.run_dir is None
+    assert "The best of 4 trials" in preset.read_text()
+    with pytest.raises(ValueError, match="experiment must be a preset's name or a YAML file"):
+        compose("train", [f"experiment={whole}/worst.yaml"])
+
+
+def test_a_search_has_figures_a_page_and_hyperparameters_for_tensorboard(whole: Path) -> None:
+    pictures = {path.stem for path in (whole / "figures").iterdir()}
+    assert pictures == {"values", "parallel", "best_so_far", "learning_curves"}
+    page = (whole / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert page.count("<tr") == 5
+    assert "chosen from 4 trials" in page
+    assert "override /algorithm: maml" in page
+    events = b"".join(path.read_bytes() for path in (whole / "tune").glob("*/events*"))
+    assert b"hparams" in events
+    assert b"outer.lr" in events
+
+
+def test_a_stopped_search_goes_on_to_the_same_results(whole: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "stopped"
+    stopped = Watching(signal_at=(2, 2))
+    with pytest.raises(SearchStopped):
+        search(run_dir, watching=stopped, max_concurrent=1)
+    before = {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/results.json")}
+    assert not before  # nothing is evaluated on test tasks yet
+    assert not (run_dir / "results.json").exists()
+    begun = {p.name: steps_in(open_checkpoints(p, None)) for p in (run_dir / "trials").iterdir()}
+    assert 1 <= len(begun) <= 3
+    with pytest.raises(ValueError, match="add resume=true"):
+        search(run_dir, max_concurrent=1)
+    with pytest.raises(ValueError, match="of another search;"):
+        search(run_dir, max_concurrent=2, resume=True)
+    search(run_dir, max_concurrent=1, resume=True)
+    assert outcome(run_dir) == outcome(whole)
+    assert results_of(run_dir)["test"]["evaluation"] == results_of(whole)["test"]["evaluation"]
+    assert {p.name for p in (run_dir / "trials").iterdir()} == {
+        p.name for p in (whole / "trials").iterdir()
+    }
+    for path in (run_dir / "trials").iterdir():  # no step was taken twice
+        steps = [r["step"] for r in read_metrics(path) if r["event"] == "val"]
+        assert steps == [2, 4, 6]
+
+
+def test_a_search_that_forgot_its_trials_computes_nothing_twice(
+    whole: Path, tmp_path: Path
+) -> None:
+    """As when it is killed before Tune has saved its state: the runs are there, and are taken."""
+    run_dir = tmp_path / "again"
+    search(run_dir, evaluate_best=False)
+    for path in (run_dir / "tune").glob("experiment_state*"):
+        path.unlink()
+    files = {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")}
+    search(run_dir, evaluate_best=False, resume=True)
+    assert outcome(run_dir) == outcome(whole)
+    assert {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")} == files
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "finished"), (99, "failed")])
+def test_a_trial_that_fails_is_tried_again_then_marked_and_ends_no_search(
+    tmp_path: Path, times: int, status: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "failures"
+    folder.mkdir()
+    space = Space({"outer.lr": Choice((0.001, 0.01))})
+    config = tiny_config("unused", eval__every=2, device="cpu")
+    search(
+        tmp_path / "search",
+        space,
+        configure=Failing(config, folder, times),
+        max_failures=1,
+        evaluate_best=False,
+    )
+    rows = {row["outer.lr"]: row for row in table(tmp_path / "search")}
+    assert rows["0.001"]["status"] == "finished"
+    assert rows["0.01"]["status"] == status
+    assert rows["0.01"]["failures"] == str(min(times, 2))
+    if status == "failed":
+        assert "the disk of this node is on fire" in rows["0.01"]["error"]
+    assert results_of(tmp_path / "search")["best"]["number"] in (1, 2)
+
+
+def test_a_trial_that_diverges_is_marked_and_is_not_the_best(tmp_path: Path) -> None:
+    space = Space({"algorithm.inner_lr": Choice((0.01, 1e30))})
+    search(tmp_path / "search", space, settings={"max_rejected": 2}, evaluate_best=False)
+    rows = {row["algorithm.inner_lr"]: row for row in table(tmp_path / "search")}
+    assert rows["0.01"]["status"] == "finished"
+    assert rows["1e+30"]["status"] == "diverged"
+    assert rows["1e+30"]["score"] == ""
+    assert rows["1e+30"]["failures"] == "0"  # the same bits would come again
+    assert results_of(tmp_path / "search")["best"]["point"] == {"algorithm.inner_lr": 0.01}
+
+
+def test_the_worst_go_on_from_the_best_with_other_rates(tmp_path: Path) -> None:
+    space = Space({"outer.lr": Interval(1e-5, 3e-2, log=True)})
+    search(
+        tmp_path / "search",
+        space,
+        sampler="random",
+        scheduler="pbt",
+        num_trials=4,
+        evaluate_best=False,
+        settings={"steps": 12, "meta_batch_size": 10},
+    )
+    folders = list((tmp_path / "search" / "trials").iterdir())
+    # These have no steps of their own before those that they took over.
+    later = [p for p in folders if min(r["step"] for r in read_metrics(p)) > 2]
+    assert len(folders) > 4
+    assert later
+    assert {row["step"] for row in table(tmp_path / "search")} == {"12"}
+    rows = table(tmp_path / "search")
+    for row in rows:  # what a row says was tried is what its run was trained with
+        config = json.loads((Path(row["run_dir"]) / "config.json").read_text())["settings"]
+        assert str(config["outer"]["lr"]) == row["outer.lr"]
+
+
+def test_trials_with_workers_of_their_own_have_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    ray_runtime = {
+        "runtime": "ray",
+        "runtime__num_workers": 2,
+        "runtime__cpus_per_worker": 0.5,
+        "runtime__block_size": 2,
+        "runtime__plan": "vmap",
+    }
+    space = Space({"outer.lr": Choice((0.001, 0.01)), "algorithm.inner_lr": Choice((0.02,))})
+    search(tmp_path / "search", space, settings=ray_runtime, evaluate_best=False)
+    found = outcome(tmp_path / "search")
+    assert len(found) == 2
+    assert found == {point: outcome(whole)[point] for point in found}
+
+
+def test_the_best_can_be_trained_anew(tmp_path: Path) -> None:
+    space = Space({"outer.lr": Choice((0.001, 0.01))})
+    search(tmp_path / "search", space, final_steps=8, final_seed=5)
+    test = results_of(tmp_path / "search")["test"]
+    assert test["run_dir"] == str(tmp_path / "search" / "final")
+    assert test["evaluation"]["step"] == 8
+    settings = json.loads((tmp_path / "search" / "final" / "config.json").read_text())["settings"]
+    assert (settings["seed"], settings["steps"]) == (5, 8)
+
+
+def test_a_search_from_texts_is_the_one_from_python(tmp_path: Path) -> None:
+    results = dmeta.tune(
+        {
+            "task": "sinusoid",
+            "steps": 4,
+            "meta_batch_size": 5,
+            "eval.every": 2,
+            "eval.val_tasks": 4,
+            "eval.num_tasks": 6,
+            "runtime.block_size": 2,
+            "algorithm": "maml,anil",
+            "outer.lr": "choice(0.001,0.01)",
+            "search": "optuna",
+            "search.num_trials": 2,
+            "run_dir": str(tmp_path / "search"),
+        }
+    )
+    assert len(results) == 2
+    assert (
+        results.get_best_result().metrics["score"]
+        == results_of(tmp_path / "search")["best"]["score"]
+    )
+    assert {row["algorithm"] for row in table(tmp_path / "search")} <= {"maml", "anil"}
+
+
+def test_what_others_may_have_written_is_not_gone_on_with(whole: Path) -> None:
+    """Tune unpickles what it finds."""
+    path = whole / "tune" / "tuner.pkl"
+    mode = path.stat().st_mode
+    path.chmod(mode | 0o002)
+    try:
+        with pytest.raises(ValueError, match="anyone can write to"):
+            search(whole, resume=True)
+    finally:
+        path.chmod(mode)
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "match"),
+    [
+        (Space({}), {}, "a search must have a space"),
+        (Space({"eval.seed": Choice((1, 2))}), {}, "eval.seed must be the same in all trials"),
+        (Space({"task.shots": Choice((5, 10))}), {}, "task.shots must be the same in all trials"),
+        (Space({"steps": Choice((6, 8))}), {}, "'steps' must be a key of a group"),
+        (Space({"runtime.block_size": Choice((1, 2))}), {}, "must be the same in all trials"),
+        (Space({"outer.lr": Choice((0.1, -1.0))}), {}, r"outer.lr must be > 0.*at outer.lr=-1.0"),
+        (Space({"outer.lrr": Choice((0.1, 1.0))}), {}, "unknown key 'outer.lrr'"),
+        (RATES, {"eval__every": 4}, "steps must be a multiple of eval.every"),
+        (RATES, {"eval__every": 0}, "steps must be a multiple of eval.every"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused_and_writes_nothing(
+    tmp_path: Path, space: Space, settings: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        search(tmp_path / "search", space, settings=settings)
+    assert not (tmp_path / "search").exists()
+
+
+def test_settings_that_mean_the_same_run_have_the_same_folder() -> None:
+    config = tiny_config("one")
+    assert digest_of(config) == digest_of(tiny_config("other", resume="auto"))
+    assert digest_of(config) != digest_of(tiny_config("one", seed=1))
+    changed = Changed(config)({"outer.lr": 0.5})
+    assert digest_of(changed) != digest_of(config)
+    assert digest_of(Changed(config)({"outer.lr": config.outer.lr})) == digest_of(config)
