@@ -29,10 +29,14 @@ def list_command() -> None:
             entry = registry[name]
             table.add_row(f"  [bold]{name}[/bold]", entry.summary, f"[dim]{entry.source}[/dim]")
         console.print(table)
-    presets = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
-    console.print("experiment= (settings that reproduce a published cell)")
-    for name in presets:
-        console.print(f"  [bold]{name}[/bold]")
+    for group, what in (
+        ("experiment", "settings that reproduce a published cell"),
+        ("search", "of dmeta tune: how settings are searched"),
+        ("search/space", "of dmeta tune: which ones"),
+    ):
+        console.print(f"{group}= ({what})")
+        for name in sorted(path.stem for path in (config_dir() / group).glob("*.yaml")):
+            console.print(f"  [bold]{name}[/bold]")
 
 
 def data_command(root: str | None) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
@@ -17,10 +19,13 @@ from dmeta.commands.hydra_app import compose
 from dmeta.runtime.cluster import connect
 from dmeta.search import Choice, Interval, SearchStopped, Space
 from dmeta.search.experiment import Changed
+from dmeta.search.sharing import SharedSource
 from dmeta.search.trial import digest_of
+from dmeta.tasks.source import EpisodeSize
 from dmeta.training.checkpoint import open_checkpoints, read_checkpoint, steps_in
 from dmeta.training.config import run_config
 from dmeta.training.metrics import read_metrics
+from dmeta.training.setup import make_source
 from tests.conftest import tiny_config
 from tests.search.searches import RATES, Failing, Watching, search
 from tests.training.test_session import finish
@@ -325,6 +330,29 @@ def test_a_search_that_makes_no_sense_is_refused_and_writes_nothing(
     with pytest.raises(ValueError, match=match):
         search(tmp_path / "search", space, settings=settings)
     assert not (tmp_path / "search").exists()
+
+
+def test_a_data_set_is_in_the_object_store_once_and_travels_as_a_reference() -> None:
+    glyphs = make_source(tiny_config("unused", task="glyphs"))
+    size = len(pickle.dumps(glyphs))
+    source = SharedSource(ray.put(glyphs))
+
+    @ray.remote
+    def seen(factories: list[SharedSource]) -> tuple[int, bool, bytes]:
+        """As a worker's factory, which is put in the object store by another trial."""
+        there = factories[0]
+        task = there.draw("val", EpisodeSize(5, 1, 1), np.random.default_rng(3))
+        arrays = [v for v in vars(there._source).values() if isinstance(v, np.ndarray)]
+        mapped = bool(arrays) and not any(array.flags.writeable for array in arrays)
+        return len(ray.cloudpickle.dumps(there)), mapped, task.query_x.tobytes()
+
+    sent, mapped, drawn = ray.get(seen.remote([source]))
+    assert size > 100_000
+    assert sent < 1_000
+    assert mapped  # the store's own memory, which nobody may write to
+    expected = glyphs.draw("val", EpisodeSize(5, 1, 1), np.random.default_rng(3))
+    assert drawn == expected.query_x.tobytes()
+    assert (source.kind, source.input_shape) == (glyphs.kind, glyphs.input_shape)
 
 
 def test_settings_that_mean_the_same_run_have_the_same_folder() -> None:
