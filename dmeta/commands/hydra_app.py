@@ -6,7 +6,6 @@ With `errors`, the only module that imports Hydra.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,13 +39,20 @@ def plain(config: Any, *, complete: bool = True) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def compose(verb: str, overrides: Iterable[str], *, complete: bool = True) -> dict[str, Any]:
+def compose(
+    verb: str,
+    overrides: Iterable[str],
+    *,
+    complete: bool = True,
+    experiment: str | None = None,
+) -> dict[str, Any]:
     """The settings of a verb with overrides, as the command line would compose them.
 
     Args:
         verb: name of the primary config.
         overrides: as on the command line.
         complete: whether every key that must be given has to be there.
+        experiment: the text of the file that ``experiment=FILE.yaml`` names, if it was read before.
 
     Raises:
         hydra.errors.HydraException: an override that does not fit (see `errors.explain`).
@@ -55,7 +61,7 @@ def compose(verb: str, overrides: Iterable[str], *, complete: bool = True) -> di
 
     with (
         _no_application(),
-        experiment_files(overrides) as found,
+        experiment_files(overrides, experiment) as found,
         hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
         return plain(hydra.compose(verb, overrides=found), complete=complete)
@@ -105,30 +111,53 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
 
 
 @contextlib.contextmanager
-def experiment_files(overrides: Iterable[str]) -> Iterator[list[str]]:
+def experiment_files(overrides: Iterable[str], text: str | None = None) -> Iterator[list[str]]:
     """Overrides in which ``experiment=FILE.yaml`` is the name of a preset that Hydra finds.
+
+    Args:
+        overrides: as on the command line.
+        text: of that file, if it was read before.
 
     Raises:
         ValueError: there is no such file.
     """
     found = list(overrides)
-    with tempfile.TemporaryDirectory() as folder:
-        for at, override in enumerate(found):
-            key, _, value = override.partition("=")
-            if key != "experiment" or not value.endswith((".yaml", ".yml")):
-                continue
-            path = Path(value)
-            if not path.is_file():
-                raise ValueError(
-                    f"experiment must be a preset's name or a YAML file, got {value}, which is not "
-                    "there; correct it (`dmeta list` has the names)"
-                )
-            name = f"file_{path.stem}"  # no name of ours
-            (Path(folder) / "experiment").mkdir(exist_ok=True)
-            shutil.copy(path, Path(folder) / "experiment" / f"{name}.yaml")
-            found[at] = f"experiment={name}"
-            found.append(f"hydra.searchpath=[file://{folder}]")
+    path = experiment_file(found)
+    if path is None:
         yield found
+        return
+    text = read_experiment(path) if text is None else text
+    name = f"file_{path.stem}"  # no name of ours
+    with tempfile.TemporaryDirectory() as folder:
+        presets = Path(folder) / "experiment"
+        presets.mkdir()
+        (presets / f"{name}.yaml").write_text(text)
+        named = [f"experiment={name}" if _names_file(override) else override for override in found]
+        yield [*named, f"hydra.searchpath=[file://{folder}]"]
+
+
+def experiment_file(overrides: Iterable[str]) -> Path | None:
+    """The YAML file that ``experiment=`` names, if it names one."""
+    named = [Path(each.partition("=")[2]) for each in overrides if _names_file(each)]
+    return named[-1] if named else None
+
+
+def read_experiment(path: Path) -> str:
+    """The text of a preset in a file.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"experiment must be a preset's name or a YAML file, got {path}, which is not "
+            "there; correct it (`dmeta list` has the names)"
+        )
+    return path.read_text()
+
+
+def _names_file(override: str) -> bool:
+    return override.startswith("experiment=") and override.endswith((".yaml", ".yml"))
 
 
 def as_override(key: str, value: Any) -> str:

@@ -95,9 +95,12 @@ class Composer:
 
     Attributes:
         overrides: of the command line, those of one value.
+        experiment: the text of the YAML file that ``experiment=`` names, if it names one: that may
+            change while the search goes on, and is not on every node.
     """
 
     overrides: tuple[str, ...]
+    experiment: str | None = None
 
     def __call__(self, point: Mapping[str, Value]) -> RunConfig:
         """The settings of a point; what they have no key for is left out.
@@ -124,12 +127,12 @@ class Composer:
     def _composed(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """What the groups that are chosen compose to."""
         chosen = tuple(as_override(k, v) for k, v in point.items() if group_names(k))
-        return copy.deepcopy(_composed((*self.overrides, *chosen)))
+        return copy.deepcopy(_composed((*self.overrides, *chosen), self.experiment))
 
 
 @functools.lru_cache(maxsize=64)
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    settings = compose("tune", overrides)
+def _composed(overrides: tuple[str, ...], experiment: str | None) -> dict[str, Any]:
+    settings = compose("tune", overrides, experiment=experiment)
     del settings["search"]
     return settings
 

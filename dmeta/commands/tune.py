@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 from ray.tune import ResultGrid
 
-from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.hydra_app import as_override, compose, experiment_file, read_experiment
 from dmeta.commands.places import check_folder
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.tune_display import TuneDisplay
-from dmeta.search import SearchOptions, SearchStopped, Space
+from dmeta.search import SearchOptions, Space
 from dmeta.search.conclusion import PAGE, PRESET, RESULTS, in_words
 from dmeta.search.experiment import run as run_search
-from dmeta.search.kept import SEARCH, TABLE, read_search
+from dmeta.search.kept import SEARCH, read_search
 from dmeta.search.space import Choice, Dimension, probes
+from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
 from dmeta.training.config import RunConfig, checked
 
@@ -99,7 +100,7 @@ def tune_command(
     with TuneDisplay(_title(search), search.options, search.space.searched()) as display:
         try:
             _run(search, [display])
-        except SearchStopped as stop:
+        except KeyboardInterrupt as stop:
             stop.add_note(f"go on with: dmeta tune run_dir={search.run_dir} resume=true")
             raise
     display.conclude(
@@ -120,7 +121,7 @@ def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
         resume=search.resume,
         configure=search.composer,
         watchers=watchers,
-        command=search.overrides,
+        notes={"command": search.overrides, "experiment": search.composer.experiment},
     )
 
 
@@ -132,28 +133,41 @@ def _search_of(
 ) -> Search:
     """The search that the command line asks for, or the one that is there and is continued."""
     run_dir = Path(settings["run_dir"] or _new_run_dir(settings))
-    resume = settings["resume"] is True or (
-        settings["resume"] == "auto" and (run_dir / SEARCH).exists()
-    )
-    if resume and (run_dir / SEARCH).exists():
-        there = read_search(run_dir)["command"]
-        anew = [o for o in given if o.partition("=")[0] in _ANEW]
-        rest = [o for o in given if o not in anew]
-        if rest and rest != [o for o in there if o.partition("=")[0] not in _ANEW]:
-            raise ValueError(
-                "a search that is continued has its settings in its folder, got "
-                f"{rest[0]} besides; leave it out, or choose another run_dir"
-            )
-        given = [*(o for o in there if o.partition("=")[0] not in _ANEW), *anew]
+    is_there = (run_dir / SEARCH).exists()
+    resume = settings["resume"] is True or (settings["resume"] == "auto" and is_there)
+    file = experiment_file(fixed)
+    experiment = None if file is None else read_experiment(file)
+    if resume and is_there:
+        given, experiment = _continued(run_dir, given)
         fixed, space = split_overrides(given)
-        settings = compose("tune", [*fixed, *_firsts(space)])
+        settings = compose("tune", [*fixed, *_firsts(space)], experiment=experiment)
     group = dict(settings["search"])
     preset = space_of_preset(group.pop("space", None) or {})
     whole = Space({**preset.dimensions, **space}, preset.conditions)
     options = checked(SearchOptions, group, "search")
-    composer = Composer(tuple(fixed))
+    composer = Composer(tuple(fixed), experiment)
     first = probes(whole)[0] if whole else {}
     return Search(list(given), composer(first), whole, options, composer, run_dir, resume)
+
+
+def _continued(run_dir: Path, given: Sequence[str]) -> tuple[list[str], str | None]:
+    """What the search that is there was asked for with, and the text of its experiment's file."""
+    there = read_search(run_dir)
+    command, experiment = there.get("command"), there.get("experiment")
+    if not (isinstance(command, list) and all(isinstance(each, str) for each in command)):
+        raise ValueError(
+            f"a search that `dmeta tune` continues must have been begun by it, got {run_dir} "
+            "without a command; continue it from Python (dmeta.search.run)"
+        )
+    own = [each for each in command if each.partition("=")[0] not in _ANEW]
+    anew = [each for each in given if each.partition("=")[0] in _ANEW]
+    rest = [each for each in given if each not in anew]
+    if rest and rest != own:
+        raise ValueError(
+            "a search that is continued has its settings in its folder, got "
+            f"{rest[0]} besides; leave it out, or choose another run_dir"
+        )
+    return [*own, *anew], experiment if isinstance(experiment, str) else None
 
 
 def _firsts(space: Mapping[str, Dimension]) -> list[str]:

@@ -1,9 +1,9 @@
 """What a search comes to: the best settings, what they are worth on test tasks, and the report.
 
 ``results.json`` of a search: ``format``; ``metric``; ``trials`` (how many, by status);
-``best`` (number, point, validation score with its 95% confidence interval, steps, the folder of its
-run, and which other trials can not be told from it on the validation tasks); ``test`` (an
-`Evaluation` on test tasks, of the one model that was chosen, and the run it is of) or null;
+``best`` (number, point, validation score with its 95% confidence interval, steps of the model, the
+folder of its run, and which other trials can not be told from it on the validation tasks); ``test``
+(an `Evaluation` on test tasks, of what was chosen, and the run it is of; or the failure) or null;
 ``training_tasks`` (of all trials); ``seconds`` (of all trials, added up); ``space``; ``search``;
 ``settings`` (of the best); ``versions``; ``hardware``; ``finished`` (UTC).
 """
@@ -17,22 +17,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import yaml
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from dmeta.runtime.options import DECIDING
 from dmeta.search.figures import search_figures
 from dmeta.search.histories import events_of
 from dmeta.search.kept import TUNE
 from dmeta.search.options import SearchOptions
 from dmeta.search.page import write_page
 from dmeta.search.reports import Mode
+from dmeta.search.reservation import Bundle
 from dmeta.search.space import Space
-from dmeta.search.trial import Configure, open_runtime, ready
+from dmeta.search.trial import TrialSetup, evaluate_trial, placed
 from dmeta.search.trials import TrialRow, not_told_apart
 from dmeta.search.watching import Watch, Watcher
 from dmeta.training.config import RunConfig
-from dmeta.training.evaluation import Evaluation, as_plain
+from dmeta.training.evaluation import as_plain, model_in_words
+from dmeta.training.loop import TrainingStopped
 from dmeta.training.results import hardware, versions, write_json
-from dmeta.training.session import run_session
 
 RESULTS, PRESET, PAGE = "results.json", "best.yaml", "report.html"
 
@@ -45,7 +50,8 @@ def conclude(
     watch: Watch,
     space: Space,
     options: SearchOptions,
-    configure: Configure,
+    setup: TrialSetup,
+    bundles: list[Bundle],
     mode: Mode,
     watchers: Sequence[Watcher],
 ) -> None:
@@ -56,7 +62,8 @@ def conclude(
         watch: has the trials.
         space: that was searched.
         options: of the search.
-        configure: makes settings of a point.
+        setup: what all trials share.
+        bundles: that a trial reserves.
         mode: which way scores are better.
         watchers: told what is done.
 
@@ -71,51 +78,85 @@ def conclude(
             + (f"the first error: {errors[0]}" if errors else "all diverged, or time ran out")
         )
     best = ranked[0]
-    config = configure(dict(best.point))
-    preset = preset_of(config, best, len(rows))
-    (run_dir / PRESET).write_text(preset)
-    test, tested = None, None
+    config = setup.configure(dict(best.point))
+    (run_dir / PRESET).write_text(preset_of(config, best, len(rows), options))
+    test = None
     if options.evaluate_best:
-        tested = _tested_run(config, best, options, run_dir)
-        test = _evaluated(tested, watchers)
-    summary = _summary(rows, best, config, mode, test, tested)
-    summary["space"] = {key: str(dimension) for key, dimension in space.every_dimension()}
-    summary["search"] = dataclasses.asdict(options)
+        _tell(watchers, f"evaluating the best on {config.eval.num_tasks} test tasks")
+        test = _tested(_tested_run(config, best, options, run_dir), best, setup, bundles)
+    summary = {
+        **_summary(rows, best, config, mode),
+        "test": test,
+        "space": {key: str(dimension) for key, dimension in space.every_dimension()},
+        "search": dataclasses.asdict(options),
+    }
     write_json(run_dir / RESULTS, summary)
+    _tell(watchers, "drawing figures")
+    _report(run_dir, watch, space, config, mode, summary)
+
+
+def _report(
+    run_dir: Path,
+    watch: Watch,
+    space: Space,
+    config: RunConfig,
+    mode: Mode,
+    summary: dict[str, Any],
+) -> None:
+    rows, ranked = watch.rows, watch.ranked
+    pictures = search_figures(
+        rows,
+        ranked[0],
+        events_of(rows, run_dir / TUNE),
+        space,
+        summary["metric"],
+        mode,
+        run_dir / "figures",
+    )
+    write_page(
+        run_dir / PAGE,
+        f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials",
+        in_words(summary),
+        [*ranked, *(row for row in rows if row not in ranked)],
+        ranked[0],
+        space.searched(),
+        pictures,
+        (run_dir / PRESET).read_text(),
+    )
+
+
+def _tell(watchers: Sequence[Watcher], what: str) -> None:
     for watcher in watchers:
-        watcher.on_phase("drawing figures")
-    metric = summary["metric"]
-    events = events_of(rows, run_dir / TUNE)
-    pictures = search_figures(rows, best, events, space, metric, mode, run_dir / "figures")
-    others = [row for row in rows if row not in ranked]
-    title = f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials"
-    searched = space.searched()
-    lines = in_words(summary)
-    page = run_dir / PAGE
-    write_page(page, title, lines, [*ranked, *others], best, searched, pictures, preset)
+        watcher.on_phase(what)
 
 
-def preset_of(config: RunConfig, best: TrialRow, num_trials: int) -> str:
+def preset_of(config: RunConfig, best: TrialRow, num_trials: int, options: SearchOptions) -> str:
     """The best settings as a Hydra experiment, complete in itself.
 
     Args:
         config: settings of the best trial.
         best: the trial.
         num_trials: it was chosen from.
+        options: of the search.
     """
     settings = {k: v for k, v in config.as_mapping().items() if k not in _NOT_IN_PRESETS}
-    deciding = {"block_size": config.runtime.block_size}
+    deciding = {key: getattr(config.runtime, key) for key in DECIDING}
     defaults = [{f"override /{group}": settings[group]["name"]} for group in _GROUPS]
     defaults.append({"override /outer": config.outer.name})
     content = {"defaults": defaults, **settings, "runtime": deciding}
-    score = f"{best.score:.4f} ± {best.ci95:.4f}"
-    heading = (
-        "# @package _global_\n"
-        f"# The best of {num_trials} trials of `dmeta tune`: trial {best.number}, validation "
-        f"score {score}\n# after {best.step} outer steps, on {config.eval.val_tasks} tasks.\n"
-    )
+    heading = [
+        "# @package _global_",
+        f"# The best of {num_trials} trials of `dmeta tune`: trial {best.number}, validation score",
+        f"# {best.score:.4f} ± {best.ci95:.4f} on {config.eval.val_tasks} tasks, after "
+        f"{best.of_step} outer steps.",
+    ]
+    if options.scheduler == "pbt":
+        heading.append(
+            "# The settings changed while it trained: these are the last ones, and a training with"
+        )
+        heading.append("# them alone is another one.")
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    return heading + text
+    return "\n".join([*heading, text])
 
 
 def in_words(summary: dict[str, Any]) -> list[str]:
@@ -126,7 +167,7 @@ def in_words(summary: dict[str, Any]) -> list[str]:
     lines = [
         f"{trials['all']} trials ({counts}), {summary['training_tasks']:,} training tasks.",
         f"The best is trial {best['number']}: validation {metric} {best['score']:.4f} ± "
-        f"{best['ci95']:.4f} after {best['step']} outer steps. It was chosen by this number, "
+        f"{best['ci95']:.4f} after {best['of_step']} outer steps. It was chosen by this number, "
         "which is therefore too good.",
     ]
     if alike := best["not_told_apart"]:
@@ -135,12 +176,16 @@ def in_words(summary: dict[str, Any]) -> list[str]:
             "On the same validation tasks it can not be told from "
             f"trial{'s' if len(alike) > 1 else ''} {numbers} (95%, pairwise)."
         )
-    if test is not None:
-        curve = test["evaluation"]["transductive"]
+    if test is not None and "failure" in test:
+        lines.append(f"It could not be evaluated on test tasks: {test['failure']}")
+    elif test is not None:
+        found = test["evaluation"]
+        curve = found["transductive"]
+        model = model_in_words(found["model"], found["num_models"])
         lines.append(
-            f"On {test['evaluation']['num_tasks']} test tasks, evaluated once: {metric} "
-            f"{curve['mean'][-1]:.4f} ± {curve['ci95'][-1]:.4f} (transductive, {test['of']}, one "
-            f"model, chosen from {trials['all']} trials)."
+            f"On {found['num_tasks']} test tasks, evaluated once: {metric} "
+            f"{curve['mean'][-1]:.4f} ± {curve['ci95'][-1]:.4f} (transductive, {test['of']}, "
+            f"{model}, chosen from {trials['all']} trials)."
         )
     return lines
 
@@ -155,35 +200,41 @@ def _tested_run(
         anew["steps"] = options.final_steps
     if options.final_seed is not None:
         anew["seed"] = options.final_seed
-    place = str(run_dir / "final") if anew else best.run_dir
-    return dataclasses.replace(config, **anew, run_dir=place, resume="auto")  # type: ignore[arg-type]
+    if anew:
+        return dataclasses.replace(placed(config, run_dir / "final"), **anew)  # type: ignore[arg-type]
+    return dataclasses.replace(placed(config, Path(best.run_dir)), resume=True)
 
 
-def _evaluated(config: RunConfig, watchers: Sequence[Watcher]) -> Evaluation:
-    assert config.run_dir is not None
-    place = Path(config.run_dir)
-    for watcher in watchers:
-        watcher.on_phase(f"evaluating the best on {config.eval.num_tasks} test tasks")
-    return run_session(ready(config), place, open_runtime, []).test
+def _tested(
+    config: RunConfig, best: TrialRow, setup: TrialSetup, bundles: list[Bundle]
+) -> dict[str, Any]:
+    """Evaluate a run on test tasks, where a trial would be; what results.json has of it."""
+    of = f"trial {best.number}" if config.run_dir == best.run_dir else "trained anew"
+    found = {"of": f"{of}, {config.steps} outer steps", "run_dir": config.run_dir}
+    group = placement_group(bundles)
+    remote = ray.remote(evaluate_trial).options(
+        num_cpus=bundles[0].get("CPU", 0),
+        num_gpus=bundles[0].get("GPU", 0),
+        max_retries=0,
+        scheduling_strategy=PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        ),
+    )
+    try:
+        evaluation: Any = ray.get(remote.remote(config, setup))
+    except TrainingStopped as error:
+        return {**found, "failure": str(error)}
+    finally:
+        remove_placement_group(group)
+    return {**found, "evaluation": as_plain(evaluation)}
 
 
 def _summary(
-    rows: Sequence[TrialRow],
-    best: TrialRow,
-    config: RunConfig,
-    mode: Mode,
-    test: Evaluation | None,
-    tested: RunConfig | None,
+    rows: Sequence[TrialRow], best: TrialRow, config: RunConfig, mode: Mode
 ) -> dict[str, Any]:
     counts = Counter(row.status for row in rows)
-    evaluated = None
-    if test is not None and tested is not None:
-        of = "trained anew" if tested.run_dir != best.run_dir else f"trial {best.number}"
-        evaluated = {
-            "of": f"{of}, {tested.steps} outer steps",
-            "run_dir": tested.run_dir,
-            "evaluation": as_plain(test),
-        }
+    # Trials of the same settings are the same run.
+    runs = {row.run_dir: row for row in rows}.values()
     return {
         "format": 1,
         "metric": "accuracy" if mode == "max" else "mse",
@@ -193,13 +244,12 @@ def _summary(
             "point": dict(best.point),
             "score": best.score,
             "ci95": best.ci95,
-            "step": best.step,
+            "of_step": best.of_step,
             "run_dir": best.run_dir,
             "not_told_apart": not_told_apart(rows, best, mode),
         },
-        "test": evaluated,
-        "training_tasks": sum(row.tasks for row in rows),
-        "seconds": sum(row.seconds for row in rows),
+        "training_tasks": sum(row.tasks for row in runs),
+        "seconds": sum(row.seconds for row in runs),
         "settings": config.as_mapping(),
         "versions": versions(),
         "hardware": hardware(),

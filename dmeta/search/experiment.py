@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,26 +14,26 @@ import numpy as np
 import ray
 from ray import tune
 from ray.tune import ResultGrid
+from ray.tune.schedulers import TrialScheduler
 
 from dmeta.runtime import cluster
 from dmeta.search.checking import Checked, checked_search
 from dmeta.search.conclusion import conclude
-from dmeta.search.kept import SEARCH, TABLE, TRIALS, TUNE, can_go_on, check_begun, record_of
+from dmeta.search.kept import SEARCH, TUNE, can_go_on, check_begun, record_of
 from dmeta.search.options import SearchOptions
-from dmeta.search.reports import mode_of
+from dmeta.search.reports import Mode, mode_of
 from dmeta.search.reservation import Bundle, reservation
-from dmeta.search.sampling import sampling_of
+from dmeta.search.sampling import Sampling, sampling_of
 from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
 from dmeta.search.stopping import SearchStopped, environment, stopping
-from dmeta.search.trial import Configure, TrialSetup, run_trial
-from dmeta.search.trials import ranked_trials
+from dmeta.search.trial import TRIALS, Configure, TrialSetup, digest_of, run_trial
 from dmeta.search.watching import Watch, Watcher
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.results import write_json
 from dmeta.training.run_lock import only_one_in
 
-_CHECKPOINTS = 3  # that Tune keeps of a trial: others may be about to go on from one
+_CHECKPOINTS = 3  # that Tune keeps of a trial, and those of one exchange
 
 
 def run(
@@ -46,7 +45,7 @@ def run(
     resume: bool = False,
     configure: Configure | None = None,
     watchers: Sequence[Watcher] = (),
-    command: Sequence[str] = (),
+    notes: Mapping[str, Any] | None = None,
 ) -> ResultGrid:
     """Search the settings of a run, and evaluate the best ones on test tasks.
 
@@ -62,7 +61,7 @@ def run(
         resume: go on with the search that is there, of the same arguments.
         configure: makes settings of a point; None: as `config`, with the point's values in it.
         watchers: told how it goes.
-        command: how it was asked for; kept with it.
+        notes: kept with it, in search.json.
 
     Returns: Tune's own results: every trial with its reports, checkpoint and error.
 
@@ -72,29 +71,28 @@ def run(
     """
     options = options or SearchOptions()
     space = space if isinstance(space, Space) else space_of(space)
-    run_dir = Path(run_dir).absolute()
-    configure = configure or Changed(config)
+    run_dir, configure = Path(run_dir).absolute(), configure or Changed(config)
     for watcher in watchers:
         watcher.on_phase("trying the ends of the space")
     found = checked_search(space, configure)
-    mode = mode_of(found.kind)
-    sampling_of(space, options, SCORE, mode)
-    scheduler_of(space, options, found.base, mode, run_dir / TUNE)
+    search = _Search(run_dir, space, options, configure, found, mode_of(found.kind))
+    search.sampling()
+    search.scheduler()
     record = record_of(space, options, found.base)
     check_begun(run_dir, resume, record)
     with _connected(found.base, options) as bundles, only_one_in(run_dir):
-        write_json(run_dir / SEARCH, {**record, "command": list(command)})
-        by_best = found.base.eval.checkpoint != "last"
-        rank = functools.partial(ranked_trials, mode=mode, by_best=by_best)
-        watch = Watch(space, configure, rank, run_dir / TABLE, watchers)
-        tuner = _tuner(run_dir, space, options, found, configure, watch, bundles)
+        (run_dir / TRIALS).mkdir(exist_ok=True)
+        write_json(run_dir / SEARCH, {**record, **(notes or {})})
+        sources = {key: ray.put(source) for key, source in found.sources.items()}
+        setup = TrialSetup(configure, run_dir / TRIALS, sources, Path.cwd())
+        watch = Watch(space, configure, search.mode, run_dir, watchers)
         quiet = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
-        with quiet, stopping() as heard:
-            results = tuner.fit()
+        with quiet, stopping() as heard, _seeded(options.seed):
+            results = search.tuner(setup, bundles, watch, resume).fit()
         if heard:
             raise SearchStopped(heard[0])
         watch.take()
-        conclude(run_dir, watch, space, options, configure, mode, watchers)
+        conclude(run_dir, watch, space, options, setup, bundles, search.mode, watchers)
     return results
 
 
@@ -133,61 +131,93 @@ class Changed:
         return run_config(settings)
 
 
-def _tuner(
-    run_dir: Path,
-    space: Space,
-    options: SearchOptions,
-    found: Checked,
-    configure: Configure,
-    watch: Watch,
-    bundles: list[Bundle],
-) -> tune.Tuner:
-    mode, folder = mode_of(found.kind), run_dir / TUNE
-    trials = run_dir / TRIALS
-    trials.mkdir(exist_ok=True)
-    sources = {key: ray.put(source) for key, source in found.sources.items()}
-    setup = TrialSetup(configure, trials, sources, Path.cwd())
-    trainable: Any = tune.with_resources(
-        tune.with_parameters(run_trial, setup=setup), tune.PlacementGroupFactory(bundles)
-    )
-    # Tune's schedulers and samplers draw from these where they take no seed.
-    random.seed(options.seed)
-    np.random.seed(options.seed)  # noqa: NPY002
-    if can_go_on(folder):
-        tuner = tune.Tuner.restore(str(folder), trainable)
-        restored: Any = tuner._local_tuner
-        restored.get_run_config().callbacks = [watch]
-        return tuner
-    shutil.rmtree(folder, ignore_errors=True)  # a search that was killed before its first trial
-    sampling = sampling_of(space, options, SCORE, mode)
-    return tune.Tuner(
-        trainable,
-        param_space=sampling.param_space,
-        tune_config=tune.TuneConfig(
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """What Tune is told."""
+
+    run_dir: Path
+    space: Space
+    options: SearchOptions
+    configure: Configure
+    found: Checked
+    mode: Mode
+
+    def sampling(self) -> Sampling:
+        return sampling_of(self.space, self.options, SCORE, self.mode, self._digest)
+
+    def scheduler(self) -> TrialScheduler:
+        base, folder = self.found.base, self.run_dir / TUNE
+        return scheduler_of(self.space, self.options, base, self.mode, folder)
+
+    def tuner(
+        self, setup: TrialSetup, bundles: list[Bundle], watch: Watch, resume: bool
+    ) -> tune.Tuner:
+        """A new one, or the one that is there."""
+        folder = self.run_dir / TUNE
+        trainable: Any = tune.with_resources(
+            tune.with_parameters(run_trial, setup=setup), tune.PlacementGroupFactory(bundles)
+        )
+        if resume and can_go_on(folder):
+            tuner = tune.Tuner.restore(str(folder), trainable)
+            restored: Any = tuner._local_tuner
+            restored.get_run_config().callbacks = [watch]
+            return tuner
+        if resume:
+            shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed at its start
+        sampling = self.sampling()
+        return tune.Tuner(
+            trainable,
+            param_space=sampling.param_space,
+            tune_config=self._tune_config(sampling),
+            run_config=self._run_config(watch),
+        )
+
+    def _tune_config(self, sampling: Sampling) -> tune.TuneConfig:
+        return tune.TuneConfig(
             metric=SCORE,
-            mode=mode,
+            mode=self.mode,
             search_alg=sampling.searcher,
-            scheduler=scheduler_of(space, options, found.base, mode, folder),
+            scheduler=self.scheduler(),
             num_samples=sampling.num_samples,
-            max_concurrent_trials=options.max_concurrent,
-            time_budget_s=options.budget_s,
+            max_concurrent_trials=self.options.max_concurrent,
+            time_budget_s=self.options.budget_s,
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(
+        )
+
+    def _run_config(self, watch: Watch) -> tune.RunConfig:
+        # In a population others may go on from a checkpoint until the exchange after the next.
+        every = self.found.base.eval.every
+        kept = _CHECKPOINTS + (self.options.perturb_every or every) // every
+        return tune.RunConfig(
             name=TUNE,
-            storage_path=str(run_dir),
-            failure_config=tune.FailureConfig(max_failures=options.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=_CHECKPOINTS),
+            storage_path=str(self.run_dir),
+            failure_config=tune.FailureConfig(max_failures=self.options.max_failures),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=kept),
             callbacks=[watch],
             verbose=0,
-        ),
-    )
+        )
+
+    def _digest(self, point: Mapping[str, Value]) -> str:
+        return digest_of(self.configure(point))
 
 
 def _name(trial: Any) -> str:
     return str(trial.trial_id)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Tune's schedulers and samplers draw from the global generators where they take no seed."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
 
 
 @contextlib.contextmanager

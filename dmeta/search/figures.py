@@ -49,7 +49,7 @@ def search_figures(
     scored = [row for row in rows if row.score is not None and row.status != "diverged"]
     lost = [row for row in rows if row.status == "diverged"]
     drawn = []
-    dimensions = {k: d for k, d in space.every_dimension() if any(k in row.point for row in rows)}
+    dimensions = _drawn_dimensions(space, rows)
     colours = _Colours(scored, metric, mode)
     if pair := _two_numbers(dimensions):
         path = folder / "values.png"
@@ -81,6 +81,25 @@ class _Colours:
         low, high = self.map.get_clim()
         if isinstance(self.map.norm, LogNorm) and low is not None and high is not None:
             plain_ticks(bar.ax.yaxis, math.log10(high / low))
+
+
+def _drawn_dimensions(space: Space, rows: Sequence[TrialRow]) -> dict[str, Dimension]:
+    """Of the keys that were tried; one that is searched under several conditions, on one axis."""
+    found: dict[str, Dimension] = {}
+    for key, dimension in space.every_dimension():
+        if any(key in row.point for row in rows):
+            found[key] = _joined(found[key], dimension) if key in found else dimension
+    return found
+
+
+def _joined(one: Dimension, other: Dimension) -> Dimension:
+    """A dimension that has the values of both."""
+    if _is_numeric(one) and _is_numeric(other) and Interval in (type(one), type(other)):
+        ends = [*one.ends, *other.ends]
+        is_log = min(ends) > 0 and (_is_log(one) or _is_log(other))
+        return one if min(ends) == max(ends) else Interval(min(ends), max(ends), is_log)
+    values = [*(one.values or one.ends), *(other.values or other.ends)]
+    return Choice(tuple({(type(value), repr(value)): value for value in values}.values()))
 
 
 def _two_numbers(dimensions: Mapping[str, Dimension]) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmeta.search.reports import Mode, better
+from dmeta.search.reports import Mode, is_better
 from dmeta.search.scheduling import SCORE, STEP, reports_in
 from dmeta.search.trials import TrialRow
 
@@ -31,16 +31,19 @@ class Event:
 
 
 def events_of(rows: Sequence[TrialRow], folder: Path) -> list[Event]:
-    """All reports that Tune keeps in its folder, by their time; what came twice is there once."""
+    """All reports that Tune keeps in its folder, by their time.
+
+    What came twice is there once: reported again, or by a trial of settings that another one had.
+    """
     numbers = {row.trial_id: row.number for row in rows}
     events: list[Event] = []
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[str, int]] = set()
     tasks: dict[int, int] = {}
     for trial_id, report in reports_in(folder):
         number = numbers.get(trial_id)
-        if number is None or SCORE not in report or (number, report[STEP]) in seen:
+        if number is None or SCORE not in report or (report["folder"], report[STEP]) in seen:
             continue
-        seen.add((number, report[STEP]))
+        seen.add((report["folder"], report[STEP]))
         # A trial that went on from another's state has not computed the steps of that.
         new = max(0, report["tasks"] - tasks.get(number, 0))
         tasks[number] = report["tasks"]
@@ -51,9 +54,10 @@ def events_of(rows: Sequence[TrialRow], folder: Path) -> list[Event]:
 
 def best_so_far(events: Sequence[Event], mode: Mode) -> list[tuple[int, float]]:
     """(tasks computed by all trials, best score until then), after each report."""
-    curve, tasks, best = [], 0, float("nan")
+    curve, tasks, best = [], 0, None
     for event in events:
         tasks += event.tasks
-        best = better(mode, best, event.score)
+        if best is None or is_better(event.score, best, mode):
+            best = event.score
         curve.append((tasks, best))
     return curve

@@ -11,10 +11,10 @@ from typing import Any
 
 from dmeta.search.options import SearchOptions
 from dmeta.search.space import Space
-from dmeta.search.trial import digest_of
+from dmeta.search.trial import TRIALS, digest_of
 from dmeta.training.config import RunConfig
 
-SEARCH, TABLE, TUNE, TRIALS = "search.json", "trials.csv", "tune", "trials"
+SEARCH, TUNE = "search.json", "tune"
 
 
 def record_of(space: Space, options: SearchOptions, base: RunConfig) -> dict[str, Any]:
@@ -34,21 +34,19 @@ def _space_in_words(space: Space) -> dict[str, Any]:
 
 
 def read_search(run_dir: Path) -> dict[str, Any]:
-    """What is kept of a search: its space, its options, its settings, how it was asked for.
+    """What is kept of a search: its space, its options, its settings, and notes.
 
     Raises:
         ValueError: it is not readable.
     """
     path = run_dir / SEARCH
     try:
-        content = dict(json.loads(path.read_text()))
-        content["command"] = [str(each) for each in content["command"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} must be a search's settings, got {error!r}; restore it, or choose another "
             "run_dir"
         ) from None
-    return content
 
 
 def check_begun(run_dir: Path, resume: bool, record: Mapping[str, Any]) -> None:
@@ -58,6 +56,11 @@ def check_begun(run_dir: Path, resume: bool, record: Mapping[str, Any]) -> None:
         if resume:
             raise ValueError(
                 f"resume=true must have a search in run_dir, got none in {run_dir}; correct run_dir"
+            )
+        if others := [name for name in (TUNE, TRIALS) if (run_dir / name).exists()]:
+            raise ValueError(
+                f"run_dir must be new, got {run_dir} with a folder {others[0]} of no search; "
+                "choose another run_dir"
             )
         return
     if not resume:

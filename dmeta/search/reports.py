@@ -2,9 +2,11 @@
 
 A line of ``reports.jsonl`` is one report: ``score`` and ``ci95`` (mean over the validation tasks
 and the half-width of its 95% confidence interval), ``scores`` (of every task, the same ones in all
-trials), ``best_score`` (so far), ``step`` (outer steps), ``tasks`` (of training, so far),
-``seconds`` (of this run, so far), ``metric``, ``status`` (``running``, ``finished``, ``diverged``),
-``point`` (what was tried: key -> value) and ``run_dir``.
+trials), ``of_step`` (outer steps of the model that these are of: the last one or, where
+``eval.checkpoint`` is not ``last``, the best so far), ``step`` (outer steps done), ``tasks`` (of
+training, so far), ``seconds`` (of this run, so far), ``metric``, ``status`` (``running``,
+``finished``, ``diverged``), ``point`` (what was tried: key -> value) and ``folder`` (of the run,
+among those of the trials).
 """
 
 from __future__ import annotations
@@ -35,10 +37,9 @@ def mode_of(kind: Kind) -> Mode:
     return "max" if kind == "classification" else "min"
 
 
-def better(mode: Mode, *scores: float) -> float:
-    """The best of the scores; those that are NaN left out, if others are there."""
-    numbers = [score for score in scores if not math.isnan(score)]
-    return (max if mode == "max" else min)(numbers, default=math.nan)
+def is_better(score: float, other: float, mode: Mode) -> bool:
+    """Whether a score is better than another one."""
+    return score > other if mode == "max" else score < other
 
 
 class Reports:
@@ -61,7 +62,9 @@ class Reports:
         path = Path(config.run_dir) / "reports.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         self.there = [report for line in lines if (report := _parsed(line, step)) is not None]
-        path.write_text("".join(json.dumps(report) + "\n" for report in self.there))
+        aside = path.with_suffix(".new")
+        aside.write_text("".join(json.dumps(report) + "\n" for report in self.there))
+        aside.replace(path)
         self._file = AppendedFile(path)
 
     def close(self) -> None:
@@ -70,19 +73,21 @@ class Reports:
 
     def add(self, evaluation: Evaluation, seconds: float) -> Report:
         """Note a validation; returns its report."""
-        config, score = self._config, evaluation.value
-        finite = math.isfinite(score)
-        report = {
-            SCORE: score if finite else _WORST[self._mode],
-            "ci95": evaluation.ci95 if finite else 0.0,
-            SCORES: [round(float(each), 6) for each in evaluation.scores] if finite else [],
-            STEP: evaluation.step,
-            "seconds": seconds,
-            "status": "running",
-        }
-        if evaluation.step == config.steps:
-            report["status"] = "finished" if finite else "diverged"
-        report = self._completed(report)
+        step = evaluation.step
+        if math.isfinite(evaluation.value):
+            scores = [round(float(each), 6) for each in evaluation.scores]
+            chosen: Report = {SCORE: evaluation.value, "ci95": evaluation.ci95, SCORES: scores}
+        else:
+            chosen = {SCORE: _WORST[self._mode], "ci95": 0.0, SCORES: []}
+        chosen["of_step"] = step
+        last = self.there[-1] if self.there else None
+        keeps_best = self._config.eval.checkpoint != "last"
+        if keeps_best and last and not is_better(chosen[SCORE], last[SCORE], self._mode):
+            chosen = {key: last[key] for key in chosen}
+        status = "running"
+        if step == self._config.steps:
+            status = "finished" if chosen[SCORES] else "diverged"
+        report = self._completed({**chosen, STEP: step, "seconds": seconds, "status": status})
         self.there.append(report)
         self._file.append((json.dumps(report) + "\n").encode())
         return report
@@ -90,18 +95,17 @@ class Reports:
     def diverged(self, step: int, seconds: float) -> Report:
         """The report of a trial whose numbers went out of bounds; not kept: it would again."""
         score = _WORST[self._mode]
-        report = {SCORE: score, "ci95": 0.0, SCORES: [], STEP: step, "seconds": seconds}
-        return self._completed({**report, "status": "diverged"})
+        nothing = {SCORE: score, "ci95": 0.0, SCORES: [], "of_step": step}
+        return self._completed({**nothing, STEP: step, "seconds": seconds, "status": "diverged"})
 
     def _completed(self, report: Report) -> Report:
-        before = [each["best_score"] for each in self.there]
+        assert self._config.run_dir is not None
         return {
             **report,
-            "best_score": better(self._mode, report[SCORE], *before[-1:]),
             "tasks": report[STEP] * self._config.meta_batch_size,
             "metric": self._metric,
             "point": dict(self._point),
-            "run_dir": self._config.run_dir,
+            "folder": Path(self._config.run_dir).name,
         }
 
 

@@ -31,25 +31,37 @@ def reservation(config: RunConfig, cpus_per_driver: float, nodes: Sequence[Node]
     options = config.runtime
     if options.name == "local":
         options = dataclasses.replace(options, num_workers=1, min_workers=None)
-    placement = place(options, nodes, config.device, config.num_blocks)
-    worker = {"CPU": float(placement.cpus_per_worker)}
-    if placement.gpus_per_worker:
-        worker["GPU"] = float(placement.gpus_per_worker)
-    if options.name == "local":
-        return [worker]
+        return [_worker(place(options, nodes, config.device, config.num_blocks))]
     driver = {"memory": float(_DRIVER_BYTES)}
     if cpus_per_driver:
         driver["CPU"] = cpus_per_driver
-        _check_driver(placement, cpus_per_driver, nodes)
-    return [driver, *([worker] * placement.num_workers)]
+    placement = _beside_driver(config, cpus_per_driver, nodes)
+    return [driver, *([_worker(placement)] * placement.num_workers)]
 
 
-def _check_driver(placement: Placement, cpus: float, nodes: Sequence[Node]) -> None:
-    total = sum(node.cpus for node in nodes)
-    needed = placement.num_workers * placement.cpus_per_worker + cpus
-    if needed > total or cpus > max(node.cpus for node in nodes):
-        raise ValueError(
-            "a trial's workers and search.cpus_per_driver must fit the cluster's "
-            f"{total:g} CPUs, got {placement.num_workers} x {placement.cpus_per_worker:g} + "
-            f"{cpus:g}; lower runtime.num_workers or search.cpus_per_driver"
-        )
+def _worker(placement: Placement) -> Bundle:
+    bundle = {"CPU": float(placement.cpus_per_worker)}
+    if placement.gpus_per_worker:
+        bundle["GPU"] = float(placement.gpus_per_worker)
+    return bundle
+
+
+def _beside_driver(config: RunConfig, cpus: float, nodes: Sequence[Node]) -> Placement:
+    """The workers that fit beside the driver, on whichever node that is."""
+    found: list[Placement] = []
+    refusal: ValueError | None = None
+    for at, node in enumerate(nodes):
+        if node.cpus < cpus:
+            continue
+        rest = [*nodes[:at], Node(node.cpus - cpus, node.gpus), *nodes[at + 1 :]]
+        try:
+            found.append(place(config.runtime, rest, config.device, config.num_blocks))
+        except ValueError as error:
+            refusal = error
+    if found:
+        return max(found, key=lambda placement: placement.num_workers)
+    if cpus and refusal is not None:
+        raise ValueError(f"{refusal} or search.cpus_per_driver ({cpus:g} of them)") from None
+    raise refusal or ValueError(
+        f"search.cpus_per_driver must fit a node of the cluster, got {cpus:g}; lower it"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from dmeta.search.options import SearchOptions
-from dmeta.search.space import Choice, Dimension, Space, Value, grid, meets
+from dmeta.search.space import Choice, Dimension, Space, Value, grid, meets, settled
 
 
 class Sampling(NamedTuple):
@@ -29,7 +29,13 @@ class Sampling(NamedTuple):
     num_samples: int
 
 
-def sampling_of(space: Space, options: SearchOptions, metric: str, mode: str) -> Sampling:
+def sampling_of(
+    space: Space,
+    options: SearchOptions,
+    metric: str,
+    mode: str,
+    digest: Callable[[Mapping[str, Value]], str],
+) -> Sampling:
     """Domains and searcher for a space.
 
     Args:
@@ -37,12 +43,14 @@ def sampling_of(space: Space, options: SearchOptions, metric: str, mode: str) ->
         options: how.
         metric: key of a report, for searchers that learn.
         mode: ``max`` or ``min``: which way it is better.
+        digest: equal for settled points that mean the same settings: a grid has one of them.
 
     Raises:
         ValueError: a package is missing, or the space is not one for this sampler.
     """
     if options.sampler == "grid":
-        points = grid(space)[: options.num_trials]
+        different = {digest(settled(point)): point for point in reversed(grid(space))}
+        points = list(reversed(different.values()))[: options.num_trials]
         searcher = BasicVariantGenerator(points_to_evaluate=points, random_state=options.seed)
         return Sampling(domains_of(space), searcher, len(points))
     assert options.num_trials is not None

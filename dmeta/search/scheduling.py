@@ -45,37 +45,44 @@ def scheduler_of(
     Raises:
         ValueError: it can not be had with this space or these settings.
     """
-    every, steps = config.eval.every, config.steps
     if options.scheduler == "asha":
-        grace = options.grace_steps or every
-        _check_due("search.grace_steps", grace, config)
-        return PairedASHA(
-            folder,
-            options.keep_possible_best,
-            mode,
-            time_attr=STEP,
-            max_t=steps,
-            grace_period=grace,
-            reduction_factor=options.reduction,
-        )
+        return _asha(options, config, mode, folder)
     if options.scheduler == "hyperband":
         # In validations: its budgets must be whole numbers of what is reported.
-        return HyperBandForBOHB(
+        return _Brackets(
             time_attr="training_iteration",
-            max_t=steps // every,
+            max_t=config.steps // config.eval.every,
             reduction_factor=options.reduction,
         )
     if options.scheduler == "pbt":
-        perturb = options.perturb_every or every
-        _check_due("search.perturb_every", perturb, config)
-        return PopulationBasedTraining(
-            time_attr=STEP,
-            perturbation_interval=perturb,
-            quantile_fraction=options.exchanged,
-            hyperparam_mutations=_mutations(space),
-            custom_explore_fn=_Inside(space),
-        )
+        return _population(space, options, config)
     return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: Path) -> TrialScheduler:
+    grace = options.grace_steps or config.eval.every
+    _check_due("search.grace_steps", grace, config)
+    return PairedASHA(
+        folder,
+        options.keep_possible_best,
+        mode,
+        time_attr=STEP,
+        max_t=config.steps,
+        grace_period=grace,
+        reduction_factor=options.reduction,
+    )
+
+
+def _population(space: Space, options: SearchOptions, config: RunConfig) -> TrialScheduler:
+    perturb = options.perturb_every or config.eval.every
+    _check_due("search.perturb_every", perturb, config)
+    return PopulationBasedTraining(
+        time_attr=STEP,
+        perturbation_interval=perturb,
+        quantile_fraction=options.exchanged,
+        hyperparam_mutations=_mutations(space),
+        custom_explore_fn=_Inside(space),
+    )
 
 
 def may_be_best(scores: Scores, best: Scores, mode: str) -> bool:
@@ -179,6 +186,15 @@ def reports_in(folder: Path) -> list[tuple[str, dict[str, Any]]]:
                 continue
             found.append((str(report["trial_id"]), report))
     return found
+
+
+class _Brackets(HyperBandForBOHB):
+    """BOHB's Hyperband; in a search that is continued, no bracket waits for trials that ended."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """See Tune."""
+        if not trial.is_finished():  # type: ignore[no-untyped-call]
+            super().on_trial_add(tune_controller, trial)
 
 
 class _Inside:

@@ -58,12 +58,15 @@ def stopping() -> Iterator[list[int]]:
         os.write(2, _NOTICE)
         signal.raise_signal(signal.SIGUSR1)
 
+    def too_early(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise SearchStopped(heard[0] if heard else number)  # Tune does not listen yet, or any more
+
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers[:2]:
-        signal.signal(number, hear)
+    for number, handler in zip(numbers, (hear, hear, too_early), strict=True):
+        signal.signal(number, handler)
     try:
         yield heard
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number, former in before.items():
+            signal.signal(number, signal.SIG_DFL if former is None else former)

@@ -11,7 +11,6 @@ another trial's state), the trial goes on from it in a new folder.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,7 +18,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,36 +29,30 @@ from dmeta.runtime import make_runtime
 from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.runtime.remote import Ref
 from dmeta.runtime.threads import torch_threads
+from dmeta.search.handover import handed_over, own_folder, write_handover
 from dmeta.search.reports import Report, Reports
 from dmeta.search.scheduling import STEP
 from dmeta.search.sharing import SharedSource
 from dmeta.search.space import Point, has_key, settled
 from dmeta.tasks.source import TaskSource
 from dmeta.training.budget import within_budget
-from dmeta.training.checkpoint import (
-    Checkpoint,
-    last_checkpoint,
-    open_checkpoints,
-    read_checkpoint,
-    steps_in,
-    write_checkpoint,
-)
+from dmeta.training.checkpoint import read_checkpoint, steps_in
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
-from dmeta.training.loop import TrainingStopped
+from dmeta.training.loop import TrainingStopped, evaluate
 from dmeta.training.metrics import Row
 from dmeta.training.planning import planned
-from dmeta.training.results import write_json
-from dmeta.training.run_lock import RunLocked, only_one_in
-from dmeta.training.session import begin, take_steps
+from dmeta.training.session import begin, run_session, take_steps
 from dmeta.training.setup import Run, prepare
 from dmeta.training.starting import CONFIG, StartingPoint, read_settings, starting_point
+from dmeta.training.storage import within
 
 Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
 """Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
 
-_ORIGIN = "origin.json"
-_LOCK_S = 10.0  # a folder's last owner is given so long to leave it
+TRIALS = "trials"
+"""The folder of the trials' runs, in that of the search."""
+
 _THREAD_S = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
 
@@ -78,6 +71,13 @@ class TrialSetup:
     folder: Path
     sources: Mapping[str, Ref]
     working_dir: Path
+
+    def source(self, settings: RunConfig) -> TaskSource | None:
+        """The task source that settings name, if it is in the object store."""
+        ref = self.sources.get(source_key(settings))
+        shared: Any = None if ref is None else SharedSource(ref)
+        source: TaskSource | None = shared
+        return source
 
 
 def source_key(config: RunConfig) -> str:
@@ -100,43 +100,62 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
     """
     os.environ.setdefault(_THREAD_S, "20")  # to close the runtime, before the next trial comes
     logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every checkpoint
-    if setup.working_dir.is_dir():
-        os.chdir(setup.working_dir)  # Tune had gone elsewhere
-    handed = _handed_over()
-    settings = setup.configure(settled(config))
+    _enter(setup)
+    handed = handed_over()
+    point = settled(config)
+    settings = setup.configure(point)
     digest = digest_of(settings)
+    with own_folder(digest, setup.folder, handed) as (run_dir, first):
+        run = ready(placed(settings, run_dir), setup.source(settings))
+        start = starting_point(run.config, run_dir, first)
+        plain = settings.as_mapping()
+        tried = {key: value for key, value in point.items() if has_key(plain, key)}
+        reports = Reports(run.config, run.source.kind, tried, start.progress.step)
+        told = handed.checkpoint.step if handed is not None else 0
+        try:
+            _report(_Teller(run, run_dir, start, reports, digest), told)
+        finally:
+            reports.close()
+
+
+def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
+    """Train a run to its last step, if it is not there, and evaluate it on test tasks.
+
+    Args:
+        settings: its run_dir among them.
+        setup: what all trials share.
+
+    Raises:
+        TrainingStopped: its numbers diverge on the way.
+    """
+    _enter(setup)
+    assert settings.run_dir is not None
+    run = ready(settings, setup.source(settings))
+    return run_session(run, Path(settings.run_dir), open_runtime, []).test
+
+
+def _enter(setup: TrialSetup) -> None:
+    """Be where paths in the settings are relative to; Tune had gone elsewhere."""
+    if setup.working_dir.is_dir():
+        os.chdir(setup.working_dir)
     if not setup.folder.is_dir():
         raise ValueError(
             f"every node must see the search's run_dir, got a node without {setup.folder}; choose "
             "a run_dir on a storage that all of them share"
         )
-    told = handed.checkpoint.step if handed is not None else 0
-    with _folder(digest, setup.folder, handed) as (run_dir, first):
-        settings = dataclasses.replace(settings, run_dir=str(run_dir), resume="auto")
-        ref = setup.sources.get(source_key(settings))
-        source: Any = None if ref is None else SharedSource(ref)
-        run = ready(settings, source)
-        start = starting_point(run.config, run_dir, first)
-        plain = settings.as_mapping()
-        point = {key: value for key, value in settled(config).items() if has_key(plain, key)}
-        reports = Reports(run.config, run.source.kind, point, start.progress.step)
-        teller = _Teller(run, start, reports, digest)
-        try:
-            for report in [each for each in reports.there if each[STEP] > told]:
-                teller.tell(report)
-            if start.progress.step < run.config.steps:
-                _train(run, start, teller)
-        finally:
-            reports.close()
 
 
-@dataclass(frozen=True)
-class _Handed:
-    """A checkpoint that Tune hands over, and the run that it is of."""
-
-    checkpoint: Checkpoint
-    run_dir: Path
-    digest: str
+def placed(settings: RunConfig, run_dir: Path) -> RunConfig:
+    """Settings of a trial in its folder; its checkpoints apart from those of others."""
+    location = settings.checkpoint.location
+    if location is not None:
+        location = within(location, run_dir.name)
+    return dataclasses.replace(
+        settings,
+        run_dir=str(run_dir),
+        resume="auto",
+        checkpoint=dataclasses.replace(settings.checkpoint, location=location),
+    )
 
 
 def ready(settings: RunConfig, source: TaskSource | None = None) -> Run:
@@ -153,12 +172,21 @@ def ready(settings: RunConfig, source: TaskSource | None = None) -> Run:
         return planned(within_budget(prepare(settings, data=source)), begun)
 
 
-def _train(run: Run, start: StartingPoint, teller: _Teller) -> None:
-    assert run.config.run_dir is not None
-    run_dir = Path(run.config.run_dir)
+def _report(teller: _Teller, told: int) -> None:
+    """Report what was reported before, but not to this Tune, then train on."""
+    for report in [each for each in teller.reports.there if each[STEP] > told]:
+        teller.tell(report)
+    run, run_dir, start = teller.run, teller.run_dir, teller.start
+    step, config = start.progress.step, run.config
+    reported = step == told or any(each[STEP] == step for each in teller.reports.there)
+    if step == config.steps and reported:
+        return
     try:
         with begin(run, run_dir, start, open_runtime, []) as runtime:
             teller.start_clock()
+            if step > 0 and step % config.eval.every == 0 and not reported:
+                # It was lost between its checkpoint and its report.
+                teller.validated(evaluate(run, runtime, "val", config.eval.val_tasks, step))
             take_steps(run, run_dir, start, runtime, [teller], on_validated=teller.validated)
     except TrainingStopped:
         teller.diverged()
@@ -167,8 +195,11 @@ def _train(run: Run, start: StartingPoint, teller: _Teller) -> None:
 class _Teller:
     """Reports to Tune; an `Observer`, to know how far the run is."""
 
-    def __init__(self, run: Run, start: StartingPoint, reports: Reports, digest: str) -> None:
-        self._run, self._start, self._reports, self._digest = run, start, reports, digest
+    def __init__(
+        self, run: Run, run_dir: Path, start: StartingPoint, reports: Reports, digest: str
+    ) -> None:
+        self.run, self.run_dir, self.start, self.reports = run, run_dir, start, reports
+        self._digest = digest
         self._began, self._step = time.perf_counter(), start.progress.step
 
     def start_clock(self) -> None:
@@ -185,33 +216,25 @@ class _Teller:
         self._step = step
 
     def validated(self, evaluation: Evaluation) -> None:
-        self.tell(self._reports.add(evaluation, self._seconds()))
+        self.tell(self.reports.add(evaluation, self._seconds()))
 
     def diverged(self) -> None:
-        tune.report({**self._reports.diverged(self._step + 1, self._seconds()), "done": True})
+        tune.report({**self.reports.diverged(self._step + 1, self._seconds()), "done": True})
 
     def tell(self, report: Report) -> None:
         """With the checkpoint of its step, if that is still there."""
         # At its end it is no scheduler's any more: population based training would replace it.
         report = {**report, "done": report["status"] != "running"}
-        if report[STEP] not in steps_in(self._start.storage):
+        if report[STEP] not in steps_in(self.start.storage):
             tune.report(report)
             return
-        checkpoint = read_checkpoint(self._start.storage, report[STEP])
+        checkpoint = read_checkpoint(self.start.storage, report[STEP])
         with tempfile.TemporaryDirectory() as folder:
-            _write_handover(Path(folder), self._run.config, checkpoint, self._digest)
+            write_handover(Path(folder), self.run.config, checkpoint, self._digest)
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
     def _seconds(self) -> float:
-        return self._start.progress.seconds + time.perf_counter() - self._began
-
-
-def _write_handover(folder: Path, config: RunConfig, checkpoint: Checkpoint, digest: str) -> None:
-    """Write what Tune keeps of a checkpoint: a run's folder, as `dmeta.load` reads it."""
-    assert config.run_dir is not None
-    write_checkpoint(open_checkpoints(folder, None), checkpoint.state, checkpoint.progress)
-    write_json(folder / CONFIG, read_settings(Path(config.run_dir)))
-    write_json(folder / _ORIGIN, {"run_dir": config.run_dir, "settings": digest})
+        return self.start.progress.seconds + time.perf_counter() - self._began
 
 
 def digest_of(config: RunConfig) -> str:
@@ -223,42 +246,3 @@ def digest_of(config: RunConfig) -> str:
 
 
 _CHOSEN_LATER = ("plan", "chunk_size", "address", "allow_unauthenticated")
-
-
-def _handed_over() -> _Handed | None:
-    """What Tune wants this trial to go on from."""
-    given = tune.get_checkpoint()
-    if given is None:
-        return None
-    with given.as_directory() as folder:
-        storage = open_checkpoints(Path(folder), None)
-        checkpoint, _ = last_checkpoint(storage, steps_in(storage))
-        origin = json.loads((Path(folder) / _ORIGIN).read_text())
-    return _Handed(checkpoint, Path(origin["run_dir"]), str(origin["settings"]))
-
-
-@contextlib.contextmanager
-def _folder(
-    digest: str, folder: Path, handed: _Handed | None
-) -> Iterator[tuple[Path, Checkpoint | None]]:
-    """The trial's own folder, locked, and the checkpoint with which it begins if it is new."""
-    first, base = None, folder / digest[:16]
-    if handed is not None:
-        first, base = handed.checkpoint, handed.run_dir
-        if handed.digest != digest:  # a run that goes on from another's state is a third one
-            parts = digest, str(handed.run_dir), json.dumps(first.progress, sort_keys=True)
-            base = folder / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    patience = time.monotonic() + _LOCK_S
-    number = 1
-    while True:
-        # The same settings, drawn twice, and both at work: the same bits, in two folders.
-        place = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        try:
-            with only_one_in(place):
-                yield place, first
-                return
-        except RunLocked:
-            if time.monotonic() < patience:
-                time.sleep(0.2)
-            else:
-                number += 1

@@ -22,6 +22,8 @@ Status: TypeAlias = Literal["waiting", "running", "paused", "finished", "cut", "
 """``cut``: ended before its last step, by the scheduler or the budget; ``failed``: tried again as
 often as ``search.max_failures`` allows."""
 
+TABLE = "trials.csv"
+
 _STATUS: dict[str, Status] = {
     Trial.PENDING: "waiting",
     Trial.RUNNING: "running",
@@ -29,7 +31,7 @@ _STATUS: dict[str, Status] = {
     Trial.ERROR: "failed",
 }
 _COLUMNS = (
-    "number", "trial_id", "status", "score", "ci95", "best_score", "step", "tasks", "seconds",
+    "number", "trial_id", "status", "score", "ci95", "of_step", "step", "tasks", "seconds",
     "failures", "run_dir", "error",
 )  # fmt: skip
 
@@ -46,8 +48,8 @@ class TrialRow:
         score: mean over the validation tasks, at its last report; None before the first, and
             where it is not finite.
         ci95: half-width of its 95% confidence interval.
-        best_score: the best of its reports.
-        scores: [M] of the validation tasks, at its last report.
+        scores: [M] of the validation tasks.
+        of_step: outer steps of the model that has these scores.
         step: outer steps at its last report.
         tasks: of training, until then.
         seconds: of training and validation, until then.
@@ -62,8 +64,8 @@ class TrialRow:
     point: Mapping[str, Value]
     score: float | None
     ci95: float | None
-    best_score: float | None
     scores: Scores
+    of_step: int
     step: int
     tasks: int
     seconds: float
@@ -72,12 +74,13 @@ class TrialRow:
     error: str | None
 
 
-def row_of(number: int, trial: Trial, point: Mapping[str, Value]) -> TrialRow:
+def row_of(number: int, trial: Trial, folder: Path, point: Mapping[str, Value]) -> TrialRow:
     """One of Tune's trials as a row.
 
     Args:
         number: its number.
         trial: Tune's.
+        folder: of the trials' runs.
         point: what it is to try, until it has reported.
     """
     report: Mapping[str, Any] = trial.last_result if SCORE in trial.last_result else {}
@@ -92,31 +95,29 @@ def row_of(number: int, trial: Trial, point: Mapping[str, Value]) -> TrialRow:
         point=report.get("point", point),
         score=report[SCORE] if finite else None,
         ci95=report["ci95"] if finite else None,
-        best_score=report.get("best_score"),
         scores=np.asarray(report.get(SCORES, []), np.float64),
+        of_step=report.get("of_step", 0),
         step=report.get(STEP, 0),
         tasks=report.get("tasks", 0),
         seconds=report.get("seconds", 0.0),
         failures=trial.num_failures,
-        run_dir=report.get("run_dir"),
+        run_dir=str(folder / report["folder"]) if report else None,
         error=_last_line(trial.error_file) if status == "failed" else None,
     )
 
 
-def ranked_trials(rows: Iterable[TrialRow], mode: Mode, by_best: bool) -> list[TrialRow]:
+def ranked_trials(rows: Iterable[TrialRow], mode: Mode) -> list[TrialRow]:
     """Those with a score, the best first; of equals, the one with more steps, then the earlier.
 
     Args:
         rows: all trials.
         mode: which way scores are better.
-        by_best: by the best of a trial's reports rather than the last.
     """
     sign = -1 if mode == "max" else 1
 
     def key(row: TrialRow) -> tuple[float, int, int]:
-        score = row.best_score if by_best else row.score
-        assert score is not None
-        return sign * score, -row.step, row.number
+        assert row.score is not None
+        return sign * row.score, -row.step, row.number
 
     scored = [r for r in rows if r.score is not None and r.status not in ("diverged", "failed")]
     return sorted(scored, key=key)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from dmeta.search.reports import Mode
 from dmeta.search.space import Space, Value, has_key, settled
-from dmeta.search.trial import Configure
-from dmeta.search.trials import TrialRow, read_numbers, row_of, write_table
+from dmeta.search.trial import TRIALS, Configure
+from dmeta.search.trials import (
+    TABLE,
+    TrialRow,
+    ranked_trials,
+    read_numbers,
+    row_of,
+    write_table,
+)
 
 _EVERY_S = 1.0
 
@@ -42,8 +50,8 @@ class Watch(Callback):
         self,
         space: Space,
         configure: Configure,
-        rank: Callable[[Sequence[TrialRow]], list[TrialRow]],
-        path: Path,
+        mode: Mode,
+        run_dir: Path,
         watchers: Sequence[Watcher],
     ) -> None:
         """Knows nothing yet.
@@ -51,15 +59,15 @@ class Watch(Callback):
         Args:
             space: that is searched.
             configure: makes settings of a point.
-            rank: the trials with a score, the best first.
-            path: of the table (``trials.csv``).
+            mode: which way scores are better.
+            run_dir: of the search.
             watchers: to be told.
         """
-        self._searched, self._configure, self._rank = space.searched(), configure, rank
-        self._path, self._watchers = path, watchers
+        self._searched, self._configure, self._mode = space.searched(), configure, mode
+        self._path, self._folder, self._watchers = run_dir / TABLE, run_dir / TRIALS, watchers
         self._at = 0.0
         self._trials: Sequence[Trial] = ()
-        self._numbers = read_numbers(path)
+        self._numbers = read_numbers(self._path)
         self._points: dict[str, Mapping[str, Value]] = {}
         self.rows: list[TrialRow] = []
         self.ranked: list[TrialRow] = []
@@ -81,6 +89,10 @@ class Watch(Callback):
         if time.monotonic() - self._at >= _EVERY_S:
             self.take()
 
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002 - Tune's
+        """See Tune, which takes no step where every trial had ended before."""
+        self._trials = trials
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune saves its callbacks with the search; a continued one has its own, not the saved.
         return _Nothing, ()
@@ -89,9 +101,12 @@ class Watch(Callback):
         """Look at the trials, and tell."""
         for trial in self._trials:  # a continued search has them in another order
             self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
-        found = [row_of(self._numbers[t.trial_id], t, self._point(t)) for t in self._trials]
+        found = [
+            row_of(self._numbers[trial.trial_id], trial, self._folder, self._point(trial))
+            for trial in self._trials
+        ]
         self.rows = sorted(found, key=lambda row: row.number)
-        self.ranked = self._rank(self.rows)
+        self.ranked = ranked_trials(self.rows, self._mode)
         write_table(self.rows, self._searched, self._path)
         for watcher in self._watchers:
             watcher.on_trials(self.rows, next(iter(self.ranked), None))

@@ -23,7 +23,7 @@ def row(
         "trial_id": f"id{number}",
         "point": {"algorithm": "maml", "outer.lr": 0.00123456},
         "ci95": None if score is None else 0.0123,
-        "best_score": score,
+        "of_step": 100,
         "scores": np.zeros(0),
         "step": 100,
         "tasks": 2500,

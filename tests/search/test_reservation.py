@@ -41,6 +41,8 @@ def test_auto_takes_as_many_workers_as_have_a_block() -> None:
     ray = {"runtime": "ray", "device": "cpu", "runtime__block_size": 8}
     assert len(reserved(**ray)) == 1 + 2
     assert len(reserved(**{**ray, "runtime__block_size": 1})) == 1 + 8
+    # One place is the driver's.
+    assert len(reserved(cpus_per_driver=1, **{**ray, "runtime__block_size": 1})) == 1 + 7
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,12 @@ def test_auto_takes_as_many_workers_as_have_a_block() -> None:
         ({"runtime__num_workers": 9}, "must fit the cluster's 8 CPUs"),
         ({"runtime__num_workers": 2, "runtime__cpus_per_worker": 5}, "0 fit, each on one"),
         ({"runtime__num_workers": 3, "device": "auto"}, "must fit the cluster's 2 GPUs"),
-        ({"runtime__num_workers": 8, "cpus_per_driver": 1}, r"8 x 1 \+ 1; lower"),
+        ({"runtime__num_workers": 8, "cpus_per_driver": 1}, r"search.cpus_per_driver \(1 of"),
+        (
+            {"runtime__num_workers": 2, "runtime__cpus_per_worker": 3, "cpus_per_driver": 2},
+            "got 2 x 3; lower",
+        ),
+        ({"cpus_per_driver": 5}, "search.cpus_per_driver must fit a node"),
     ],
 )
 def test_what_the_cluster_can_never_place_is_refused(changes: Any, match: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_searchers_that_learn_draw_points_of_the_space(sampler: Any) -> None:
     options = SearchOptions(sampler=sampler, scheduler=scheduler, num_trials=3, seed=7)
 
     def drawn() -> list[dict[str, Any]]:
-        sampling = sampling_of(SPACE, options, "score", "max")
+        sampling = sampling_of(SPACE, options, "score", "max", repr)
         searcher: Any = sampling.searcher
         searcher.set_search_properties("score", "max", sampling.param_space)
         return [searcher.suggest(f"trial-{i}") for i in range(8)]
@@ -67,9 +68,23 @@ def test_searchers_that_learn_draw_points_of_the_space(sampler: Any) -> None:
 def test_a_grid_is_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
     options = SearchOptions(sampler="grid", num_trials=None)
     space = Space({"a.b": Choice((1, 2)), "c.d": Interval(1, 3, whole=True)})
-    assert sampling_of(space, options, "score", "max").num_samples == 6
+    assert sampling_of(space, options, "score", "max", repr).num_samples == 6
     some = SearchOptions(sampler="grid", num_trials=4)
-    assert sampling_of(space, some, "score", "max").num_samples == 4
+    assert sampling_of(space, some, "score", "max", repr).num_samples == 4
+
+
+def test_a_grid_has_no_point_twice_that_means_the_same_settings() -> None:
+    """As where one of two algorithms has no inner steps."""
+    space = Space({"algorithm": Choice(("maml", "protonet")), "a.steps": Choice((1, 2, 3))})
+
+    def digest(point: Mapping[str, Any]) -> str:
+        return "" if point["algorithm"] == "protonet" else str(point["a.steps"])
+
+    options = SearchOptions(sampler="grid", num_trials=None)
+    sampling = sampling_of(space, options, "score", "max", digest)
+    searcher: Any = sampling.searcher
+    assert sampling.num_samples == 4
+    assert searcher._points_to_evaluate[-1] == {"algorithm": "protonet", "a.steps": 1}
 
 
 @pytest.mark.parametrize(("sampler", "package"), [("optuna", "optuna"), ("bohb", "hpbandster")])
@@ -79,13 +94,13 @@ def test_a_missing_package_is_told_of(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = SearchOptions(sampler=sampler, scheduler="hyperband" if sampler == "bohb" else "none")
     with pytest.raises(ValueError, match=rf"package {package}.*pip install 'dmeta\[{sampler}\]'"):
-        sampling_of(SPACE, options, "score", "max")
+        sampling_of(SPACE, options, "score", "max", repr)
 
 
 def test_lists_can_not_be_learned_from() -> None:
     space = Space({"algorithm.adapt": Choice((["head.*"], ["block4.*"]))})
     with pytest.raises(ValueError, match="choose search=random"):
-        sampling_of(space, SearchOptions(sampler="optuna"), "score", "max")
+        sampling_of(space, SearchOptions(sampler="optuna"), "score", "max", repr)
 
 
 @pytest.mark.parametrize(

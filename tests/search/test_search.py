@@ -66,7 +66,7 @@ def table(run_dir: Path) -> list[dict[str, str]]:
 
 def outcome(run_dir: Path) -> dict[Any, Any]:
     """Point -> what came of it: what does not depend on the clock, nor on who came first."""
-    keys = ("status", "score", "ci95", "best_score", "step", "tasks")
+    keys = ("status", "score", "ci95", "of_step", "step", "tasks")
     searched = ("outer.lr", "algorithm.inner_lr")
     return {tuple(row[k] for k in searched): tuple(row[k] for k in keys) for row in table(run_dir)}
 
@@ -174,6 +174,67 @@ def test_a_stopped_search_goes_on_to_the_same_results(whole: Path, tmp_path: Pat
     for path in (run_dir / "trials").iterdir():  # no step was taken twice
         steps = [r["step"] for r in read_metrics(path) if r["event"] == "val"]
         assert steps == [2, 4, 6]
+
+
+def test_a_search_that_is_through_can_be_concluded_again(tmp_path: Path) -> None:
+    """As when it was stopped while the best was evaluated."""
+    run_dir, space = tmp_path / "search", Space({"outer.lr": Choice((0.001, 0.01))})
+    search(run_dir, space)
+    first = results_of(run_dir)
+    (run_dir / "results.json").unlink()
+    search(run_dir, space, resume=True)
+    assert len(table(run_dir)) == 2
+    for key in ("best", "test", "trials"):
+        assert results_of(run_dir)[key] == first[key]
+
+
+def test_a_validation_that_was_lost_is_made_up_for(whole: Path, tmp_path: Path) -> None:
+    """As when the trial was killed between the checkpoint of a step and its report."""
+    run_dir = tmp_path / "search"
+    search(run_dir, evaluate_best=False)
+    row = table(run_dir)[0]
+    reports = Path(row["run_dir"]) / "reports.jsonl"
+    lines = reports.read_text().splitlines()
+    reports.write_text("\n".join(lines[:-1]) + "\n")
+    for path in (run_dir / "tune").glob("experiment_state*"):
+        path.unlink()
+    search(run_dir, evaluate_best=False, resume=True)
+    assert outcome(run_dir) == outcome(whole)
+
+
+def test_a_folder_that_is_no_search_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tune").mkdir()
+    (tmp_path / "tune" / "tuner.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+    with pytest.raises(ValueError, match="a folder tune of no search"):
+        search(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tune"]
+
+
+def test_checkpoints_elsewhere_are_each_trials_own(whole: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    settings = {"checkpoint__location": str(place)}
+    search(tmp_path / "search", settings=settings, evaluate_best=False)
+    assert outcome(tmp_path / "search") == outcome(whole)
+    folders = {Path(row["run_dir"]).name for row in table(tmp_path / "search")}
+    assert {path.name for path in place.iterdir()} == folders
+    handed = next((tmp_path / "search" / "tune").glob("*/checkpoint_*"))
+    assert dmeta.load(handed).step in (2, 4, 6)  # complete in itself
+
+
+def test_the_best_model_of_a_trial_counts_where_that_is_evaluated(tmp_path: Path) -> None:
+    """An outer rate that makes it worse again: its score is that of its best step."""
+    space = Space({"outer.lr": Choice((0.3, 0.5))})
+    search(tmp_path / "search", space, settings={"eval__checkpoint": "best", "eval__every": 1})
+    for row in table(tmp_path / "search"):
+        lines = (Path(row["run_dir"]) / "reports.jsonl").read_text().splitlines()
+        val = [r for r in read_metrics(Path(row["run_dir"])) if r["event"] == "val"]
+        best = min((r for r in val if r["mse"] == r["mse"]), key=lambda r: (r["mse"], r["step"]))
+        assert float(row["score"]) == best["mse"]
+        assert int(row["of_step"]) == best["step"]
+        assert json.loads(lines[-1])["step"] == 6
+    assert any(row["of_step"] != "6" for row in table(tmp_path / "search"))
+    results = results_of(tmp_path / "search")
+    assert results["test"]["evaluation"]["step"] == results["best"]["of_step"]
 
 
 def test_a_search_that_forgot_its_trials_computes_nothing_twice(
