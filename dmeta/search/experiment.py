@@ -15,6 +15,7 @@ import ray
 from ray import tune
 from ray.tune import ResultGrid
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 from dmeta.runtime import cluster
 from dmeta.search.checking import Checked, checked_search
@@ -23,7 +24,7 @@ from dmeta.search.kept import SEARCH, TUNE, can_go_on, check_begun, record_of
 from dmeta.search.options import SearchOptions
 from dmeta.search.reports import Mode, mode_of
 from dmeta.search.reservation import Bundle, reservation
-from dmeta.search.sampling import Sampling, sampling_of
+from dmeta.search.sampling import Sampling, domains_of, sampling_of
 from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
 from dmeta.search.stopping import SearchStopped, environment, stopping
@@ -44,6 +45,8 @@ def run(
     run_dir: Path | str,
     resume: bool = False,
     configure: Configure | None = None,
+    searcher: Searcher | None = None,
+    scheduler: TrialScheduler | None = None,
     watchers: Sequence[Watcher] = (),
     notes: Mapping[str, Any] | None = None,
 ) -> ResultGrid:
@@ -60,6 +63,9 @@ def run(
         run_dir: where to write; every node of the cluster sees it.
         resume: go on with the search that is there, of the same arguments.
         configure: makes settings of a point; None: as `config`, with the point's values in it.
+        searcher: one of Tune's own instead of what ``search.sampler`` names: an `OptunaSearch`,
+            say, whose study is then at hand.
+        scheduler: one of Tune's own instead of what ``search.scheduler`` names.
         watchers: told how it goes.
         notes: kept with it, in search.json.
 
@@ -75,9 +81,10 @@ def run(
     for watcher in watchers:
         watcher.on_phase("trying the ends of the space")
     found = checked_search(space, configure)
-    search = _Search(run_dir, space, options, configure, found, mode_of(found.kind))
+    mode = mode_of(found.kind)
+    search = _Search(run_dir, space, options, configure, found, mode, searcher, scheduler)
     search.sampling()
-    search.scheduler()
+    search.scheduling()
     record = record_of(space, options, found.base)
     check_begun(run_dir, resume, record)
     with _connected(found.base, options) as bundles, only_one_in(run_dir):
@@ -85,14 +92,14 @@ def run(
         write_json(run_dir / SEARCH, {**record, **(notes or {})})
         sources = {key: ray.put(source) for key, source in found.sources.items()}
         setup = TrialSetup(configure, run_dir / TRIALS, sources, Path.cwd())
-        watch = Watch(space, configure, search.mode, run_dir, watchers)
+        watch = Watch(space, configure, mode, run_dir, watchers)
         quiet = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
         with quiet, stopping() as heard, _seeded(options.seed):
             results = search.tuner(setup, bundles, watch, resume).fit()
         if heard:
             raise SearchStopped(heard[0])
         watch.take()
-        conclude(run_dir, watch, space, options, setup, bundles, search.mode, watchers)
+        conclude(run_dir, watch, space, options, setup, bundles, mode, watchers)
     return results
 
 
@@ -141,11 +148,18 @@ class _Search:
     configure: Configure
     found: Checked
     mode: Mode
+    searcher: Searcher | None
+    scheduler: TrialScheduler | None
 
     def sampling(self) -> Sampling:
+        if self.searcher is not None:
+            num_samples = self.options.num_trials or 1
+            return Sampling(domains_of(self.space), self.searcher, num_samples)
         return sampling_of(self.space, self.options, SCORE, self.mode, self._digest)
 
-    def scheduler(self) -> TrialScheduler:
+    def scheduling(self) -> TrialScheduler:
+        if self.scheduler is not None:
+            return self.scheduler
         base, folder = self.found.base, self.run_dir / TUNE
         return scheduler_of(self.space, self.options, base, self.mode, folder)
 
@@ -177,7 +191,7 @@ class _Search:
             metric=SCORE,
             mode=self.mode,
             search_alg=sampling.searcher,
-            scheduler=self.scheduler(),
+            scheduler=self.scheduling(),
             num_samples=sampling.num_samples,
             max_concurrent_trials=self.options.max_concurrent,
             time_budget_s=self.options.budget_s,

@@ -65,6 +65,7 @@ def search(
     configure: Any = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
+    searcher: Any = None,
     **options: Any,
 ) -> ResultGrid:
     """A search of a few trials of six outer steps, validated every second one."""
@@ -76,5 +77,6 @@ def search(
         run_dir=run_dir,
         resume=resume,
         configure=configure,
+        searcher=searcher,
         watchers=[watching or Watching()],
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.tune.search.optuna import OptunaSearch
 
 import dmeta
 from dmeta.commands.hydra_app import compose
@@ -357,6 +358,17 @@ def test_a_search_from_texts_is_the_one_from_python(tmp_path: Path) -> None:
         == results_of(tmp_path / "search")["best"]["score"]
     )
     assert {row["algorithm"] for row in table(tmp_path / "search")} <= {"maml", "anil"}
+
+
+def test_an_own_searcher_and_its_study_are_at_hand(tmp_path: Path) -> None:
+    searcher = OptunaSearch(metric="score", mode="min", seed=1)
+    space = Space({"outer.lr": Interval(1e-3, 1e-2, log=True)})
+    options = {"sampler": "random", "num_trials": 2, "evaluate_best": False}
+    results = search(tmp_path / "search", space, searcher=searcher, **options)
+    study: Any = searcher._ot_study
+    scores = {trial.value for trial in study.trials}
+    assert scores == {result.metrics["score"] for result in results if result.metrics}
+    assert len(scores) == 2
 
 
 def test_what_others_may_have_written_is_not_gone_on_with(whole: Path) -> None:
