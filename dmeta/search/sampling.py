@@ -51,11 +51,18 @@ def sampling_of(
     if options.sampler == "grid":
         different = {digest(settled(point)): point for point in reversed(grid(space))}
         points = list(reversed(different.values()))[: options.num_trials]
-        searcher = BasicVariantGenerator(points_to_evaluate=points, random_state=options.seed)
+        searcher = BasicVariantGenerator(
+            points_to_evaluate=points,
+            max_concurrent=options.max_concurrent or 0,
+            random_state=options.seed,
+        )
         return Sampling(domains_of(space), searcher, len(points))
     assert options.num_trials is not None
     if options.sampler == "random":
-        searcher = BasicVariantGenerator(random_state=options.seed)
+        # Tune itself would not limit one that it is given.
+        searcher = BasicVariantGenerator(
+            max_concurrent=options.max_concurrent or 0, random_state=options.seed
+        )
         return Sampling(domains_of(space), searcher, options.num_trials)
     _check_scalars(space, options.sampler)
     learning = _optuna if options.sampler == "optuna" else _bohb
