@@ -73,6 +73,14 @@ def test_a_grid_is_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sampling_of(space, some, "score", "max", repr).num_samples == 4
 
 
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_tunes_own_searcher_is_told_how_many_trials_there_may_be_at_once(sampler: Any) -> None:
+    space = Space({"outer.lr": Choice((0.1, 0.2, 0.3))})
+    options = SearchOptions(sampler=sampler, max_concurrent=2)
+    searcher: Any = sampling_of(space, options, "score", "max", repr).searcher
+    assert searcher.max_concurrent == 2
+
+
 def test_a_grid_has_no_point_twice_that_means_the_same_settings() -> None:
     """As where one of two algorithms has no inner steps."""
     space = Space({"algorithm": Choice(("maml", "protonet")), "a.steps": Choice((1, 2, 3))})
