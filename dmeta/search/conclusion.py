@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from dmeta.runtime.options import DECIDING
 from dmeta.search.figures import search_figures
 from dmeta.search.histories import events_of
-from dmeta.search.kept import TUNE
+from dmeta.search.kept import TUNE, space_in_words
 from dmeta.search.options import SearchOptions
 from dmeta.search.page import write_page
 from dmeta.search.reports import Mode
@@ -87,7 +87,7 @@ def conclude(
     summary = {
         **_summary(rows, best, config, mode),
         "test": test,
-        "space": {key: str(dimension) for key, dimension in space.every_dimension()},
+        "space": space_in_words(space),
         "search": dataclasses.asdict(options),
     }
     write_json(run_dir / RESULTS, summary)

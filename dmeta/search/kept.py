@@ -21,16 +21,17 @@ def record_of(space: Space, options: SearchOptions, base: RunConfig) -> dict[str
     """What a search is of: to be the same when it is continued."""
     return {
         "format": 1,
-        "space": _space_in_words(space),
+        "space": space_in_words(space),
         "search": dataclasses.asdict(options),
         "settings": base.as_mapping(),
         "sha256": digest_of(base),
     }
 
 
-def _space_in_words(space: Space) -> dict[str, Any]:
+def space_in_words(space: Space) -> dict[str, Any]:
+    """Key -> dimension, condition -> space, as a user writes them."""
     words: dict[str, Any] = {key: str(d) for key, d in space.dimensions.items()}
-    return words | {c: _space_in_words(inner) for c, inner in space.conditions.items()}
+    return words | {c: space_in_words(inner) for c, inner in space.conditions.items()}
 
 
 def read_search(run_dir: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def run_line(run_dir: Path) -> Line:
     return [(row["step"] * settings["meta_batch_size"], row[metric]) for row in rows]
 
 
-def test_score(run_dir: Path) -> str:
+def tested_score(run_dir: Path) -> str:
     """With its confidence interval, as it was evaluated once."""
     results: dict[str, Any] = json.loads((run_dir / "results.json").read_text())
     test = results["test"]
@@ -82,7 +82,7 @@ def print_table(folder: Path, lines: dict[tuple[str, str], Line]) -> None:
         at = f"{common[-1]:.4f}" if common else ""
         print(
             f"| {kind} | {seed} | {line[-1][0]:,} | {line[-1][1]:.4f} | {at} | "
-            f"{test_score(folder / directory)} |"
+            f"{tested_score(folder / directory)} |"
         )
 
 
