@@ -139,7 +139,7 @@ def kills() -> None:
                 before = times_of(run_dir)
                 run([f"run_dir={run_dir}", "resume=true"])
                 rows = table(run_dir)
-                lost = sum(row["status"] != "finished" for row in rows)
+                lost = sum(row["status"] not in ("finished", "diverged") for row in rows)
                 twice = sum(times_of(run_dir).get(path) != when for path, when in before.items())
                 same = [row["score"] for row in rows] == [row["score"] for row in table(whole)]
                 print(
