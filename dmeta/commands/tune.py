@@ -28,6 +28,9 @@ _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"
 """Keys that the command line alone says when a search is continued."""
 
 
+_SEARCH = ("search=", "search.", "search/")
+
+
 class Search(NamedTuple):
     """A search as it was asked for.
 
@@ -145,7 +148,9 @@ def _search_of(
     preset = space_of_preset(group.pop("space", None) or {})
     whole = Space({**preset.dimensions, **space}, preset.conditions)
     options = checked(SearchOptions, group, "search")
-    composer = Composer(tuple(fixed), experiment)
+    # What a search is of is nothing to its trials; a preset of it may lie where these do not look.
+    own = (each for each in fixed if not each.lstrip("+").startswith(_SEARCH))
+    composer = Composer(tuple(own), experiment)
     first = probes(whole)[0] if whole else {}
     return Search(list(given), composer(first), whole, options, composer, run_dir, resume)
 

@@ -88,7 +88,7 @@ def domain_of(dimension: Dimension) -> Any:
 def _optuna(space: Space, options: SearchOptions, metric: str, mode: str) -> Sampling:
     from ray.tune.search.optuna import OptunaSearch
 
-    _check_package("optuna", "optuna")
+    _check_package("optuna", "optuna", "'optuna>=4'")
     searcher = OptunaSearch(_Asking(space), metric=metric, mode=mode, seed=options.seed)
     assert options.num_trials is not None
     return Sampling({}, searcher, options.num_trials)
@@ -122,19 +122,19 @@ class _Asking:
 def _bohb(space: Space, options: SearchOptions, metric: str, mode: str) -> Sampling:
     from ray.tune.search.bohb import TuneBOHB
 
-    _check_package("hpbandster", "bohb")
+    _check_package("bohb", "hpbandster", "hpbandster ConfigSpace")
     searcher = TuneBOHB(metric=metric, mode=mode, seed=options.seed)
     assert options.num_trials is not None
     return Sampling(domains_of(space), searcher, options.num_trials)
 
 
-def _check_package(name: str, extra: str) -> None:
+def _check_package(sampler: str, name: str, packages: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(name) is None:
         raise ValueError(
-            f"search.sampler={extra} must have the package {name}, got none; "
-            f"pip install 'dmeta[{extra}]', or choose another search"
+            f"search.sampler={sampler} must have the package {name}, got none; "
+            f"pip install {packages}, or choose another search"
         )
 
 

@@ -213,11 +213,7 @@ class _Inside:
 
 def _mutations(space: Space) -> dict[str, Any]:
     """What changes while a trial trains: numbers of the outer optimiser and the algorithm."""
-    wrong = [
-        key
-        for key in space.searched()
-        if not key.startswith(("outer.", "algorithm.")) or "=" in key
-    ]
+    wrong = [key for key in space.searched() if not key.startswith(("outer.", "algorithm."))]
     if wrong or space.conditions:
         raise ValueError(
             "search=pbt must search keys of outer. and algorithm. alone, which change while a "

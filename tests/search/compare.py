@@ -39,11 +39,15 @@ def search_line(run_dir: Path, sign: int) -> Line:
 
 
 def run_line(run_dir: Path) -> Line:
-    """(tasks, score) of a run's validations."""
+    """(tasks, best score) after each of a run's validations."""
     settings = json.loads((run_dir / "config.json").read_text())["settings"]
     rows = [row for row in read_metrics(run_dir) if row["event"] == "val"]
     metric = "accuracy" if "accuracy" in rows[0] else "mse"
-    return [(row["step"] * settings["meta_batch_size"], row[metric]) for row in rows]
+    pick = max if metric == "accuracy" else min
+    return [
+        (row["step"] * settings["meta_batch_size"], pick(each[metric] for each in rows[: at + 1]))
+        for at, row in enumerate(rows)
+    ]
 
 
 def tested_score(run_dir: Path) -> str:
@@ -104,7 +108,9 @@ def draw(lines: dict[tuple[str, str], Line], accuracy: bool, picture: Path) -> N
         axes.set_ylim(min(shown) / 1.2, max(shown) * 1.2)  # not where a first trial diverged
         plain_ticks(axes.yaxis, math.log10(1.44 * max(shown) / min(shown)))
     axes.legend(frameon=False)
-    figure.suptitle("Three seeds each; published: one run of the published settings", fontsize=11)
+    seeds = ", ".join(sorted({directory[-1] for _, directory in lines}))
+    title = f"Seeds {seeds}; published: one run of the published settings for each"
+    figure.suptitle(title, fontsize=11)
     save(figure, picture)
 
 
