@@ -19,7 +19,9 @@ VERBS = {
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
     "replay": "compute a block of a run again, alone: which task is it that went wrong?",
-    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans, profile",
+    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans, ...",
+    "submit": "train, tune or evaluate on a Ray cluster: dmeta submit train ...",
+    "status": "how a run or a search is doing, while it goes on or afterwards",
     "list": "algorithms, tasks, models and presets",
     "data": "which data is there, and how to get what is missing",
 }
@@ -27,12 +29,22 @@ VERBS = {
 CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench")
 """Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/commands/VERB."""
 
+PLAIN: Mapping[str, Mapping[str, str]] = {
+    "list": {},
+    "data": {"root": "FOLDER"},
+    "status": {"run_dir": "FOLDER", "json": "true", "watch": "true"},
+}
+"""Verbs without Hydra, and the keys that they take."""
+
 BENCHES = {
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
     "peers": "the same work in other libraries: seconds, memory, and whether it is the same",
     "plans": "every execution plan: tasks per second, memory, seconds to compile",
     "profile": "where the time of an outer step goes, with the run's own workers",
+    "scale": "how many steps a second the parameter server takes, for any number of workers",
 }
+
+SUBMITS = ("train", "tune", "evaluate", "attach", "stop")
 
 USAGE = """usage: dmeta VERB [key=value ...]
 
@@ -107,25 +119,35 @@ def _exit_code(stop: KeyboardInterrupt, heard: Sequence[int]) -> int:
 
 
 def _run(verb: str, rest: list[str]) -> None:
+    # Hydra then raises what it would print: the message is ours to write.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    if verb == "submit":
+        from dmeta.commands.submit import submit_command
+
+        if code := submit_command(rest):
+            sys.exit(code)
+        return
     if verb in CONFIGURED:
         from dmeta.commands.hydra_app import run_as_application
 
         module = import_module(f"dmeta.commands.{verb}")
         command = getattr(module, f"{verb}_command")
         if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
-            rest, command = module.without_space(rest)
-        # Hydra then raises what it would print: the message is ours to write.
-        os.environ["HYDRA_FULL_ERROR"] = "1"
+            rest, command = module.without_space(rest, command)
         sys.argv = [sys.argv[0], *rest]
         run_as_application(verb, command)
         return
+    keys = dict(argument.partition("=")[::2] for argument in rest)
+    if set(keys) - set(PLAIN[verb]) or len(keys) < len(rest) or not all(keys.values()):
+        known = " ".join(f"{key}={value}" for key, value in PLAIN[verb].items()) or "nothing"
+        raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(rest)}")
+    if verb == "status":
+        from dmeta.commands.status import status_command
+
+        status_command(keys)
+        return
     from dmeta.commands.catalogue import data_command, list_command
 
-    keys = dict(argument.partition("=")[::2] for argument in rest)
-    allowed = {"root"} if verb == "data" else set()
-    if set(keys) - allowed or len(keys) < len(rest) or not all(keys.values()):
-        known = "root=FOLDER" if verb == "data" else "nothing"
-        raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(rest)}")
     if verb == "data":
         data_command(keys.get("root"))
     else:
@@ -159,18 +181,19 @@ def _completes(arguments: list[str]) -> bool:
     line = os.environ.get("COMP_LINE", "")
     verb = completion_verb(os.environ, VERBS)
     words = line.split()
-    what = next((word for word in words[2:3] if verb == "bench"), None)
-    if verb == "bench" and what not in BENCHES:
-        sys.stdout.write("\n".join(b for b in BENCHES if b.startswith(what or "")) + "\n")
-    elif verb in CONFIGURED:
-        shorter = without_verb(line, verb)
+    inner = {"bench": BENCHES, "submit": SUBMITS}.get(verb or "")
+    what = None if inner is None else (words[2:3] or [""])[0]
+    if inner is not None and what not in inner:
+        sys.stdout.write("\n".join(i for i in inner if i.startswith(what or "")) + "\n")
+    elif verb in CONFIGURED or what in CONFIGURED:
+        shorter = without_verb(line, str(verb))
         if what is not None:
             shorter = without_verb(shorter, what)
         os.environ["COMP_LINE"] = shorter
         point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))
         os.environ["COMP_POINT"] = str(point)
         sys.argv = [sys.argv[0], *arguments]
-        run_as_application(verb, lambda *_: None)
+        run_as_application(str(what if verb == "submit" else verb), lambda *_: None)
     elif len(words) <= 2:
         typed = (words[1:] or [""])[0]
         sys.stdout.write("\n".join(v for v in VERBS if v.startswith(typed)) + "\n")

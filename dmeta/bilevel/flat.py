@@ -80,12 +80,6 @@ def to_wire(vector: Tensor, precision: Precision) -> _Sent:
     return np.asarray(vector.to(torch.bfloat16).cpu().view(torch.uint16), np.uint16)
 
 
-def from_wire(sent: _Sent) -> Tensor:
-    """What `to_wire` made, as a new tensor [P] float32."""
-    got = torch.from_numpy(np.array(sent))  # a copy: ours may be shared memory
-    return got if got.dtype == torch.float32 else got.view(torch.bfloat16).float()
-
-
 def sha256_of(layout: Layout, vector: npt.NDArray[np.float32]) -> str:
     """SHA-256 (hex) of the meta-parameters: every name and shape, then the little-endian floats."""
     digest = hashlib.sha256()

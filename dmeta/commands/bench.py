@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from dmeta.addresses import folder_here
 from dmeta.commands.bench_gradients import bench_gradients
 from dmeta.commands.bench_peers import bench_peers
 from dmeta.commands.bench_plans import bench_plans
 from dmeta.commands.bench_profile import bench_profile
+from dmeta.commands.bench_scale import bench_scale
 from dmeta.commands.places import check_folder
 
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
@@ -17,6 +18,7 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
     "peers": bench_peers,
     "plans": bench_plans,
     "profile": bench_profile,
+    "scale": bench_scale,
 }
 
 
@@ -30,5 +32,5 @@ def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
             "leave it out: dmeta bench WHAT sets it"
         )
     if (out := bench.get("out")) is not None:
-        check_folder(Path(str(out)), "bench.out")
+        check_folder(folder_here(str(out), "bench.out"), "bench.out")
     _COMMANDS[name](settings, bench)

@@ -13,7 +13,7 @@ from rich.table import Table
 from dmeta.bench.plans import PlanCost, PlanCosts, PlansOptions, plan_costs
 from dmeta.bench.plans_figure import plans_figure
 from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
-from dmeta.commands.display import digits
+from dmeta.commands.formats import digits
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import checked, run_config

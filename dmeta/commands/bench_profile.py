@@ -13,7 +13,7 @@ from rich.table import Table
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, Profile, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
 from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
-from dmeta.commands.display import digits
+from dmeta.commands.formats import digits
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.budget import within_budget

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
@@ -42,7 +40,7 @@ def list_command() -> None:
 def data_command(root: str | None) -> None:
     """What data is there, where, complete or not, and how to get what is missing."""
     console = Console()
-    where = Path(root) if root else default_root()
+    where = root or default_root()
     console.print(f"data root: {where} (change it with DMETA_DATA or `dmeta data root=...`)")
     for status in inventory(where):
         if not status.needs_data:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from dmeta.commands.formats import digits, duration, encodable, score
 from dmeta.runtime.protocol import StepReport
 from dmeta.training.evaluation import model_in_words
 from dmeta.training.metrics import Row
@@ -195,38 +196,6 @@ class Display:
         return encodable(text, self._console)
 
 
-def duration(seconds: float) -> str:
-    """``3:07`` (minutes and seconds) or ``1:03:07`` (with hours)."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def encodable(text: str, console: Console) -> str:
-    """`text`, with +- for the sign that not every terminal's encoding has."""
-    try:
-        text.encode(console.encoding)
-    except UnicodeEncodeError:
-        return text.replace("±", "+-")
-    return text
-
-
-def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1) -> str:
-    """A score as a user reads it: ``94.2±1.1%``, or ``0.123±0.011`` for a squared error.
-
-    Args:
-        metric: ``accuracy`` (a fraction, shown in percent) or anything else (3 significant digits).
-        mean: of the tasks.
-        ci95: half-width of its 95% confidence interval.
-        decimals: of a percentage.
-    """
-    if metric == "accuracy":
-        interval = "" if ci95 is None else f"±{100 * ci95:.{decimals}f}"
-        return f"{100 * mean:.{decimals}f}{interval}%"
-    interval = "" if ci95 is None else f"±{digits(ci95, 2)}"
-    return digits(mean, 3) + interval
-
-
 def shown_steps(last: int) -> list[int]:
     """The inner steps that a table has room for: 0, 1, 2, 3, 5 ... and the last."""
     before = [k for k in (0, 1, 2, 3, 5, 10) if k < last]
@@ -263,7 +232,7 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
 
 def print_results(
     results: Mapping[str, Any],
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     next_command: str,
     console: Console | None = None,
 ) -> None:
@@ -328,10 +297,3 @@ def _trouble_parts(rejected: int, retried: int) -> list[str]:
 
 def _val_part(row: Row, metric: str) -> str:
     return f"val {metric} {score(metric, row[metric], row['ci95'])} ({row['num_tasks']} tasks)"
-
-
-def digits(value: float, significant: int) -> str:
-    """`value` with so many significant digits, never fewer than its whole part has."""
-    if abs(value) >= 10**significant:
-        return f"{value:.0f}"
-    return f"{value:#.{significant}g}".rstrip(".")

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.commands.evaluate import find_checkpoint, with_root
-from dmeta.commands.places import check_folder
+from dmeta.commands.places import RunPlace, check_folder, run_place
 from dmeta.commands.saved import read_saved
 from dmeta.runtime.local import local_device
 from dmeta.tasks.features import write_features
@@ -22,6 +23,8 @@ from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
 from dmeta.training.config import RunConfig, checked
 from dmeta.training.embedding import embed_source, embedding_params
 from dmeta.training.setup import make_network, make_source
+
+_WRITTEN = "features.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +44,6 @@ class EmbedConfig:
         for key in ("batch_size", "statistics_examples"):
             if getattr(self, key) < 2:
                 raise ValueError(f"{key} must be >= 2, got {getattr(self, key)}; raise it")
-        if self.path.exists():
-            raise ValueError(f"out must be new, got {self.path}; delete it, or choose another out")
-        if self.out is not None:
-            check_folder(self.path.parent, "out")
-
-    @property
-    def path(self) -> Path:
-        """Where the file goes."""
-        return Path(self.out) if self.out else Path(self.run_dir) / "features.npz"
 
 
 def embed(
@@ -64,7 +58,7 @@ def embed(
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
-) -> Path:
+) -> Path | str:
     """Write what a trained network makes of every example of its run's data set.
 
     Of a run whose method learns an embedding (protonet), that is its network; of one that learns a
@@ -85,7 +79,7 @@ def embed(
             examples (`dmeta.tasks.source.ListsExamples`).
         algorithm: the own method that the run was trained with, if it was.
 
-    Returns: the file, for ``task=features task.file=...``.
+    Returns: the file, or its address, for ``task=features task.file=...``.
 
     Raises:
         ValueError: the run cannot embed, or a setting is not what it must be.
@@ -99,37 +93,43 @@ def embed(
         batch_size,
         statistics_examples,
     )
-    _embed(wanted, lambda _: None, model=model, source=source, algorithm=algorithm)
-    return wanted.path
+    own = {"model": model, "source": source, "algorithm": algorithm}
+    with run_place(run_dir) as place:
+        _embed(wanted, place, lambda _: None, **own)
+        elsewhere = place.mirror is not None and wanted.out is None
+        return place.locate(_WRITTEN) if elsewhere else _path(wanted, place)
 
 
 def embed_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
     """The verb: embed with a progress bar, then say what was written."""
     wanted = checked(EmbedConfig, settings, "")
-    with Progress(transient=True) as progress:
+    with Progress(transient=True) as progress, run_place(wanted.run_dir) as place:
         bar = progress.add_task("embedding", total=1.0)
-        arrays = _embed(wanted, lambda share: progress.update(bar, completed=share))
+        arrays = _embed(wanted, place, lambda share: progress.update(bar, completed=share))
     num_rows, num_features = arrays["features"].shape
     counts = ", ".join(f"{(arrays['class_splits'] == s).sum():,} {s}" for s in SPLITS)
     console = Console()
     console.print(f"{num_rows:,} vectors of {num_features:,} features; classes: {counts}")
-    console.print(f"wrote     {wanted.path}", soft_wrap=True)
+    shown = _shown(wanted, place)
+    console.print(f"wrote     {shown}", soft_wrap=True)
     console.print(
-        f"next      dmeta train experiment=features_5w1s_leo task.file={wanted.path}",
+        f"next      dmeta train experiment=features_5w1s_leo task.file={shown}",
         soft_wrap=True,
     )
 
 
 def _embed(
     wanted: EmbedConfig,
+    place: RunPlace,
     on_progress: Callable[[float], None],
     *,
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
 ) -> dict[str, Any]:
-    run_dir = Path(wanted.run_dir)
-    saved = read_saved(run_dir)
+    path = _path(wanted, place)
+    _check_new(path, wanted, place)
+    saved = read_saved(place)
     config = with_root(saved.config, wanted.root)
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is not None and not embeds(method):
@@ -137,7 +137,7 @@ def _embed(
             "an own model must belong to a method that embeds, whose network has no output layer, "
             f"got {config.algorithm.name}; train protonet with it"
         )
-    meta_params = find_checkpoint(run_dir, config, wanted.checkpoint).meta_params()
+    meta_params = find_checkpoint(place.folder, config, wanted.checkpoint).meta_params()
     network = make_network(config, saved.shapes.input_shape, None, model)
     params = embedding_params(network, meta_params)
     source = _listing(config, source)
@@ -151,8 +151,28 @@ def _embed(
         seed=config.seed,
         on_progress=on_progress,
     )
-    write_features(wanted.path, arrays)
+    write_features(path, arrays)
+    place.push()
     return arrays
+
+
+def _path(wanted: EmbedConfig, place: RunPlace) -> Path:
+    """Where the file is written."""
+    return folder_here(wanted.out, "out") if wanted.out else place.folder / _WRITTEN
+
+
+def _shown(wanted: EmbedConfig, place: RunPlace) -> str:
+    """Where the user finds the file."""
+    return wanted.out or place.locate(_WRITTEN)
+
+
+def _check_new(path: Path, wanted: EmbedConfig, place: RunPlace) -> None:
+    if path.exists() if wanted.out else place.has(_WRITTEN):
+        raise ValueError(
+            f"out must be new, got {_shown(wanted, place)}; delete it, or choose another out"
+        )
+    if wanted.out is not None:
+        check_folder(path.parent, "out")
 
 
 def _listing(config: RunConfig, source: TaskSource | None) -> TaskSource:

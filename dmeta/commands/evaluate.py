@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import nn
 from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.types import Params
 from dmeta.commands.display import print_results
+from dmeta.commands.places import RunPlace, run_place
 from dmeta.commands.saved import read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.options import DECIDING, RuntimeOptions
@@ -32,6 +34,8 @@ from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints
 from dmeta.training.setup import make_algorithm, make_network, prepare
+
+_WRITTEN = "evaluation.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,23 +108,39 @@ def evaluate(
         device,
         runtime or RuntimeOptions(name="local"),
     )
-    return _evaluate(wanted, model=model, source=source, algorithm=algorithm, loss=loss)[1]
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    with run_place(run_dir) as place:
+        return _evaluate(wanted, place, own)[1]
 
 
 def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
     """The verb: evaluate, print the table, write ``run_dir/evaluation.json``."""
-    values = {**settings, "runtime": checked(RuntimeOptions, settings["runtime"], "runtime")}
-    config = checked(EvaluateConfig, values, "")
-    run, result = _evaluate(config)
-    path = Path(config.run_dir) / "evaluation.json"
-    content = {
-        "algorithm": run.algorithm.name,
-        "metric": result.metric,
-        "test": as_plain(result),
-        "settings": dataclasses.asdict(config),
-    }
-    write_json(path, content)
-    print_results(content, paths=[path], next_command="dmeta list   # what else can be trained")
+    config = _config_of(settings)
+    with run_place(config.run_dir) as place:
+        run, result = _evaluate(config, place, {})
+        content = {
+            "algorithm": run.algorithm.name,
+            "metric": result.metric,
+            "test": as_plain(result),
+            "settings": dataclasses.asdict(config),
+        }
+        # Shown before it is written: a place that can only be read costs no result.
+        print_results(
+            content,
+            paths=[place.locate(_WRITTEN)],
+            next_command="dmeta list   # what else can be trained",
+        )
+        write_json(place.folder / _WRITTEN, content)
+        place.push()
+
+
+def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+    """Check what of the verb can be checked where the run, its data and the cluster are not.
+
+    Raises:
+        ValueError: whatever is wrong with the settings.
+    """
+    _config_of(settings)
 
 
 def load(
@@ -143,9 +163,10 @@ def load(
     Raises:
         ValueError: there is no such run or checkpoint, or it is damaged.
     """
-    saved = read_saved(Path(run_dir))
-    config, shapes = saved.config, saved.shapes
-    found = find_checkpoint(Path(run_dir), config, checkpoint)
+    with run_place(run_dir) as place:
+        saved = read_saved(place)
+        config, shapes = saved.config, saved.shapes
+        found = find_checkpoint(place.folder, config, checkpoint)
     network = make_network(config, shapes.input_shape, shapes.num_outputs, model)
     network = network.to("cpu", training=False)
     loss = loss_of(config.loss, shapes.kind) if loss is None else loss
@@ -156,16 +177,23 @@ def load(
     return Learner(algorithm, params, shapes.kind, shapes.input_shape, found.step)
 
 
-def _evaluate(wanted: EvaluateConfig, **own: Any) -> tuple[RunConfig, Evaluation]:
-    run_dir = Path(wanted.run_dir)
-    config = read_saved(run_dir).config
+def _config_of(settings: Mapping[str, Any]) -> EvaluateConfig:
+    values = {**settings, "runtime": checked(RuntimeOptions, settings["runtime"], "runtime")}
+    return checked(EvaluateConfig, values, "")
+
+
+def _evaluate(
+    wanted: EvaluateConfig, place: RunPlace, own: Mapping[str, Any]
+) -> tuple[RunConfig, Evaluation]:
+    run_dir = place.folder
+    config = read_saved(place).config
     is_ensemble = wanted.checkpoint == "ensemble"
     checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
     last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
     storage = open_checkpoints(run_dir, config.checkpoint.location)
     config = _with_changes(config, wanted)
     run = prepare(config, **own)
-    _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), run_dir)
+    _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:
         if is_ensemble:
             best = best_checkpoints(storage, progress_of(last))

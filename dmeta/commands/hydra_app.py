@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dmeta
+from dmeta.commands.presets import composed_with, own_presets
 
 
 def config_dir() -> Path:
@@ -44,7 +44,7 @@ def compose(
     overrides: Iterable[str],
     *,
     complete: bool = True,
-    experiment: str | None = None,
+    presets: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The settings of a verb with overrides, as the command line would compose them.
 
@@ -52,16 +52,18 @@ def compose(
         verb: name of the primary config.
         overrides: as on the command line.
         complete: whether every key that must be given has to be there.
-        experiment: the text of the file that ``experiment=FILE.yaml`` names, if it was read before.
+        presets: the user's own, if they were read before (`presets.own_presets`).
 
     Raises:
         hydra.errors.HydraException: an override that does not fit (see `errors.explain`).
     """
     import hydra
 
+    overrides = list(overrides)
+    presets = own_presets(overrides) if presets is None else presets
     with (
         _no_application(),
-        experiment_files(overrides, experiment) as found,
+        composed_with(overrides, presets) as found,
         hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
         return plain(hydra.compose(verb, overrides=found), complete=complete)
@@ -103,61 +105,13 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
         except Exception as error:  # told once, by the caller; and the rest of a sweep goes on
             failures.append(error)
 
-    with experiment_files(sys.argv[1:]) as arguments:
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    # --config-dir is left to Hydra, which then tells where a key of the user's files comes from.
+    with composed_with(sys.argv[1:], own_presets(overrides)) as arguments:
         sys.argv = [sys.argv[0], *arguments]
         hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
     if failures:
         raise failures[0]
-
-
-@contextlib.contextmanager
-def experiment_files(overrides: Iterable[str], text: str | None = None) -> Iterator[list[str]]:
-    """Overrides in which ``experiment=FILE.yaml`` is the name of a preset that Hydra finds.
-
-    Args:
-        overrides: as on the command line.
-        text: of that file, if it was read before.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    found = list(overrides)
-    path = experiment_file(found)
-    if path is None:
-        yield found
-        return
-    text = read_experiment(path) if text is None else text
-    name = f"file_{path.stem}"  # no name of ours
-    with tempfile.TemporaryDirectory() as folder:
-        presets = Path(folder) / "experiment"
-        presets.mkdir()
-        (presets / f"{name}.yaml").write_text(text)
-        named = [f"experiment={name}" if _names_file(override) else override for override in found]
-        yield [*named, f"hydra.searchpath=[file://{folder}]"]
-
-
-def experiment_file(overrides: Iterable[str]) -> Path | None:
-    """The YAML file that ``experiment=`` names, if it names one."""
-    named = [Path(each.partition("=")[2]) for each in overrides if _names_file(each)]
-    return named[-1] if named else None
-
-
-def read_experiment(path: Path) -> str:
-    """The text of a preset in a file.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"experiment must be a preset's name or a YAML file, got {path}, which is not "
-            "there; correct it (`dmeta list` has the names)"
-        )
-    return path.read_text()
-
-
-def _names_file(override: str) -> bool:
-    return override.startswith("experiment=") and override.endswith((".yaml", ".yml"))
 
 
 def as_override(key: str, value: Any) -> str:

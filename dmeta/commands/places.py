@@ -1,9 +1,108 @@
-"""Whether a folder that the user named can be written to: told before any work, not after it."""
+"""The folders that the user names: whether they can be written to, and those at an address."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from dmeta.addresses import cache_folder, is_address, local_path, within
+from dmeta.training.mark import only_one_at
+from dmeta.training.metrics import METRICS
+from dmeta.training.mirror import DistantFolder, Mirror
+from dmeta.training.run_log import LOG
+from dmeta.training.session import JOINT
+from dmeta.training.starting import CONFIG
+
+_FETCHED = tuple(
+    f"{folder}{name}" for folder in ("", f"{JOINT}/") for name in (CONFIG, METRICS, LOG)
+)
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """The folder of a run.
+
+    Attributes:
+        folder: where to read and write: itself, or a copy of what is needed of one at an address.
+        mirror: between that copy and the address; None: it is the folder itself.
+    """
+
+    folder: Path
+    mirror: Mirror | None = None
+
+    @property
+    def name(self) -> str:
+        """Path or address, as the user knows it."""
+        return str(self.folder) if self.mirror is None else self.mirror.there.address
+
+    def locate(self, file: str) -> str:
+        """Path or address of a file of it."""
+        return str(self.folder / file) if self.mirror is None else within(self.name, file)
+
+    def has(self, file: str) -> bool:
+        """Whether there is such a file."""
+        if self.mirror is None:
+            return (self.folder / file).exists()
+        return self.mirror.there.has(file)
+
+    def push(self) -> None:
+        """Copy what was written to the address, if it is at one.
+
+        Raises:
+            OSError: it can not be written to.
+        """
+        if self.mirror is not None:
+            self.mirror.push()
+
+
+@contextlib.contextmanager
+def run_place(run_dir: str | Path) -> Iterator[RunPlace]:
+    """The folder of a run at hand; of one at an address what there is, but for its checkpoints.
+
+    Raises:
+        ValueError: it is at an address that can not be read, or not be opened.
+    """
+    if not is_address(run_dir):
+        yield RunPlace(local_path(run_dir))
+        return
+    there = DistantFolder(str(run_dir))
+    copies = cache_folder() / "runs"
+    check_folder(copies, "DMETA_CACHE")
+    copies.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=copies))
+    try:
+        mirror = Mirror(folder, there)
+        mirror.fetch(_FETCHED)
+        yield RunPlace(folder, mirror)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def training_at(place: RunPlace) -> Iterator[None]:
+    """Of a run at an address: keep other trainings from it, and leave there what was written.
+
+    Raises:
+        RunLocked: another training lives there.
+        OSError: what was written can not be copied there.
+    """
+    if place.mirror is None:
+        yield
+        return
+    with only_one_at(place.mirror.there):
+        place.mirror.fetch(_FETCHED)  # another may have come to its end meanwhile
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):  # the one that ends the run is the one to be told
+                place.push()
+            raise
+        place.push()
 
 
 def check_folder(path: Path, key: str) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from dmeta.addresses import folder_here
 from dmeta.commands.evaluate import with_root
+from dmeta.commands.places import RunPlace, run_place
 from dmeta.commands.saved import read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.blocks import blocks_of
@@ -48,9 +50,9 @@ class ReplayConfig:
                 raise ValueError(f"{key} must be >= 0, got {value}; count from 0")
 
     @property
-    def folder(self) -> Path:
-        """Where the results go."""
-        return Path(self.out) if self.out else Path(self.run_dir) / "replay" / f"step-{self.step}"
+    def name(self) -> str:
+        """Of the folder that the results go to, in that of the run, if no other is given."""
+        return f"replay/step-{self.step}"
 
 
 def replay(
@@ -85,21 +87,29 @@ def replay(
         ValueError: the run has no such step or block, or a setting is not what it must be.
     """
     folder = None if out is None else str(out)
-    return _replay(ReplayConfig(str(run_dir), step, block, folder, root, device), own)
+    wanted = ReplayConfig(str(run_dir), step, block, folder, root, device)
+    with run_place(run_dir) as place:
+        return _replay(wanted, place, own)
 
 
 def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
     """The verb: replay, print a table of every block, say what was written."""
     wanted = checked(ReplayConfig, settings, "")
     console = Console()
-    for parts in _replay(wanted, {}):
-        console.print(_table(parts))
-    console.print(f"wrote     {wanted.folder}", soft_wrap=True)
+    with run_place(wanted.run_dir) as place:
+        for parts in _replay(wanted, place, {}):
+            console.print(_table(parts))
+    console.print(f"wrote     {wanted.out or place.locate(wanted.name)}", soft_wrap=True)
 
 
-def _replay(wanted: ReplayConfig, own: dict[str, Any]) -> list[list[Replayed]]:
-    run_dir = Path(wanted.run_dir)
-    config = _locally(with_root(read_saved(run_dir).config, wanted.root), wanted.device)
+def _replay(wanted: ReplayConfig, place: RunPlace, own: dict[str, Any]) -> list[list[Replayed]]:
+    config = _locally(with_root(read_saved(place).config, wanted.root), wanted.device)
+    if config.runtime.mode == "async":
+        raise ValueError(
+            "a run to be replayed must have runtime.mode=sync, got async, where the workers' speed "
+            "decides what a block is computed at; train again with runtime.mode=sync"
+        )
+    folder = folder_here(wanted.out, "out") if wanted.out else place.folder / wanted.name
     if wanted.step >= config.steps:
         raise ValueError(f"step must be < {config.steps}, the run's steps, got {wanted.step}")
     blocks = _blocks(config, wanted.step)
@@ -107,16 +117,17 @@ def _replay(wanted: ReplayConfig, own: dict[str, Any]) -> list[list[Replayed]]:
         raise ValueError(f"block must be < {len(blocks)}, those of a step, got {wanted.block}")
     chosen = blocks if wanted.block is None else [blocks[wanted.block]]
     run = prepare(config, **own)
-    vector = _vector_at(run, run_dir, wanted.step)
-    wanted.folder.mkdir(parents=True, exist_ok=True)
+    vector = _vector_at(run, place.folder, wanted.step)
+    folder.mkdir(parents=True, exist_ok=True)
     found = []
     with torch_threads(config.runtime.threads_per_worker):
         for block in chosen:
             parts, arrays = replay_block(run, local_device(wanted.device), vector, block)
-            path = wanted.folder / f"block-{block.index}"
+            path = folder / f"block-{block.index}"
             write_json(path.with_suffix(".json"), [dataclasses.asdict(part) for part in parts])
             np.savez(path.with_suffix(".npz"), allow_pickle=False, **arrays)
             found.append(parts)
+    place.push()
     return found
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dmeta.bilevel.types import Kind
+from dmeta.commands.places import RunPlace
 from dmeta.training.checkpoint import CheckpointError
 from dmeta.training.config import RunConfig, checked, run_config
-from dmeta.training.starting import CONFIG, read_settings
+from dmeta.training.starting import CONFIG, placed_at, read_settings
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,20 @@ class SavedRun:
     shapes: Shapes
 
 
-def read_saved(run_dir: Path) -> SavedRun:
+def read_saved(place: RunPlace) -> SavedRun:
     """The settings and shapes of the run in a folder.
 
     Raises:
         CheckpointError: there is none, or its settings are not what they must be; the message
             names the file and the key.
     """
-    saved: dict[str, Any] = read_settings(run_dir)
+    saved: dict[str, Any] = read_settings(place.folder, place.name)
     try:
-        return SavedRun(run_config(saved["settings"]), checked(Shapes, saved["shapes"], "shapes"))
+        config = run_config(saved["settings"])
+        shapes = checked(Shapes, saved["shapes"], "shapes")
     except ValueError as error:
         raise CheckpointError(
-            f"{run_dir / CONFIG} must be a run's settings, got one that was altered: {error}; "
+            f"{place.locate(CONFIG)} must be a run's settings, got one that was altered: {error}; "
             "restore it, or choose another run_dir"
         ) from error
+    return SavedRun(config if place.mirror is None else placed_at(config, place.name), shapes)

@@ -95,12 +95,12 @@ class Composer:
 
     Attributes:
         overrides: of the command line, those of one value.
-        experiment: the text of the YAML file that ``experiment=`` names, if it names one: that may
-            change while the search goes on, and is not on every node.
+        presets: names and texts of the YAML files of the user's own (`presets.own_presets`): those
+            may change while the search goes on, and are not on every node.
     """
 
     overrides: tuple[str, ...]
-    experiment: str | None = None
+    presets: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, point: Mapping[str, Value]) -> RunConfig:
         """The settings of a point; what they have no key for is left out.
@@ -127,12 +127,12 @@ class Composer:
     def _composed(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """What the groups that are chosen compose to."""
         chosen = tuple(as_override(k, v) for k, v in point.items() if group_names(k))
-        return copy.deepcopy(_composed((*self.overrides, *chosen), self.experiment))
+        return copy.deepcopy(_composed((*self.overrides, *chosen), self.presets))
 
 
 @functools.lru_cache(maxsize=64)
-def _composed(overrides: tuple[str, ...], experiment: str | None) -> dict[str, Any]:
-    settings = compose("tune", overrides, experiment=experiment)
+def _composed(overrides: tuple[str, ...], presets: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    settings = compose("tune", overrides, presets=dict(presets))
     del settings["search"]
     return settings
 

@@ -13,20 +13,21 @@ from torch import nn
 from dmeta.bilevel.estimators import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import as_override, compose
-from dmeta.commands.places import check_folder
+from dmeta.commands.places import RunPlace, check_folder, run_place, training_at
 from dmeta.commands.saved import read_saved
 from dmeta.runtime import make_runtime
 from dmeta.runtime.protocol import Runtime
 from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
 from dmeta.training.budget import memory_line, within_budget
+from dmeta.training.checking import check_without_data
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.results import Result
 from dmeta.training.session import JOINT, joint_config, run_session
 from dmeta.training.setup import Run, prepare
-from dmeta.training.starting import CONFIG, starting_point
+from dmeta.training.starting import CONFIG, placed_at, starting_point
 from dmeta.training.stopping import signals_heard
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
@@ -63,40 +64,88 @@ def train(
     """
     config = _run_config(settings)
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
-    run, joint, run_dir = _prepared(config, own)
-    return run_session(run, run_dir, open_runtime, observers, joint)
+    with run_place(config.run_dir or _new_run_dir(config)) as place:
+        run, joint = _prepared(config, own, place)
+        with training_at(place):
+            result = run_session(
+                run,
+                place.folder,
+                open_runtime,
+                [*observers, *_gauges(run)],
+                joint,
+                mirror=place.mirror,
+            )
+        return result if place.mirror is None else dataclasses.replace(result, run_dir=place.name)
 
 
 def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: train with a progress display, then say what was found and written."""
     config = _config_of(settings, overrides)
-    run, joint, run_dir = _prepared(config, {})
+    with run_place(config.run_dir or _new_run_dir(config)) as place:
+        run, joint = _prepared(config, {}, place)
+        try:
+            result = _train_shown(run, joint, place)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"go on with: dmeta train run_dir={place.name} resume=true")
+            raise
+        print_results(
+            result.summary,
+            paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
+            next_command=f"dmeta evaluate run_dir={place.name} num_tasks=2000",
+        )
+
+
+def _train_shown(run: Run, joint: Run | None, place: RunPlace) -> Result:
+    config = run.config
     metric = "accuracy" if run.source.kind == "classification" else "mse"
-    start = starting_point(run.config, run_dir).progress
+    start = starting_point(config, place.folder).progress
     title = [
         f"{config.algorithm.name} on {config.task.source.name} with {config.model.name} "
         f"({run.work.layout.size:,} meta-parameters), {config.meta_batch_size} tasks a step",
         *(line for line in (plan_line(run), memory_line(run)) if line),
-        f"writing to {run_dir}",
+        f"writing to {place.name}",
     ]
-    try:
-        with Display() as display:
-            display.start(title, config.steps, start.step, metric)
-            result = run_session(run, run_dir, open_runtime, [display], joint, signals_heard)
-    except KeyboardInterrupt as stop:
-        stop.add_note(f"go on with: dmeta train run_dir={run_dir} resume=true")
-        raise
-    print_results(
-        result.summary,
-        paths=[run_dir / name for name in ("results.json", "metrics.jsonl", "figures")],
-        next_command=f"dmeta evaluate run_dir={run_dir} num_tasks=2000",
-    )
+    with Display() as display, training_at(place):
+        display.start(title, config.steps, start.step, metric)
+        return run_session(
+            run,
+            place.folder,
+            open_runtime,
+            [display, *_gauges(run)],
+            joint,
+            signals_heard,
+            place.mirror,
+        )
+
+
+def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001 - a verb's
+    """Check what of the verb can be checked where its data, run and cluster are not.
+
+    Raises:
+        ValueError: whatever is wrong with the settings.
+    """
+    config = run_config(settings)
+    if config.resume is not True:  # then the run has its settings, which are not here
+        with torch_threads(config.runtime.threads_per_worker):
+            check_without_data(config)
 
 
 def open_runtime(run: Run) -> Runtime:
     """The runtime that the run's settings name."""
     config = run.config
-    return make_runtime(config.runtime, run.work, run.outer, config.device, config.num_blocks)
+    return make_runtime(
+        config.runtime, run.work, run.outer, config.device, config.num_blocks, config.run_id
+    )
+
+
+def _gauges(run: Run) -> list[Observer]:
+    """Who tells Prometheus of the run, if there is a Ray cluster to do it."""
+    config = run.config
+    if config.runtime.name == "local":
+        return []
+    from dmeta.runtime.gauges import Gauges  # imports Ray
+
+    return [Gauges(config.run_id, config.algorithm.name, config.task.source.name)]
 
 
 def _run_config(settings: Settings) -> RunConfig:
@@ -112,10 +161,10 @@ def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     if not composed.get("resume") or composed.get("run_dir") is None or "experiment" in keys:
         return run_config(composed)
-    run_dir = Path(str(composed["run_dir"]))
-    if not (run_dir / CONFIG).exists():
-        return run_config(composed)  # and then refused, with its own message
-    settings = read_saved(run_dir).config.as_mapping()
+    with run_place(str(composed["run_dir"])) as place:
+        if not (place.folder / CONFIG).exists():
+            return run_config(composed)  # and then refused, with its own message
+        settings = read_saved(place).config.as_mapping()
     # Where our token is shown is not for a folder that somebody gave us to say.
     for key in [*keys, "run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"]:
         _copy_value(composed, settings, key.split("."))
@@ -130,25 +179,28 @@ def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[st
         target[head] = source[head]
 
 
-def _prepared(config: RunConfig, own: Mapping[str, Any]) -> tuple[Run, Run | None, Path]:
-    run_dir = Path(config.run_dir or _new_run_dir(config))
-    check_folder(run_dir, "run_dir")
-    config = dataclasses.replace(config, run_dir=str(run_dir))
+def _prepared(config: RunConfig, own: Mapping[str, Any], place: RunPlace) -> tuple[Run, Run | None]:
+    if place.mirror is None:
+        check_folder(place.folder, "run_dir")
+        config = dataclasses.replace(config, run_dir=place.name)
+    else:
+        config = placed_at(config, place.name)
     with torch_threads(config.runtime.threads_per_worker):
-        run = planned(within_budget(prepare(config, **own)), _begun_with(run_dir))
+        run = planned(within_budget(prepare(config, **own)), _begun_with(place.folder))
     joint = None
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
         kept = {key: own.get(key) for key in ("model", "loss")}
         joint = prepare(settings, data=run.source, **kept)
         with torch_threads(config.runtime.threads_per_worker):
-            joint = planned(joint, _begun_with(run_dir / JOINT))
-    return run, joint, run_dir
+            joint = planned(joint, _begun_with(place.folder / JOINT))
+    return run, joint
 
 
 def _begun_with(run_dir: Path) -> Mapping[str, Any] | None:
     """The settings of the run that is already there."""
-    return read_saved(run_dir).config.as_mapping() if (run_dir / CONFIG).exists() else None
+    there = (run_dir / CONFIG).exists()
+    return read_saved(RunPlace(run_dir)).config.as_mapping() if there else None
 
 
 def _new_run_dir(config: RunConfig) -> str:

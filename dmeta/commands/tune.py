@@ -7,15 +7,18 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ray.tune import ResultGrid
 
-from dmeta.commands.hydra_app import as_override, compose, experiment_file, read_experiment
+from dmeta.addresses import folder_here
+from dmeta.commands.hydra_app import as_override, compose
 from dmeta.commands.places import check_folder
+from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.tune_display import TuneDisplay
 from dmeta.search import SearchOptions, Space
+from dmeta.search.checking import check_search_without_data
 from dmeta.search.conclusion import PAGE, PRESET, RESULTS, in_words
 from dmeta.search.experiment import run as run_search
 from dmeta.search.kept import SEARCH, read_search
@@ -29,6 +32,21 @@ _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"
 
 
 _SEARCH = ("search=", "search.", "search/")
+
+
+class Verb(Protocol):
+    """What is done with composed settings, and what is searched."""
+
+    def __call__(
+        self,
+        settings: dict[str, Any],
+        overrides: list[str],
+        *,
+        space: Mapping[str, Dimension],
+        arguments: Sequence[str],
+    ) -> None:
+        """See `tune_command`."""
+        ...
 
 
 class Search(NamedTuple):
@@ -73,19 +91,20 @@ def tune(
     if isinstance(settings, Mapping):
         settings = [_as_text(key, value) for key, value in settings.items()]
     fixed, space = split_overrides(settings)
-    search = _search_of(compose("tune", [*fixed, *_firsts(space)]), fixed, space, list(settings))
-    return _run(search, watchers)
+    presets = own_presets(fixed)
+    composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
+    return _run(_search_of(composed, fixed, space, list(settings), presets), watchers)
 
 
 def without_space(
-    arguments: Sequence[str],
+    arguments: Sequence[str], verb: Verb
 ) -> tuple[list[str], Callable[[dict[str, Any], list[str]], None]]:
     """The command line without what is searched, and the verb that knows it."""
     flags = [a for a in arguments if a.startswith("-")]
     if "-m" in flags or "--multirun" in flags:
         raise ValueError("dmeta tune sweeps by itself: leave -m out")
     fixed, space = split_overrides(arguments)
-    command = functools.partial(tune_command, space=space, arguments=list(arguments))
+    command = functools.partial(verb, space=space, arguments=list(arguments))
     return [*fixed, *_firsts(space)], command
 
 
@@ -97,9 +116,7 @@ def tune_command(
     arguments: Sequence[str],
 ) -> None:
     """The verb: search with a live table, then say what was found and written."""
-    given = [a for a in arguments if "=" in a and not a.startswith("-")]
-    fixed = [a for a in given if a.partition("=")[0].lstrip("+") not in space]
-    search = _search_of(settings, fixed, space, given)
+    search = _asked_for(settings, space, arguments)
     with TuneDisplay(_title(search), search.options, search.space.searched()) as display:
         try:
             _run(search, [display])
@@ -113,6 +130,34 @@ def tune_command(
     )
 
 
+def check_command(
+    settings: dict[str, Any],
+    overrides: list[str],  # noqa: ARG001 - a verb's
+    *,
+    space: Mapping[str, Dimension],
+    arguments: Sequence[str],
+) -> None:
+    """Check what of the verb can be checked where its data, run_dir and cluster are not.
+
+    Raises:
+        ValueError: whatever is wrong with the settings or the space.
+    """
+    search = _asked_for(settings, space, arguments)
+    if settings["resume"] is True:  # then the search has its space, which is not here
+        return
+    search.composer.check(search.space)
+    check_search_without_data(search.space, search.composer)
+
+
+def _asked_for(
+    settings: Mapping[str, Any], space: Mapping[str, Dimension], arguments: Sequence[str]
+) -> Search:
+    """The search that a command line asks for."""
+    given = [a for a in arguments if "=" in a and not a.startswith("-")]
+    fixed = [a for a in given if a.partition("=")[0].lstrip("+") not in space]
+    return _search_of(settings, fixed, space, given, own_presets(arguments))
+
+
 def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
     check_folder(search.run_dir, "run_dir")
     search.composer.check(search.space)
@@ -124,7 +169,7 @@ def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
         resume=search.resume,
         configure=search.composer,
         watchers=watchers,
-        notes={"command": search.overrides, "experiment": search.composer.experiment},
+        notes={"command": search.overrides, "presets": dict(search.composer.presets)},
     )
 
 
@@ -133,32 +178,31 @@ def _search_of(
     fixed: Sequence[str],
     space: Mapping[str, Dimension],
     given: Sequence[str],
+    presets: Mapping[str, str],
 ) -> Search:
     """The search that the command line asks for, or the one that is there and is continued."""
-    run_dir = Path(settings["run_dir"] or _new_run_dir(settings))
+    run_dir = folder_here(settings["run_dir"] or _new_run_dir(settings), "run_dir")
     is_there = (run_dir / SEARCH).exists()
     resume = settings["resume"] is True or (settings["resume"] == "auto" and is_there)
-    file = experiment_file(fixed)
-    experiment = None if file is None else read_experiment(file)
     if resume and is_there:
-        given, experiment = _continued(run_dir, given)
+        given, presets = _continued(run_dir, given)
         fixed, space = split_overrides(given)
-        settings = compose("tune", [*fixed, *_firsts(space)], experiment=experiment)
+        settings = compose("tune", [*fixed, *_firsts(space)], presets=presets)
     group = dict(settings["search"])
     preset = space_of_preset(group.pop("space", None) or {})
     whole = Space({**preset.dimensions, **space}, preset.conditions)
     options = checked(SearchOptions, group, "search")
-    # What a search is of is nothing to its trials; a preset of it may lie where these do not look.
+    # What a search is of is nothing to its trials.
     own = (each for each in fixed if not each.lstrip("+").startswith(_SEARCH))
-    composer = Composer(tuple(own), experiment)
+    composer = Composer(tuple(own), tuple(presets.items()))
     first = probes(whole)[0] if whole else {}
     return Search(list(given), composer(first), whole, options, composer, run_dir, resume)
 
 
-def _continued(run_dir: Path, given: Sequence[str]) -> tuple[list[str], str | None]:
-    """What the search that is there was asked for with, and the text of its experiment's file."""
+def _continued(run_dir: Path, given: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
+    """What the search that is there was asked for with, and the user's presets of that time."""
     there = read_search(run_dir)
-    command, experiment = there.get("command"), there.get("experiment")
+    command, presets = there.get("command"), there.get("presets")
     if not (isinstance(command, list) and all(isinstance(each, str) for each in command)):
         raise ValueError(
             f"a search that `dmeta tune` continues must have been begun by it, got {run_dir} "
@@ -167,12 +211,14 @@ def _continued(run_dir: Path, given: Sequence[str]) -> tuple[list[str], str | No
     own = [each for each in command if each.partition("=")[0] not in _ANEW]
     anew = [each for each in given if each.partition("=")[0] in _ANEW]
     rest = [each for each in given if each not in anew]
-    if rest and rest != own:
+    # A file lies elsewhere in a job that was submitted; its text is the one that was kept.
+    other = [each for each in map(named, rest) if each not in map(named, own)]
+    if rest and (other or len(rest) != len(own)):
         raise ValueError(
             "a search that is continued has its settings in its folder, got "
-            f"{rest[0]} besides; leave it out, or choose another run_dir"
+            f"{(other or rest)[0]} besides; leave it out, or choose another run_dir"
         )
-    return [*own, *anew], experiment if isinstance(experiment, str) else None
+    return [*own, *anew], presets if isinstance(presets, dict) else {}
 
 
 def _firsts(space: Mapping[str, Dimension]) -> list[str]:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dmeta.commands.display import duration, encodable
+from dmeta.commands.formats import duration, encodable
 from dmeta.search.options import SearchOptions
 from dmeta.search.page import shown
 from dmeta.search.trials import TrialRow

@@ -14,6 +14,7 @@ def make_runtime(
     server_factory: ServerFactory,
     device: Device,
     max_useful_workers: int,
+    run_id: str = "run",
 ) -> Runtime:
     """Start the runtime that `options` ask for; close it after use (it is a context manager).
 
@@ -23,6 +24,7 @@ def make_runtime(
         server_factory: becomes the one parameter server.
         device: where workers compute; the server computes on CPU under Ray.
         max_useful_workers: blocks per step: ``num_workers=auto`` starts no more than that.
+        run_id: names the run's actors to people.
     Raises: ValueError: the options do not fit the machine or cluster; nothing was started.
     """
     if options.name == "local":
@@ -32,4 +34,4 @@ def make_runtime(
     # Ray costs half a second to import, and a local run must work where it is broken.
     from dmeta.runtime.ray_runtime import RayRuntime
 
-    return RayRuntime(options, worker_factory, server_factory, device, max_useful_workers)
+    return RayRuntime(options, worker_factory, server_factory, device, max_useful_workers, run_id)

@@ -27,6 +27,7 @@ from dmeta.runtime.protocol import (
     WorkerFactory,
     named_block,
 )
+from dmeta.runtime.summation import added
 
 
 class WorkerStatus(NamedTuple):
@@ -34,6 +35,7 @@ class WorkerStatus(NamedTuple):
 
     device: str
     resident_bytes: int
+    node: str
 
 
 class NotBuiltError(RuntimeError):
@@ -48,12 +50,15 @@ class TaskWorkerActor:
     start that it needs the object for restarts. A restart leaves a process without a worker.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, label: str) -> None:
+        self._threads, self._label = threads, label
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._worker: Worker | None = None
         if self._device == "cpu":
             _hide_gpus()
+
+    def __repr__(self) -> str:
+        return self._label
 
     # Building twice builds the same, so Ray may repeat it until a restarted process answers.
     @ray.method(max_task_retries=-1)
@@ -63,7 +68,8 @@ class TaskWorkerActor:
             _set_torch_threads(self._threads)
             keep_freed_memory()
             self._worker = factory.build(self._device)
-        return WorkerStatus(self._device, _resident_bytes())
+        node = ray.get_runtime_context().get_node_id()
+        return WorkerStatus(self._device, _resident_bytes(), node)
 
     @ray.method(num_returns=2)
     def gradient(self, vector: Vector, block: Block) -> tuple[Gradient, BlockReport]:
@@ -85,14 +91,27 @@ class TaskWorkerActor:
         return self._worker
 
 
+class AdderActor:
+    """Adds gradients where they are, so that one leaves a node and not one for each worker."""
+
+    @ray.method(num_returns=2)
+    def add(self, *gradients: Gradient) -> tuple[int, Vector]:
+        """Their sum, behind its length: a sign that it is there, which weighs nothing."""
+        total = added(gradients)
+        return len(total), total
+
+
 class ParameterServerActor:
     """Holds the meta-parameters and the outer optimiser, on CPU, in a process of its own."""
 
-    def __init__(self, factory: ServerFactory, threads: int) -> None:
+    def __init__(self, factory: ServerFactory, threads: int, label: str) -> None:
         self._factory = factory
-        self._threads = threads
+        self._threads, self._label = threads, label
         self._server: Server | None = None
         _hide_gpus()
+
+    def __repr__(self) -> str:
+        return self._label
 
     @ray.method(num_returns=2)
     def vector(self) -> tuple[int, Vector]:
@@ -126,6 +145,19 @@ class ParameterServerActor:
             _set_torch_threads(self._threads)
             self._server = self._factory.build()
         return self._server
+
+
+def actor_label(run_id: str, worker: int | None = None) -> str:
+    """What Ray shows an actor as: in its dashboard, in `ray list actors`, before its output.
+
+    A `repr`, not a name: names must be unique, and a worker that takes a lost one's place is shown
+    as that one was.
+
+    Args:
+        run_id: of the run.
+        worker: its number; None: the server.
+    """
+    return f"dmeta:{run_id}:" + ("server" if worker is None else f"worker-{worker}")
 
 
 def _hide_gpus() -> None:

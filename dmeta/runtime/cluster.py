@@ -159,12 +159,18 @@ def nodes_for_workers() -> list[Node]:
     """
     group = get_current_placement_group()
     context = ray.get_runtime_context()
-    if group is not None and context.should_capture_child_tasks_in_placement_group:
+    if group is not None and is_in_group():
         bundles = [_node(bundle) for bundle in group.bundle_specs]
         own = _node(context.get_assigned_resources())  # type: ignore[no-untyped-call]
         return [Node(bundles[0].cpus - own.cpus, bundles[0].gpus - own.gpus), *bundles[1:]]
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [_node(node["Resources"]) for node in nodes if node["Alive"]]
+
+
+def is_in_group() -> bool:
+    """Whether actors started from here go into a placement group, whose room never changes."""
+    captures = ray.get_runtime_context().should_capture_child_tasks_in_placement_group
+    return get_current_placement_group() is not None and bool(captures)
 
 
 def _node(resources: dict[str, float]) -> Node:

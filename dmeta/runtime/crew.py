@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -32,10 +32,17 @@ _LEAST_WAIT_S, _MOST_WAIT_S = 0.01, 5.0
 
 
 class Computed(NamedTuple):
-    """A block's small result, and the reference of its gradient (None for an evaluation)."""
+    """A block's result.
+
+    Attributes:
+        report: the small part.
+        gradient: reference of the large part; None for an evaluation.
+        node: where that lies, as Ray names it.
+    """
 
     report: BlockReport
     gradient: Ref | None
+    node: str
 
 
 class Batch(NamedTuple):
@@ -59,7 +66,7 @@ class Crew:
 
     def __init__(
         self,
-        start: Callable[[], Actor],
+        start: Callable[[int], Actor],
         factory: Ref,
         num_workers: int,
         options: RuntimeOptions,
@@ -68,7 +75,7 @@ class Crew:
         """Start the workers, without waiting for them.
 
         Args:
-            start: starts one.
+            start: starts the one of a number.
             factory: of the work; each worker builds its own from it.
             num_workers: how many.
             options: of the run.
@@ -76,20 +83,38 @@ class Crew:
         """
         self._check = check
         self._start, self._factory, self._options = start, factory, options
-        self._workers = {number: start() for number in range(num_workers)}
+        self._workers: dict[int, Actor] = {}
+        self._num_started = 0  # numbers that were given
+        self._num_given_up = 0
         self._least = min(num_workers, options.min_workers or 1)
         self._schedule = Schedule(
-            self._workers, max_attempts=options.max_attempts, min_workers=self._least
+            (),
+            max_attempts=options.max_attempts,
+            min_workers=self._least,
+            is_endless=options.mode == "async",
         )
         self._vectors: dict[int, tuple[Block, Ref]] = {}  # number -> what it is to be computed at
         self._results: dict[int, Computed] = {}
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
-        self._probes = {self._build(number): number for number in self._workers}
+        self._probes: dict[Ref, int] = {}
+        self._nodes: dict[int, str] = {}  # where the workers are that were ever built
         self._replaced: Counter[int] = Counter()  # times in a row
         self._tell_at: float | None = None  # that workers are waited for
-        for number in self._workers:
+        self.grow(num_workers)
+
+    def grow(self, num_workers: int) -> None:
+        """Start as many workers as are missing; they get blocks as soon as they are built."""
+        while self.num_workers < num_workers:
+            number, self._num_started = self._num_started, self._num_started + 1
+            self._workers[number] = self._start(number)
             self._schedule.away(number)
+            self._probes[self._build(number)] = number
+
+    @property
+    def num_workers(self) -> int:
+        """Those that answer, are waited for, or were given up: no others take their places."""
+        return len(self._workers) + self._num_given_up
 
     @property
     def num_retries(self) -> int:
@@ -100,6 +125,16 @@ class Crew:
     def num_copies(self) -> int:
         """Blocks computed twice so far because a worker was late."""
         return self._schedule.num_copies
+
+    @property
+    def num_up(self) -> int:
+        """Workers that answer."""
+        return self._schedule.num_up
+
+    @property
+    def num_nodes(self) -> int:
+        """On which workers are, or were."""
+        return len(set(self._nodes.values()))
 
     def wait_until_built(self) -> list[WorkerStatus]:
         """Wait for the workers, or for `min_workers` of them if that is set; the others join later.
@@ -121,8 +156,8 @@ class Crew:
             statuses: list[WorkerStatus] = ray.get(ready)
         except RayTaskError as error:
             raise_cause(error)
-        for ref in ready:
-            self._schedule.back(self._probes.pop(ref))
+        for ref, status in zip(ready, statuses, strict=True):
+            self._admit(self._probes.pop(ref), status)
         return statuses
 
     def want(self, blocks: Sequence[Block], vector: Ref) -> Batch:
@@ -141,8 +176,21 @@ class Crew:
             Exception: what the work itself raised, with a note that names the block.
         """
         self._patience.begins(batch.numbers)  # the meta-parameters are there
+        self._wait(lambda: not self._schedule.is_missing(batch.numbers))
+        return [self._results.pop(number) for number in batch.numbers]
+
+    def compute_any(self, numbers: Collection[int]) -> dict[int, Computed]:
+        """Wait for some of the blocks; all that are there then. Raises as `compute` does.
+
+        Args:
+            numbers: of blocks whose meta-parameters are there.
+        """
+        self._wait(lambda: not self._results.keys().isdisjoint(numbers))
+        return {n: self._results.pop(n) for n in list(self._results) if n in numbers}
+
+    def _wait(self, is_over: Callable[[], bool]) -> None:
         try:
-            while self._schedule.is_missing(batch.numbers):
+            while not is_over():
                 self._check()
                 self._submit()
                 self._hear()
@@ -154,7 +202,6 @@ class Crew:
         except BaseException:
             self.forget()
             raise
-        return [self._results.pop(number) for number in batch.numbers]
 
     def forget(self) -> None:
         """Nothing that was asked for is wanted any more."""
@@ -186,7 +233,11 @@ class Crew:
             patience = min(patience, self._tell_of_waiting())
         else:
             self._tell_at = None
-        ready, _ = ray.wait([*self._calls, *self._probes], num_returns=1, timeout=patience)
+        refs = [*self._probes, *self._calls]
+        # Whoever has answered is not late, however long nobody listened.
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(refs, num_returns=1, timeout=patience)
         for ref in ready:
             if ref in self._probes:
                 self._end_probe(ref)
@@ -196,13 +247,21 @@ class Crew:
     def _end_call(self, ref: Ref) -> None:
         call = self._calls.pop(ref)
         try:
+            self._take(call, ref)
+        finally:
+            if self._schedule.is_lost(call.worker):  # and all of its answers have come
+                self._probes[self._build(call.worker)] = call.worker
+
+    def _take(self, call: _Call, ref: Ref) -> None:
+        try:
             report: Any = ray.get(ref)
         except RayError as error:
             self._lose(call, error)
             return
         self._patience.answered(call.worker, call.number)
         if self._schedule.done(call.worker, call.number):
-            self._results[call.number] = Computed(report, call.gradient)
+            node = self._nodes[call.worker]
+            self._results[call.number] = Computed(report, call.gradient, node)
             del self._vectors[call.number]
 
     def _lose(self, call: _Call, error: RayError) -> None:
@@ -220,36 +279,53 @@ class Crew:
                 _name(call.block),
                 type(error).__name__,
                 cause,
+                extra=_where(call.worker, call.block),
             )
         self._patience.lost(call.worker, call.number)
-        try:
-            self._schedule.lost(call.worker, call.number, f"{type(error).__name__}: {cause}")
-        finally:
-            if self._schedule.oldest(call.worker) is None:  # all of its answers have come
-                self._probes[self._build(call.worker)] = call.worker
+        self._schedule.lost(call.worker, call.number, f"{type(error).__name__}: {cause}")
 
     def _end_probe(self, ref: Ref) -> None:
         """A lost worker answered, or never will: then another takes its place."""
         worker = self._probes.pop(ref)
         try:
-            ray.get(ref)
-        except RayTaskError as error:
-            raise_cause(error)  # it could not be built again
+            status: Any = ray.get(ref)
         except RayError as error:
+            # That a new one can not be built, on a node that just joined, is no reason to end.
+            others_do = worker not in self._nodes and self._schedule.num_up >= self._least
+            if isinstance(error, RayTaskError) and not others_do:
+                raise_cause(error)
             self._replace(worker, error)
         else:
             self._replaced[worker] = 0
-            self._schedule.back(worker)
+            self._admit(worker, status)
+
+    def _admit(self, worker: int, status: WorkerStatus) -> None:
+        """The worker is built: it is given blocks from now on, its node's neighbouring ones."""
+        self._schedule.back(worker)
+        if self._nodes.get(worker) != status.node:
+            self._nodes[worker] = status.node
+            self._schedule.arrange(lambda number: self._nodes.get(number, ""))
 
     def _replace(self, worker: int, error: RayError) -> None:
         self._replaced[worker] += 1
         if self._replaced[worker] > self._options.max_attempts:
-            _LOG.warning("worker %d could not be replaced (%s); going on without", worker, error)
+            _LOG.warning(
+                "worker %d could not be replaced (%s); going on without",
+                worker,
+                error,
+                extra=_where(worker),
+            )
             self._schedule.gone(worker)
             del self._workers[worker]
+            self._num_given_up += 1
             return
-        _LOG.warning("worker %d is gone for good (%s); another is started", worker, error)
-        self._workers[worker] = self._start()
+        _LOG.warning(
+            "worker %d is gone for good (%s); another is started",
+            worker,
+            error,
+            extra=_where(worker),
+        )
+        self._workers[worker] = self._start(worker)
         self._probes[self._build(worker)] = worker
 
     def _build(self, worker: int) -> Ref:
@@ -261,7 +337,10 @@ class Crew:
             self._schedule.late(worker)
             if is_hung:
                 _LOG.warning(
-                    "worker %d has not answered for %.0f s; it is started anew", worker, silent_s
+                    "worker %d has not answered for %.0f s; it is started anew",
+                    worker,
+                    silent_s,
+                    extra=_where(worker),
                 )
                 ray.kill(self._workers[worker], no_restart=False)
                 self._patience.killed(worker)
@@ -280,6 +359,13 @@ class Crew:
                 self._least,
             )
         return self._tell_at - now
+
+
+def _where(worker: int, block: Block | None = None) -> dict[str, int | str]:
+    """What a warning is about, for those who read it by its fields."""
+    if block is None:
+        return {"worker": worker}
+    return {"worker": worker, "phase": block.phase, "step": block.step, "block": block.index}
 
 
 def _name(block: Block) -> str:

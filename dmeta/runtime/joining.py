@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import grpc
@@ -94,14 +95,24 @@ def admit(address: str, *, allow_unauthenticated: bool) -> None:
         )
     if open_to_all.what == "cluster":
         _check_version(address, open_to_all.text)
-        if not (allow_unauthenticated or is_loopback(address)):
-            raise ValueError(
-                "a cluster on a network must ask for a token, for whoever reaches it can run any "
-                f"program on it, got one at {address} that asks for none; {HOW_TO_START}, or set "
-                "runtime.allow_unauthenticated=true if everyone on its network is trusted"
-            )
+        if not allow_unauthenticated:
+            refuse_open(address)
         return
-    _check_version(address, _shown_token(address))
+    _check_version(address, show_token(address, ask))
+
+
+def refuse_open(address: str) -> None:
+    """Return if the cluster at `address`, which asks for no token, is on this machine alone.
+
+    Raises:
+        ValueError: it is on a network.
+    """
+    if not is_loopback(address):
+        raise ValueError(
+            "a cluster on a network must ask for a token, for whoever reaches it can run any "
+            f"program on it, got one at {address} that asks for none; {HOW_TO_START}, or set "
+            "runtime.allow_unauthenticated=true if everyone on its network is trusted"
+        )
 
 
 def ask(address: str, token: str | None = None) -> Found:
@@ -133,8 +144,18 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def _shown_token(address: str) -> str:
-    """Make Ray show our token to the cluster that asked for one; returns the cluster's version."""
+def show_token(address: str, asking: Callable[[str, str | None], Found]) -> str:
+    """Make Ray show our token to the cluster that asked for one.
+
+    Args:
+        address: of the cluster.
+        asking: `ask`, or what asks its dashboard.
+
+    Returns: the cluster's version of Ray.
+
+    Raises:
+        ValueError: there is no token, or it is another's.
+    """
     if tokens.mode() != "token":
         raise ValueError(
             f"the cluster at {address} must be shown its token, got RAY_AUTH_MODE={tokens.mode()}; "
@@ -148,7 +169,7 @@ def _shown_token(address: str) -> str:
             "machine where it was started (~/.ray/auth_token there) to ~/.ray/auth_token, readable "
             "by you alone, or set RAY_AUTH_TOKEN_PATH to it"
         )
-    found = ask(address, token)
+    found = asking(address, token)
     if found.what != "cluster":
         raise ValueError(
             f"the cluster at {address} must be shown its token, got another ({tokens.origin()}); "

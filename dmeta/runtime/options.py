@@ -12,7 +12,14 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """``auto``: ``cuda`` where a GPU is assigned, else ``cpu``."""
 
 
-DECIDING = ("block_size", "threads_per_worker", "plan", "chunk_size", "gradient_precision")
+DECIDING = (
+    "block_size",
+    "threads_per_worker",
+    "plan",
+    "chunk_size",
+    "gradient_precision",
+    "mode",
+)
 """Options that are part of the result: floating-point sums depend on them."""
 
 
@@ -21,16 +28,20 @@ class RuntimeOptions:
     """Who computes the blocks of a step.
 
     Only those in `DECIDING` are part of the result; everything else changes how fast it comes,
-    never its bits. ``local`` reads only these: it has no workers to place.
+    never its bits (of an asynchronous run, which is never the same twice, anything may). ``local``
+    reads only these: it has no workers to place.
 
     Attributes:
         name: ``local`` (in this process) or ``ray`` (actors on one or many machines).
         num_workers: task workers, one process each; ``auto``: as many as fit the cluster and have
-            a block to compute.
+            a block to compute; more join when nodes do.
         cpus_per_worker: CPUs reserved per worker (a count; may be fractional).
         gpus_per_worker: GPUs reserved per worker (a count; a fraction lets workers share a GPU;
             that is book-keeping, not isolation). ``auto``: 1 if the cluster has GPUs and the
             device is not cpu, else 0.
+        autoscale: start also the workers that there is no room for: they are what a cluster's
+            autoscaler makes room for. They join when it has; ``min_workers`` is what the run begins
+            with. False: such workers are refused.
         address: the Ray cluster to join: ``auto`` or ``host:port``. None: the one named by the
             environment variable RAY_ADDRESS (set inside a Ray job), else a local cluster of our
             own that is stopped at the end.
@@ -45,6 +56,18 @@ class RuntimeOptions:
             ``auto``: the whole block, or as much of it as the memory allows.
         gradient_precision: in which a block's meta-gradient travels to the server: as it was
             computed, or rounded to bfloat16, in half the bytes.
+        mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,
+            computed at meta-parameters of some steps ago (`dmeta.runtime.asynchronous`): no worker
+            waits, and the result depends on who was faster. With ``local`` it is ``sync``.
+        max_staleness: outer steps (a count) that a gradient may be behind; one that is further
+            behind is not applied, and its block computed again. 0: as ``sync``, to the bit.
+        max_waiting: blocks (a count) whose gradients may wait for the next step, with ``async``.
+            None: a step's worth, which is all that can come.
+        when_full: what happens when more would wait: ``block``, workers are given nothing new;
+            ``drop``, they are, and the oldest gradients are dropped and computed again.
+        reduce: how the gradients of a step come to the server: ``flat``, each by itself; ``tree``,
+            added on their nodes, then their sums; ``auto``, by their number, their size and the
+            number of nodes. The same bits (`dmeta.runtime.summation`).
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up; likewise for the parameter server.
         min_workers: the run begins with so many workers (a count), lets the others join when the
@@ -60,6 +83,7 @@ class RuntimeOptions:
     num_workers: int | Literal["auto"] = "auto"
     cpus_per_worker: float = 1
     gpus_per_worker: float | Literal["auto"] = "auto"
+    autoscale: bool = False
     address: str | None = None
     allow_unauthenticated: bool = False
     dashboard: bool = False
@@ -68,6 +92,11 @@ class RuntimeOptions:
     plan: Literal["auto", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"] = "auto"
     chunk_size: int | Literal["auto"] = "auto"
     gradient_precision: Literal["float32", "bfloat16"] = "float32"
+    mode: Literal["sync", "async"] = "sync"
+    max_staleness: int = 4
+    max_waiting: int | None = None
+    when_full: Literal["block", "drop"] = "block"
+    reduce: Literal["auto", "flat", "tree"] = "auto"
     max_attempts: int = 4
     min_workers: int | None = None
     hung_after_s: float | None = None
@@ -83,6 +112,11 @@ class RuntimeOptions:
             raise ValueError(f"runtime.name must be ray or local, got {self.name!r}; choose one")
         for field in ("num_workers", "chunk_size"):
             _check_count(field, getattr(self, field), may_be_auto=True)
+        for name in ("max_staleness", "max_waiting"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(
+                    f"runtime.{name} must be >= 0, got {getattr(self, name)}; raise it"
+                )
         for field in ("block_size", "threads_per_worker", "max_attempts", "snapshot_every"):
             _check_count(field, getattr(self, field), may_be_auto=False)
         if self.min_workers is not None:

@@ -38,10 +38,13 @@ def place(
         nodes: what there is.
         device: the device of the run.
         max_useful_workers: blocks per step: ``auto`` starts no more workers than that.
-    Raises: ValueError: the workers (or ``min_workers`` of them, if that is set) do not fit, or the
-        device and GPUs contradict each other.
+    Raises: ValueError: the workers (or ``min_workers`` of them, if that is set) do not fit and no
+        autoscaler is to make room for them, or the device and GPUs contradict each other.
     """
     gpus = _gpus_per_worker(options, nodes, device)
+    if options.autoscale:
+        count = max_useful_workers if options.num_workers == "auto" else options.num_workers
+        return Placement(count, options.cpus_per_worker, gpus)
     fit = sum(_num_that_fit(node, options.cpus_per_worker, gpus) for node in nodes)
     needed = options.min_workers or 1
     if options.num_workers == "auto":
@@ -56,7 +59,8 @@ def place(
 def _gpus_per_worker(options: RuntimeOptions, nodes: Sequence[Node], device: Device) -> float:
     total = sum(node.gpus for node in nodes)
     if options.gpus_per_worker == "auto":
-        gpus = 1.0 if total > 0 and device != "cpu" else 0.0
+        are_to_come = options.autoscale and device == "cuda"
+        gpus = 1.0 if are_to_come or (total > 0 and device != "cpu") else 0.0
     else:
         gpus = options.gpus_per_worker
     if device == "cuda" and gpus == 0:

@@ -191,6 +191,12 @@ class StepReport:
         num_retries: blocks that were computed again because a worker was lost.
         num_copies: blocks that were computed twice because a worker was late.
         seconds: wall-clock seconds of the whole step in the process that asked for it.
+        measures: name -> what else the runtime observed of it in the step (the names are those of
+            `dmeta.runtime.gauges.MEASURES`).
+        staleness: outer steps between the meta-parameters that each block was computed at and
+            those it was applied to; empty if that is none by design (``runtime.mode=sync``).
+        num_too_stale: blocks that came too late to be applied, and are computed again.
+        num_dropped: blocks for which there was no room, and which are computed again.
     """
 
     blocks: Sequence[BlockReport]
@@ -198,6 +204,10 @@ class StepReport:
     num_retries: int
     num_copies: int
     seconds: float
+    measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    staleness: Sequence[int] = ()
+    num_too_stale: int = 0
+    num_dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,6 +242,8 @@ class Runtime(Protocol):
         self, step: int, blocks: Sequence[Block], upcoming: Sequence[Block] = ()
     ) -> StepReport:
         """Compute every block at the current meta-parameters and apply the outer update.
+
+        An asynchronous runtime applies as many blocks as these, of this step or another's.
 
         Args:
             step: outer step.

@@ -20,7 +20,7 @@ are wanted and what happened (`done`, `lost`, `late`, `back`, `gone`) and asks w
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,6 +65,7 @@ class Schedule:
         max_attempts: int,
         min_workers: int = 1,
         max_in_flight: int = 2,
+        is_endless: bool = False,
     ) -> None:
         """Start with all workers up.
 
@@ -73,12 +74,14 @@ class Schedule:
             max_attempts: losses of one block that are too many.
             min_workers: below so many that are up, nothing is started.
             max_in_flight: blocks that a worker may hold.
+            is_endless: more will be wanted before the last block is done; no block is kept back
+                for a worker that is free first.
         """
         assert max_attempts >= 1
         assert max_in_flight >= 1
         self._workers = {worker: _WorkerState() for worker in workers}
         self._max_attempts, self._min_workers = max_attempts, min_workers
-        self._max_in_flight = max_in_flight
+        self._max_in_flight, self._is_endless = max_in_flight, is_endless
         self._queue: list[int] = []
         self._losses: dict[int, int] = {}  # of the blocks that are wanted and have no result
         self._next = 0
@@ -116,11 +119,11 @@ class Schedule:
         if not self._losses or self.num_up < self._min_workers:
             return []
         free = {w: state for w, state in self._workers.items() if state.up and not state.late}
-        started = []
+        started, num_up = [], self.num_up
         for depth in range(self._max_in_flight):
             for worker, state in free.items():
-                ahead = depth > 0 and len(self._queue) < len(self._workers)
-                if self._queue and len(state.in_flight) == depth and not ahead:
+                is_early = depth > 0 and len(self._queue) < num_up and not self._is_endless
+                if self._queue and len(state.in_flight) == depth and not is_early:
                     started.append(self._start(worker, self._queue.pop(0)))
         idle = [worker for worker, state in free.items() if not state.in_flight]
         return started + [self._copy(w, block) for w, block in self._copies(idle)]
@@ -160,21 +163,31 @@ class Schedule:
             self._charge(oldest, cause)
 
     def back(self, worker: int) -> None:
-        """The worker answers again, or is new."""
-        self._workers.setdefault(worker, _WorkerState()).up = True
+        """The worker answers again, or for the first time."""
+        self._workers[worker].up = True
+
+    def arrange(self, place: Callable[[int], str]) -> None:
+        """Workers of one place take neighbouring blocks, if all are free.
+
+        Args:
+            place: of a worker's number.
+        """
+        in_order = sorted(self._workers, key=lambda worker: (place(worker), worker))
+        self._workers = {worker: self._workers[worker] for worker in in_order}
 
     def away(self, worker: int) -> None:
-        """The worker gets no block until `back`; it must have nothing in flight."""
-        self._workers[worker].up = False
+        """The worker, perhaps a new one, gets no block until `back`; it has nothing in flight."""
+        self._workers.setdefault(worker, _WorkerState()).up = False
 
     def gone(self, worker: int) -> None:
         """The worker will not come back; it must have nothing in flight."""
         state = self._workers.pop(worker, None)
         assert state is None or not state.in_flight
 
-    def oldest(self, worker: int) -> int | None:
-        """The block that the worker is computing."""
-        return next(iter(self._workers[worker].in_flight), None)
+    def is_lost(self, worker: int) -> bool:
+        """Whether the worker is not up, and no answer of its is awaited any more."""
+        state = self._workers[worker]
+        return not (state.up or state.in_flight)
 
     def _start(self, worker: int, block: int) -> Assignment:
         self._workers[worker].in_flight.append(block)

@@ -40,7 +40,11 @@ class JournalEntry(NamedTuple):
 
 
 class ServerHost:
-    """Starts the server, speaks with it, and keeps what a new one needs."""
+    """Starts the server, speaks with it, and keeps what a new one needs.
+
+    Attributes:
+        num_parameters: length of the vector, once it has been read.
+    """
 
     def __init__(self, start: Callable[[], Actor], options: RuntimeOptions) -> None:
         """Start it, without waiting.
@@ -57,11 +61,12 @@ class ServerHost:
         self._journal: list[JournalEntry] = []  # the steps since the snapshot
         self._pace = Pace(options.hung_after_s)
         self._losses, self._furthest = 0, -1  # since the step that is the furthest so far
+        self.num_parameters = 0
 
     def vector(self) -> Ref:
         """Reference of the current meta-parameters; they are there."""
         length, vector = self._open().vector.remote()
-        self._get(length, "reading the meta-parameters")
+        self.num_parameters = self._get(length, "reading the meta-parameters")
         return vector
 
     def begin_apply(self, step: int, blocks: Sequence[Block], gradients: Sequence[Ref]) -> Applied:
@@ -130,6 +135,7 @@ class ServerHost:
             "the parameter server was lost (%s); it is started again, and %d steps are taken again",
             error,
             len(self._journal),
+            extra={"step": self._furthest + 1},
         )
         if self._actor is not None:
             ray.kill(self._actor, no_restart=True)

@@ -11,6 +11,7 @@ from dmeta.runtime.threads import torch_threads
 from dmeta.search.space import Space, Value, probes
 from dmeta.search.trial import Configure, source_key
 from dmeta.tasks.source import TaskSource
+from dmeta.training.checking import check_without_data
 from dmeta.training.config import RunConfig
 from dmeta.training.setup import make_source, prepare
 
@@ -38,18 +39,45 @@ def checked_search(space: Space, configure: Configure) -> Checked:
         ValueError: trials could not be compared with each other, or one could not even begin; the
             message says with which values.
     """
-    _check_keys(space)
-    points = probes(space)
-    base = configure(points[0])
-    _check_steps(base)
+    points = checked_points(space, configure)
+    base = points[0][1]
     sources: dict[str, TaskSource] = {}
-    for point in points:
-        config = _told(point, configure, point)
-        _check_comparable(base, config)
+    for point, config in points:
         source = _told(point, _source_of, config, sources)
         with torch_threads(config.runtime.threads_per_worker):
             _told(point, _prepare, config, source)
     return Checked(base, sources[source_key(base)].kind, sources)
+
+
+def check_search_without_data(space: Space, configure: Configure) -> None:
+    """As `checked_search`, as far as that shows where the data is not.
+
+    Raises:
+        ValueError: as there.
+    """
+    for point, config in checked_points(space, configure):
+        with torch_threads(config.runtime.threads_per_worker):
+            _told(point, check_without_data, config)
+
+
+def checked_points(
+    space: Space, configure: Configure
+) -> list[tuple[Mapping[str, Value], RunConfig]]:
+    """The ends of the space and their settings, which can be compared.
+
+    Raises:
+        ValueError: as `checked_search`.
+    """
+    _check_keys(space)
+    points = probes(space)
+    base = configure(points[0])
+    _check_steps(base)
+    found: list[tuple[Mapping[str, Value], RunConfig]] = []
+    for point in points:
+        config = _told(point, configure, point)
+        _check_comparable(base, config)
+        found.append((point, config))
+    return found
 
 
 def _prepare(config: RunConfig, source: TaskSource) -> None:

@@ -17,6 +17,7 @@ from ray.tune import ResultGrid
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from dmeta.addresses import folder_here
 from dmeta.runtime import cluster
 from dmeta.search.checking import Checked, checked_search
 from dmeta.search.conclusion import conclude
@@ -29,6 +30,7 @@ from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
 from dmeta.search.stopping import SearchStopped, environment, stopping
 from dmeta.search.trial import TRIALS, Configure, TrialSetup, digest_of, run_trial
+from dmeta.search.visibility import alive_nodes, check_seen, read_by_tasks
 from dmeta.search.watching import Watch, Watcher
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.results import write_json
@@ -60,7 +62,7 @@ def run(
         config: settings of a trial, but for what is searched; its runtime is that of each trial.
         space: what is searched: dotted keys of the settings, with the values that each may take.
         options: how.
-        run_dir: where to write; every node of the cluster sees it.
+        run_dir: where to write; every node of the cluster sees it, which is checked.
         resume: go on with the search that is there, of the same arguments.
         configure: makes settings of a point; None: as `config`, with the point's values in it.
         searcher: one of Tune's own instead of what ``search.sampler`` names: an `OptunaSearch`,
@@ -77,7 +79,7 @@ def run(
     """
     options = options or SearchOptions()
     space = space if isinstance(space, Space) else space_of(space)
-    run_dir, configure = Path(run_dir).absolute(), configure or Changed(config)
+    run_dir, configure = folder_here(run_dir, "run_dir").absolute(), configure or Changed(config)
     for watcher in watchers:
         watcher.on_phase("trying the ends of the space")
     found = checked_search(space, configure)
@@ -88,8 +90,9 @@ def run(
     record = record_of(space, options, found.base)
     check_begun(run_dir, resume, record)
     with _connected(found.base, options) as bundles, only_one_in(run_dir):
+        check_seen(run_dir, alive_nodes(), read_by_tasks)
         (run_dir / TRIALS).mkdir(exist_ok=True)
-        write_json(run_dir / SEARCH, {**record, **(notes or {})})
+        write_json(run_dir / SEARCH, {**record, "mode": mode, **(notes or {})})
         sources = {key: ray.put(source) for key, source in found.sources.items()}
         setup = TrialSetup(configure, run_dir / TRIALS, sources, Path.cwd())
         watch = Watch(space, configure, mode, run_dir, watchers)

@@ -25,7 +25,9 @@ from typing import Any, TypeAlias
 
 from ray import tune
 
+from dmeta.addresses import within
 from dmeta.runtime import make_runtime
+from dmeta.runtime.gauges import Gauges
 from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.runtime.remote import Ref
 from dmeta.runtime.threads import torch_threads
@@ -45,7 +47,6 @@ from dmeta.training.planning import planned
 from dmeta.training.session import begin, run_session, take_steps
 from dmeta.training.setup import Run, prepare
 from dmeta.training.starting import CONFIG, StartingPoint, read_settings, starting_point
-from dmeta.training.storage import within
 
 Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
 """Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
@@ -88,7 +89,9 @@ def source_key(config: RunConfig) -> str:
 def open_runtime(run: Run) -> Runtime:
     """The runtime of a trial."""
     config = run.config
-    return make_runtime(config.runtime, run.work, run.outer, config.device, config.num_blocks)
+    return make_runtime(
+        config.runtime, run.work, run.outer, config.device, config.num_blocks, config.run_id
+    )
 
 
 def run_trial(config: Point, *, setup: TrialSetup) -> None:
@@ -187,7 +190,9 @@ def _report(teller: _Teller, told: int) -> None:
             if step > 0 and step % config.eval.every == 0 and not reported:
                 # It was lost between its checkpoint and its report.
                 teller.validated(evaluate(run, runtime, "val", config.eval.val_tasks, step))
-            take_steps(run, run_dir, start, runtime, [teller], on_validated=teller.validated)
+            gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)
+            watched = teller, gauges
+            take_steps(run, run_dir, start, runtime, watched, on_validated=teller.validated)
     except TrainingStopped:
         teller.diverged()
 

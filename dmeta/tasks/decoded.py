@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from dmeta.addresses import cache_folder
 from dmeta.tasks.archives import fingerprint
 from dmeta.tasks.arrays import READ_ERRORS, write_arrays
 from dmeta.tasks.classes import IntArray
@@ -57,7 +57,7 @@ def load_decoded(
             and so does another version of Pillow (two JPEG decoders may differ by a bit).
         paths: the zips or folders that decode reads; a change of any file makes the cache stale.
         root: the data root; the cache lies in ``<root>/.dmeta-cache`` or, where that cannot be
-            written, in ``$XDG_CACHE_HOME/dmeta`` (``~/.cache/dmeta``).
+            written, in `dmeta.addresses.cache_folder`.
         decode: reads the images.
         use_cache: if false, no cache is read or written.
     """
@@ -107,8 +107,7 @@ def _cache_folders(root: Path) -> Iterator[Path]:
     beside = root / ".dmeta-cache"
     if (beside if beside.is_dir() else root).stat().st_mode & 0o222:
         yield beside
-    home = os.environ.get("XDG_CACHE_HOME")
-    yield (Path(home) if home else Path("~/.cache").expanduser()) / "dmeta"
+    yield cache_folder()
 
 
 def _read(path: Path, stamp: str) -> DecodedImages | None:

@@ -24,12 +24,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Kind
 from dmeta.tasks.arrays import READ_ERRORS, write_arrays
 from dmeta.tasks.classes import IntArray, check_episode, draw_episode, make_starts
+from dmeta.tasks.roots import fetch_file, resolve_root
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
-from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
+from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 FloatArray = npt.NDArray[np.float32]
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -113,8 +115,8 @@ def load_features(
     """Tasks of the feature vectors in a file.
 
     Args:
-        file: its path, or its name in ``features/`` under the data root.
-        root: the data root; None means DMETA_DATA, else ./data.
+        file: its path or address, or its name in ``features/`` under the data root.
+        root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
         normalize: ``none``, or ``l2``: every vector is brought to length 1.
 
     Raises:
@@ -128,15 +130,23 @@ def load_features(
         )
     if file is None:
         raise ValueError(f"task.file must name a file of features, got nothing; {HOW_TO_GET}")
-    places = [Path(file).expanduser(), resolve_root(root) / FOLDER / file]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise MissingDataError("features", f"no file {file}", places, HOW_TO_GET)
-    source = _sorted_by_class(_read(path, NAMES))
+    source = _sorted_by_class(_read(_find(file, root), NAMES))
     if normalize == "l2":
         lengths = np.linalg.norm(source.features, axis=1, keepdims=True)
         np.divide(source.features, lengths, out=source.features, where=lengths > 0)
     return source
+
+
+def _find(file: str, root: str | None) -> Path:
+    if is_address(file):
+        return fetch_file(file, "features")
+    path = local_path(file)
+    if path.is_file():
+        return path
+    under_root = resolve_root(root, "features", [[f"{FOLDER}/{file}"]]) / FOLDER / file
+    if not under_root.is_file():
+        raise MissingDataError("features", f"no file {file}", [path, under_root], HOW_TO_GET)
+    return under_root
 
 
 def write_features(path: Path, arrays: Arrays) -> None:

@@ -20,10 +20,14 @@ from dmeta.tasks.archives import decode_images, list_files, read_texts
 from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
 from dmeta.tasks.images import ByteArray, ImageClasses
+from dmeta.tasks.roots import resolve_root
 from dmeta.tasks.source import SPLITS, Split
-from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
+from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 SIDE = 84
+
+ARCHIVES = (("mini-imagenet/mini-imagenet.zip",),)
+"""What is read of a data root that is an address."""
 
 HOW_TO_GET = (
     "place train.csv, val.csv, test.csv (Ravi & Larochelle; columns filename,label) and the images "
@@ -36,14 +40,14 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
     """Tasks of miniImageNet (about 1.3 GB of memory for the full 60,000 images).
 
     Args:
-        root: the data root; None means DMETA_DATA, else ./data.
+        root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
         cache: keep the decoded images in a file for the next run.
 
     Raises:
         MissingDataError: a csv file, or an image that one names, is not there.
         ValueError: a file is damaged, or a class is in two splits.
     """
-    folder = resolve_root(root)
+    folder = resolve_root(root, "miniImageNet", ARCHIVES)
     path = _find(folder)
     if path is None:
         raise MissingDataError("miniImageNet", "nothing", _places(folder), HOW_TO_GET)

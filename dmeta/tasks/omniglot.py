@@ -26,13 +26,18 @@ from dmeta.tasks.archives import decode_images, list_files
 from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
 from dmeta.tasks.images import ByteArray, ImageClasses
+from dmeta.tasks.roots import resolve_root
 from dmeta.tasks.source import Split
-from dmeta.tasks.status import DataSetStatus, MissingDataError, resolve_root
+from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 SIDE = 28
 DRAWINGS = 20
 PARTS: Mapping[str, int] = {"images_background": 964, "images_evaluation": 659}
 """Folder or zip -> characters in it."""
+
+_FOLDERS = ("omniglot", "", "omniglot-py")  # our own, the root itself, torchvision's
+ARCHIVES = tuple(tuple(f"{f}/{part}.zip".lstrip("/") for f in _FOLDERS) for part in PARTS)
+"""Where each part may lie below a data root that is an address."""
 
 HOW_TO_GET = (
     "set task.download=true to download it, or place images_background.zip and "
@@ -70,21 +75,21 @@ def load_omniglot(
     """Omniglot tasks.
 
     Args:
-        root: the data root; None means DMETA_DATA, else ./data.
+        root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
         split: ``finn``: 1100/100/423 characters at random, alphabets mixed (MAML, Reptile);
             ``vinyals``: 1028/172/423, whole alphabets held out (prototypical networks); ``lake``:
             the background alphabets for train (the last 5 by name for val), the evaluation
             alphabets for test.
         rotations: each character turned by 0, 90, 180 and 270 degrees makes four classes, in
             every split.
-        download: fetch it with torchvision if it is not there.
+        download: fetch it with torchvision if it is not there; into a folder only.
         cache: keep the decoded images in a file for the next run.
 
     Raises:
         MissingDataError: Omniglot, or a part of it, is not there.
         ValueError: a file is damaged.
     """
-    folder = resolve_root(root)
+    folder = resolve_root(root, "Omniglot", ARCHIVES)
     if download and not all(find_part(folder, part) for part in PARTS):
         _download(folder)
     return _load(folder, split, rotations=rotations, cache=cache, expected=PARTS)
@@ -128,9 +133,8 @@ def _load(
 
 
 def part_places(root: Path, part: str) -> list[Path]:
-    """Where a part may lie: own folder, the root itself, where torchvision puts it; zips first."""
-    folders = (root / "omniglot", root, root / "omniglot-py")
-    return [folder / name for folder in folders for name in (f"{part}.zip", part)]
+    """Where a part may lie in a folder; zips first."""
+    return [root / folder / name for folder in _FOLDERS for name in (f"{part}.zip", part)]
 
 
 def find_part(root: Path, part: str) -> Path | None:

@@ -1,8 +1,7 @@
-"""Where data sets are looked for, and what is said when one is not there."""
+"""What is said of a data set that is there, and of one that is not."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,9 @@ class DataSetStatus:
 class MissingDataError(ValueError):
     """A data set, or part of it, is not there: what, where it was looked for, how to get it."""
 
-    def __init__(self, name: str, missing: str, looked_in: Sequence[Path], how_to_get: str) -> None:
+    def __init__(
+        self, name: str, missing: str, looked_in: Sequence[Path | str], how_to_get: str
+    ) -> None:
         self.name = name
         places = ", ".join(str(place) for place in looked_in)
         super().__init__(
@@ -44,13 +45,3 @@ class MissingDataError(ValueError):
     def __reduce__(self) -> tuple[type[ValueError], tuple[str]]:
         # The default would call __init__ with the message alone, and fail in another process.
         return (ValueError, (str(self),))
-
-
-def default_root() -> Path:
-    """The folder that holds the data sets: DMETA_DATA, else ./data."""
-    return Path(os.environ.get("DMETA_DATA") or "data").expanduser()
-
-
-def resolve_root(root: str | Path | None) -> Path:
-    """A source's `root` option as a path; None means `default_root()`."""
-    return default_root() if root is None else Path(root).expanduser()

@@ -14,15 +14,17 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-import torch
 
 from dmeta.runtime.protocol import ServerState
 from dmeta.training.storage import Folders, Storage, open_storage
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 STATE, MANIFEST = "state.safetensors", "checkpoint.json"
@@ -63,6 +65,8 @@ class Checkpoint:
 
 def meta_params_of(state: ServerState) -> dict[str, torch.Tensor]:
     """Name -> tensor, a copy."""
+    import torch  # seconds to import, and those who only list checkpoints do without
+
     return {
         name.removeprefix(META_PARAMS): torch.from_numpy(array.copy())
         for name, array in state.arrays.items()

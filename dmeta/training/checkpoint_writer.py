@@ -90,4 +90,5 @@ class CheckpointWriter:
                 progress.get("step"),
                 type(error).__name__,
                 error,
+                extra={"step": progress.get("step")},
             )

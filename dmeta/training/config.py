@@ -13,10 +13,12 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from dmeta.addresses import is_address
 from dmeta.registry import nearest
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
@@ -205,6 +207,13 @@ class RunConfig:
     def num_blocks(self) -> int:
         """Blocks of an outer step."""
         return math.ceil(self.meta_batch_size / self.runtime.block_size)
+
+    @property
+    def run_id(self) -> str:
+        """Names the run in logs and metrics: its folder and what it is of, so that it stays."""
+        place = "run" if self.run_dir is None else self.run_dir
+        folder = Path(place.partition("?")[0] if is_address(place) else place).absolute().name
+        return f"{folder}-{self.fingerprint()[:6]}"
 
     @property
     def memory_budget(self) -> int | None:

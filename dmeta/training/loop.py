@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -185,6 +186,8 @@ class _Loop:
             rejected_in_a_row=self._progress.rejected_in_a_row + 1 if dropped else 0,
             retried_blocks=self._progress.retried_blocks + report.num_retries,
             copied_blocks=self._progress.copied_blocks + report.num_copies,
+            stale_blocks=self._progress.stale_blocks + report.num_too_stale,
+            dropped_blocks=self._progress.dropped_blocks + report.num_dropped,
         )
         if dropped:
             self._tell_rejection(report)
@@ -206,7 +209,12 @@ class _Loop:
         row = rejection_of(report, self._run.config)
         self._tell(row)
         told = _LOG.debug if self._progress.rejected > _MAX_TOLD else _LOG.warning
-        told("%s", rejection_line(row, self._run.config.run_dir))
+        config = self._run.config
+        can_be_replayed = config.runtime.mode == "sync"
+        line = rejection_line(row, config.run_dir, can_be_replayed=can_be_replayed)
+        block = row["blocks"][0]
+        where = {"step": block["step"], "block": block["index"]}
+        told("%s", line, extra=where)
 
     def _blocks(self, step: int) -> list[Block]:
         config = self._run.config
@@ -229,6 +237,7 @@ class _Loop:
             "rejected": self._progress.rejected,
             "retried_blocks": self._progress.retried_blocks,
             "copied_blocks": self._progress.copied_blocks,
+            **self._staleness(),
             "tasks_per_second": self._run.config.meta_batch_size
             * len(self._since_row)
             / (now - self._row_began),
@@ -236,6 +245,18 @@ class _Loop:
         }
         self._since_row, self._row_began = [], now
         self._tell(row)
+
+    def _staleness(self) -> dict[str, object]:
+        """How far behind the gradients were since the last row, if they may be at all."""
+        found = Counter(s for report in self._since_row for s in report.staleness)
+        if not found:
+            return {}
+        return {
+            "staleness": sum(s * count for s, count in found.items()) / found.total(),
+            "staleness_counts": [found[s] for s in range(max(found) + 1)],
+            "stale_blocks": self._progress.stale_blocks,
+            "dropped_blocks": self._progress.dropped_blocks,
+        }
 
     def _validate(self) -> Evaluation:
         """Evaluate on validation tasks, and see whether it is among the best so far."""

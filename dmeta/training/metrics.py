@@ -25,6 +25,8 @@ from dmeta.training.files import AppendedFile
 
 Row = Mapping[str, Any]
 
+METRICS = "metrics.jsonl"
+
 
 class Observer(Protocol):
     """Is told what happens in a run. It must not change it."""
@@ -50,7 +52,7 @@ class MetricsWriter:
 
     def __init__(self, run_dir: Path, first_step: int) -> None:
         """Opens the files, dropping rows after `first_step`."""
-        path = run_dir / "metrics.jsonl"
+        path = run_dir / METRICS
         kept = [row for row in read_metrics(run_dir) if row["step"] <= first_step]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._lines = AppendedFile(path)
@@ -97,7 +99,7 @@ def _record(**fields: Any) -> bytes:
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """All rows of a run; a torn last line (a killed run) is dropped."""
-    path = run_dir / "metrics.jsonl"
+    path = run_dir / METRICS
     if not path.exists():
         return []
     rows = []

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dmeta.bilevel.flat import Layout, from_wire, sha256_of
+from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runtime.protocol import ApplyReport, Gradient, ServerState, Vector
+from dmeta.runtime.summation import total_of
 from dmeta.training.checkpoint import META_PARAMS, meta_params_of
 from dmeta.training.config import OuterOptions
 
@@ -84,9 +85,7 @@ class OuterLoop:
     def _take_step(
         self, report: ApplyReport, gradients: Sequence[Gradient], num_tasks: int
     ) -> ApplyReport:
-        total = from_wire(gradients[0])
-        for gradient in gradients[1:]:
-            total += from_wire(gradient)
+        total = torch.from_numpy(total_of(gradients))
         total /= num_tasks
         norm = float(torch.linalg.vector_norm(total))
         options = self._factory.options

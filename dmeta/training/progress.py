@@ -19,6 +19,8 @@ class Progress:
         rejected_in_a_row: of those, how many just now.
         retried_blocks: blocks computed again because a worker or the server was lost.
         copied_blocks: blocks computed twice because a worker was late.
+        stale_blocks: blocks computed again because their gradient came too late (async).
+        dropped_blocks: blocks computed again because there was no room for their gradient.
         seconds: wall-clock seconds of training, evaluations included, over all resumes.
         fingerprint: of the settings that decide the result.
     """
@@ -31,6 +33,8 @@ class Progress:
     seconds: float
     fingerprint: str
     copied_blocks: int = 0
+    stale_blocks: int = 0
+    dropped_blocks: int = 0
 
     @property
     def best_step(self) -> int | None:

@@ -40,9 +40,14 @@ def rejection_of(report: StepReport, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def rejection_line(row: dict[str, Any], run_dir: str | None) -> str:
-    """The same for people, with the command that looks at it."""
+def rejection_line(row: dict[str, Any], run_dir: str | None, *, can_be_replayed: bool) -> str:
+    """The same for people, with the command that looks at it, where there is one."""
     block = row["blocks"][0]
+    if not can_be_replayed:
+        return (
+            f"the meta-gradient of step {row['step'] - 1} has {row['reason']} and was not applied "
+            f"(block {block['index']} of step {block['step']} was part of it)"
+        )
     return (
         f"the meta-gradient of step {block['step']} has {row['reason']} and was not applied; look "
         f"at it with: dmeta replay run_dir={run_dir} step={block['step']} block={block['index']}"

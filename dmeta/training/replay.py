@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from dmeta.bilevel.flat import from_wire
 from dmeta.runtime.protocol import Block, Vector
+from dmeta.runtime.summation import widened
 from dmeta.training.setup import Run
 from dmeta.training.work import rng_key
 
@@ -60,7 +61,7 @@ def replay_block(
     replayed, arrays = [], {"meta_params": np.asarray(vector)}
     for part in (block, *alone):
         gradient, report = work.gradient(vector, part)
-        total = from_wire(gradient)
+        total = torch.from_numpy(widened(gradient))
         slots = range(part.first_slot, part.first_slot + part.num_slots)
         norms = {n: float(p.norm()) for n, p in run.work.layout.unflatten(total).items()}
         seeds = [rng_key(run.config.seed, part, slot) for slot in slots]

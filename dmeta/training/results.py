@@ -7,8 +7,8 @@ seconds of a block of the plans that it was chosen from, and why others were lef
 ``meta_params_sha256`` (of the last step's meta-parameters); ``test`` (an `Evaluation`: split,
 num_tasks, step, curves over inner steps, transductive and not, with 95% confidence intervals);
 ``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
-tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks, best
-validation step);
+tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks,
+stale_blocks, dropped_blocks, best validation step);
 ``runtime`` (who computed); ``settings`` (all of them); ``versions``; ``hardware``; ``finished``
 (UTC).
 """
@@ -41,14 +41,14 @@ class Result:
     """What `dmeta.train` returns.
 
     Attributes:
-        run_dir: the run's folder.
+        run_dir: the run's folder, or its address.
         test: evaluation on test tasks.
         joint_baseline: the same of the jointly pre-trained network, if asked for.
         meta_params_sha256: of the last step's meta-parameters.
         summary: the content of results.json.
     """
 
-    run_dir: Path
+    run_dir: Path | str
     test: Evaluation
     joint_baseline: Evaluation | None
     meta_params_sha256: str
@@ -102,6 +102,8 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
             "rejected_steps": progress.rejected,
             "retried_blocks": progress.retried_blocks,
             "copied_blocks": progress.copied_blocks,
+            "stale_blocks": progress.stale_blocks,
+            "dropped_blocks": progress.dropped_blocks,
             "best_step": progress.best_step,
             "best_val": progress.best[0][1] if progress.best else None,
         },

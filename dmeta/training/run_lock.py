@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +46,27 @@ def only_one_in(run_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(run_dir: Path) -> bool | None:
+    """Whether a process trains in the directory; None: its file system does not say."""
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:  # to take it, shared, for no time
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _lock(descriptor: int, run_dir: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)  # it may have been `is_locked` that had it
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise RunLocked(
             f"run_dir must be of one training at a time, got {run_dir}, in which another process "

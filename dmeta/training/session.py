@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from dmeta.addresses import within
 from dmeta.runtime.protocol import Runtime
 from dmeta.training import figures
 from dmeta.training.checkpoint import (
@@ -26,13 +27,15 @@ from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
+from dmeta.training.mirror import Mirror, MirroredStorage
 from dmeta.training.progress import Progress
-from dmeta.training.results import Finished, Result, summary_of, write_json
+from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
+from dmeta.training.run_log import run_log
 from dmeta.training.setup import Run
 from dmeta.training.starting import StartingPoint, starting_point, write_settings
 from dmeta.training.stopping import Listening, unheard
-from dmeta.training.storage import Storage, within
+from dmeta.training.storage import Storage
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ def run_session(
     observers: Sequence[Observer],
     joint: Run | None = None,
     listening: Listening = unheard,
+    mirror: Mirror | None = None,
 ) -> Result:
     """Train, evaluate on test tasks, and write results and figures.
 
@@ -59,19 +63,20 @@ def run_session(
         observers: told of the progress, besides the run's own metrics files.
         joint: the jointly pre-trained network to compare with.
         listening: hears whoever wants the steps to stop.
+        mirror: copies `run_dir` elsewhere, before each checkpoint; None: it stays there.
 
     Raises:
         ValueError: another process trains in `run_dir`.
         TrainingStopped: too many steps in a row had no finite gradient.
         Stopped: somebody asked for it.
     """
-    finished = train_in(run, run_dir, open_runtime, observers, listening)
+    finished = train_in(run, run_dir, open_runtime, observers, listening, mirror)
     other = None
     if joint is not None:
         _tell(observers, "training the jointly pre-trained network to compare with")
         joint_dir = run_dir / JOINT
         joint = dataclasses.replace(joint, config=dataclasses.replace(joint.config, resume="auto"))
-        other = train_in(joint, joint_dir, open_runtime, [], listening)
+        other = train_in(joint, joint_dir, open_runtime, [], listening, mirror)
     summary = summary_of(run, finished, other)
     write_json(run_dir / RESULTS, summary)
     _tell(observers, "drawing figures")
@@ -91,11 +96,16 @@ def train_in(
     open_runtime: OpenRuntime,
     observers: Sequence[Observer],
     listening: Listening = unheard,
+    mirror: Mirror | None = None,
 ) -> Finished:
     """Train a run to its end in its directory, and evaluate it on test tasks."""
     with only_one_in(run_dir):
         start = starting_point(run.config, run_dir)
+        if mirror is not None:
+            start = start._replace(storage=MirroredStorage(start.storage, mirror))
         with begin(run, run_dir, start, open_runtime, observers) as runtime:
+            if mirror is not None:
+                mirror.push()  # the settings: there is a run now
             progress = take_steps(run, run_dir, start, runtime, observers, listening)
             digest = runtime.digest()
             _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
@@ -117,9 +127,15 @@ def begin(
         _tell(observers, f"left out: {damage}")
     with open_runtime(run) as runtime:
         write_settings(run, run_dir)
-        if start.checkpoint is not None:
-            become(runtime, start.checkpoint)
-        yield runtime
+        begun = {
+            "step": start.progress.step,
+            "hardware": hardware(),
+            "runtime": dataclasses.asdict(runtime.info),
+        }
+        with run_log(run_dir, run.config.run_id, begun):
+            if start.checkpoint is not None:
+                become(runtime, start.checkpoint)
+            yield runtime
 
 
 def take_steps(

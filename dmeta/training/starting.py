@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dmeta.addresses import is_address, within
 from dmeta.training.checkpoint import (
+    FOLDER,
     Checkpoint,
     CheckpointError,
     last_checkpoint,
@@ -74,8 +76,8 @@ def starting_point(
         )
     if checkpoint.step > config.steps:
         raise ValueError(
-            f"steps must be >= {checkpoint.step}, the steps that {run_dir} has done, got "
-            f"{config.steps}; raise it"
+            f"steps must be >= {checkpoint.step}, the steps that {_named(config, run_dir)} has "
+            f"done, got {config.steps}; raise it"
         )
     return StartingPoint(progress_of(checkpoint), storage, checkpoint, damages)
 
@@ -86,14 +88,14 @@ def _is_resumed(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
     Raises:
         ValueError: that contradicts ``resume``, or it is of other settings.
     """
-    key, where = "run_dir", str(run_dir)
+    key, where = "run_dir", _named(config, run_dir)
     begun = (run_dir / CONFIG).exists()
     if not begun and config.checkpoint.location is not None:
         key, where = "checkpoint.location", config.checkpoint.location
     if not begun and not (steps and key == "checkpoint.location"):
         if config.resume is True:
             raise ValueError(
-                f"resume=true must have a run in run_dir, got none in {run_dir}; "
+                f"resume=true must have a run in run_dir, got none in {_named(config, run_dir)}; "
                 "correct run_dir, or choose resume=auto"
             )
         return False
@@ -114,40 +116,64 @@ def _check_settings(config: RunConfig, run_dir: Path) -> None:
         changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
         changed = changed or "config.json was altered"
         raise ValueError(
-            f"run_dir must belong to this configuration, got {run_dir} of another (different: "
-            f"{changed}); give the same settings, or choose another run_dir"
+            f"run_dir must belong to this configuration, got {_named(config, run_dir)} of another "
+            f"(different: {changed}); give the same settings, or choose another run_dir"
         )
 
 
-def read_settings(run_dir: Path) -> dict[str, Any]:
+def _named(config: RunConfig, run_dir: Path) -> str:
+    """The run's directory for people: that of a run at an address is a copy of what is there."""
+    is_copy = config.run_dir is not None and is_address(config.run_dir)
+    return str(config.run_dir if is_copy else run_dir)
+
+
+def placed_at(config: RunConfig, address: str) -> RunConfig:
+    """The settings of a run whose directory is an address: its checkpoints go there directly."""
+    location = config.checkpoint.location or within(address, FOLDER)
+    return dataclasses.replace(
+        config,
+        run_dir=address,
+        checkpoint=dataclasses.replace(config.checkpoint, location=location),
+    )
+
+
+def read_settings(run_dir: Path, name: str | None = None) -> dict[str, Any]:
     """The content of a run's config.json.
+
+    Args:
+        run_dir: its directory.
+        name: of that, for the message; None: its path.
 
     Raises:
         CheckpointError: it is not there, or not readable.
     """
+    name = name or str(run_dir)
     path = run_dir / CONFIG
     try:
         content = json.loads(path.read_text())
         content["settings"], content["fingerprint"], content[_SHAPES]  # all must be there
     except FileNotFoundError:
         raise CheckpointError(
-            f"run_dir must hold a run, got {run_dir} without {CONFIG}; correct run_dir"
+            f"run_dir must hold a run, got {name} without {CONFIG}; correct run_dir"
         ) from None
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} must be a run's settings, got {error!r}; it was altered or truncated: "
-            "restore it, or choose another run_dir"
+            f"{within(name, CONFIG)} must be a run's settings, got {error!r}; it was altered or "
+            "truncated: restore it, or choose another run_dir"
         ) from None
     return dict(content)
 
 
 def write_settings(run: Run, run_dir: Path) -> None:
     """Write a run's config.json."""
+    settings, name = run.config.as_mapping(), str(run.config.run_dir)
+    if settings["checkpoint"]["location"] == within(name, FOLDER):
+        settings["checkpoint"]["location"] = None  # where the directory is, should it be moved
     write_json(
         run_dir / CONFIG,
         {
             "fingerprint": run.config.fingerprint(),
-            "settings": run.config.as_mapping(),
+            "settings": settings,
             _SHAPES: {
                 "kind": run.source.kind,
                 "input_shape": list(run.source.input_shape),

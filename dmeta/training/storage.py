@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dmeta.addresses import is_address, local_path, open_address
 from dmeta.training.files import naming
 
 _UNFINISHED = ".unfinished"
@@ -78,19 +79,9 @@ def open_storage(location: str, folders: Folders) -> Storage:
     Raises:
         ValueError: no package here can open such an address.
     """
-    protocol, separator, rest = location.partition("://")
-    if not separator:
-        return DiskStorage(Path(location), folders)
-    if protocol in ("file", "local"):
-        return DiskStorage(Path(rest), folders)
-    return ObjectStorage(*_file_system(location), folders)
-
-
-def within(location: str, folder: str) -> str:
-    """The location of a folder in another; the query of an address stays at its end."""
-    mark = "?" if "://" in location else "\0"
-    path, mark, query = location.partition(mark)
-    return f"{path.rstrip('/')}/{folder}{mark}{query}"
+    if not is_address(location):
+        return DiskStorage(local_path(location), folders)
+    return ObjectStorage(*open_address(location, "checkpoint.location"), folders)
 
 
 class DiskStorage:
@@ -204,34 +195,6 @@ class ObjectStorage:
 
     def _path(self, *parts: str) -> str:
         return "/".join([self._root, *parts])
-
-
-def _file_system(location: str) -> tuple[Any, str]:
-    """An fsspec file system and a path in it."""
-    import fsspec
-
-    try:
-        files, root = fsspec.core.url_to_fs(location)
-        return files, str(root)
-    except ImportError as error:  # s3fs, gcsfs, ...: pyarrow, which Ray brings, has some built in
-        missing = error
-    except ValueError as error:
-        raise _unknown(location, error) from None
-    try:
-        from fsspec.implementations.arrow import ArrowFSWrapper
-        from pyarrow.fs import FileSystem
-
-        arrow, root = FileSystem.from_uri(location)
-    except (ImportError, ValueError, OSError):
-        raise _unknown(location, missing) from None
-    return ArrowFSWrapper(arrow), str(root)
-
-
-def _unknown(location: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"checkpoint.location must be a path, or an address that fsspec or pyarrow can open, got "
-        f"{location} ({error}); install the package, or choose another location"
-    )
 
 
 def _write_flushed(path: Path, content: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from dmeta.bilevel.flat import Layout, from_wire, sha256_of, to_wire
+from dmeta.bilevel.flat import Layout, sha256_of
 
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 arrays = shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape))
@@ -136,26 +135,3 @@ def test_other_parameters_have_another_digest(
         bits(a) == bits(b) for a, b in zip(one.values(), other.values(), strict=True)
     )
     assert (digest(one) == digest(other)) is same
-
-
-@given(hnp.arrays(np.float32, st.integers(0, 50), elements=st.floats(width=32)))
-def test_a_vector_arrives_as_it_was_or_rounded_to_bfloat16(array: Any) -> None:
-    vector = torch.from_numpy(array)
-    whole = to_wire(vector, "float32")
-    assert whole.dtype == np.float32
-    assert bits(from_wire(whole)) == bits(vector)
-    half = to_wire(vector, "bfloat16")
-    assert half.nbytes == whole.nbytes // 2
-    half.flags.writeable = False
-    back = from_wire(half)
-    assert back.dtype == torch.float32
-    assert bits(back.nan_to_num(0)) == bits(vector.bfloat16().float().nan_to_num(0))
-    assert torch.equal(back.isnan(), vector.isnan())
-    assert vector.numpy() is not back.numpy()
-
-
-def test_what_arrives_is_a_copy() -> None:
-    for precision in ("float32", "bfloat16"):
-        sent = to_wire(torch.ones(3), precision)
-        from_wire(sent).zero_()
-        assert bits(from_wire(sent)) == bits(torch.ones(3))

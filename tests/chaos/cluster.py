@@ -45,12 +45,14 @@ class ClusterOptions:
         kind: who starts it, and whether its nodes have a network each.
         num_nodes: raylets with one CPU each; the driver is on the first.
         object_store_bytes: of each node.
+        dashboard: the head has one, with its job server.
         durable_gcs: the GCS keeps its tables on the disk, and can be started again.
     """
 
     kind: Kind
     num_nodes: int = 2
     object_store_bytes: int = 200_000_000
+    dashboard: bool = False
     durable_gcs: bool = False
 
 
@@ -121,9 +123,16 @@ class Cluster:
         port = _free_port()
         self.address = f"{head.ip}:{port}"
         ports = (f"--port={port}", f"--ray-client-server-port={_free_port()}")
-        self._start_node(head, "--head", *ports, "--include-dashboard=false")
+        self._start_node(head, "--head", *ports, *self._dashboard(head))
         for node in self.nodes[1:]:
             self._start_node(node, f"--address={self.address}")
+
+    def _dashboard(self, head: Node) -> tuple[str, ...]:
+        if not self.options.dashboard:
+            return ("--include-dashboard=false",)
+        port = _free_port()
+        self.environment["RAY_API_SERVER_ADDRESS"] = f"http://{head.ip}:{port}"
+        return (f"--dashboard-host={head.ip}", f"--dashboard-port={port}")
 
     def works(self) -> bool:
         """Whether a driver can join: its own raylet and the GCS live, or it brings them."""

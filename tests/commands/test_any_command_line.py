@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dmeta.commands.errors import told
 from dmeta.commands.hydra_app import compose, config_dir
+from dmeta.commands.places import RunPlace
 from dmeta.commands.saved import SavedRun, read_saved
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.setup import prepare
@@ -113,9 +114,9 @@ def read_back(content: bytes) -> SavedRun | None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_bytes(content)
         with contextlib.suppress(ValueError):
-            return read_saved(Path(folder))
+            return read_saved(RunPlace(Path(folder)))
         with pytest.raises(ValueError, match=r"config\.json must be a run's settings"):
-            read_saved(Path(folder))
+            read_saved(RunPlace(Path(folder)))
     return None
 
 

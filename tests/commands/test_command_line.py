@@ -203,6 +203,8 @@ def test_no_verb_tells_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         ("dmeta bench pe", "peers"),
         ("dmeta bench pl", "plans"),
         ("dmeta bench gradients algorithm=rep", "algorithm=reptile"),
+        ("dmeta submit tu", "tune"),
+        ("dmeta submit train algorithm=rep", "algorithm=reptile"),
     ],
 )
 def test_the_shell_completes_verbs_and_overrides(line: str, wanted: str) -> None:

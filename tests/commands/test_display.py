@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dmeta.commands.display import Display, duration, print_results, score, shown_steps
+from dmeta.commands.display import Display, print_results, shown_steps
+from dmeta.commands.formats import duration, score
 from dmeta.runtime.protocol import ApplyReport, StepReport
 
 REPORT = StepReport([], ApplyReport(0, applied=True, gradient_norm=1.0, lr=0.1), 0, 0, 1.0)

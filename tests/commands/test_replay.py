@@ -112,3 +112,9 @@ def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
         main(["replay", f"run_dir={tmp_path / 'nothing'}", "step=0"])
     assert "run_dir must hold a run" in capsys.readouterr().err
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_an_asynchronous_run_is_not_replayed(tmp_path):
+    dmeta.train([*SETTINGS, "runtime.mode=async", f"run_dir={tmp_path / 'run'}"])
+    with pytest.raises(ValueError, match=r"runtime\.mode=sync, got async"):
+        dmeta.replay(tmp_path / "run", 1)

@@ -27,6 +27,7 @@ def cluster():
         # Workers import the toy by name; they get the driver's PYTHONPATH, not its sys.path.
         inherited = os.environ.get("PYTHONPATH")
         patch.setenv("PYTHONPATH", f"{ROOT}:{inherited}" if inherited else ROOT)
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
         patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
         assert connect(None)
         yield ray

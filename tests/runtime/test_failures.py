@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 
 import numpy as np
 import pytest
 
+from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.server_host import ServerLostError
 from tests.runtime import toy
@@ -44,6 +46,24 @@ def test_a_block_that_kills_every_worker_fails_the_step_and_is_named(runtime, fo
     assert runtime.step(8, train_blocks(0)).applied.applied  # restarted, and usable
 
 
+def test_a_worker_is_asked_back_though_its_last_answer_comes_after_the_news_of_its_death(
+    runtime, local_run, folder, cluster, monkeypatch
+):
+    wait_for_both(runtime)
+    wait = cluster.wait
+
+    def newest_first(refs, *, num_returns, timeout):
+        ready, _ = wait(refs, num_returns=len(refs), timeout=timeout)
+        return ready[-num_returns:], []
+
+    toy.arm(folder, "1-2", "kill")  # the second block of a worker
+    with monkeypatch.context() as patch:
+        patch.setattr("dmeta.runtime.crew.ray.wait", newest_first)
+        train(runtime)
+    assert runtime.digest() == local_run[0]
+    wait_for_both(runtime)
+
+
 class Owner:
     """Owns an object, which is lost with it."""
 
@@ -59,7 +79,7 @@ def test_a_gradient_lost_after_its_report_is_computed_again(
     owner = cluster.remote(Owner).options(num_cpus=0).remote()
     [lost] = cluster.get(owner.put.remote())
     kill(owner, lambda: lost)
-    crew, rounds = runtime._crew, []
+    crew, rounds = runtime._team.crew, []
     compute = crew.compute
 
     def losing(batch):
@@ -100,9 +120,10 @@ def test_an_evaluation_that_fails_does_not_spoil_the_step_begun_before_it(
 def test_below_the_least_number_of_workers_a_run_says_that_it_waits(
     runtime, cluster, monkeypatch, caplog
 ):
-    crew = runtime._crew
+    crew = runtime._team.crew
     wait_for_both(runtime)
-    slow = cluster.remote(lambda: time.sleep(2)).options(num_cpus=0).remote()
+    status = WorkerStatus("cpu", 0, crew._nodes[1])
+    slow = cluster.remote(lambda: time.sleep(2) or status).options(num_cpus=0).remote()
     monkeypatch.setattr("dmeta.runtime.crew._TELL_AFTER_S", 0.1)
     monkeypatch.setattr(crew, "_least", 2)
     monkeypatch.setattr(crew._schedule, "_min_workers", 2)
@@ -110,7 +131,8 @@ def test_below_the_least_number_of_workers_a_run_says_that_it_waits(
     crew._probes[slow] = 1
     with caplog.at_level(logging.WARNING):
         assert len(runtime.evaluate(blocks_of("val", 0, 4, 2))) == 2
-    assert "waiting for workers: 1 of at least 2" in caplog.text
+    # 1 of them, or none where the other has just lost a block of a test before this one.
+    assert re.search(r"waiting for workers: [01] of at least 2", caplog.text)
 
 
 def test_a_step_that_is_not_finite_is_rejected_and_an_applied_one_is_not_applied_again(
@@ -142,7 +164,7 @@ def watchful(cluster, tmp_path_factory):
 def wait_for_both(runtime):
     """Until the workers that a test before this one has killed are back."""
     deadline = time.monotonic() + 120
-    while runtime._crew._schedule.num_up < 2:
+    while runtime._team.crew._schedule.num_up < 2:
         assert time.monotonic() < deadline
         runtime.evaluate(blocks_of("val", 0, 4, 1))
 
@@ -188,7 +210,7 @@ def test_a_lost_server_is_replayed_to_the_same_bits(
     options = {"snapshot_every": snapshot_every, "hung_after_s": HUNG_AFTER_S}
     with start(server_factory=factory, cpus_per_worker=0.1, **options) as runtime:
         for _ in range(3):
-            runtime._host._pace.note(0.0)  # known from the first step on
+            runtime._team.host._pace.note(0.0)  # known from the first step on
         reports = train(runtime)
         assert not list(tmp_path.iterdir())
         assert runtime.digest() == local_run[0]
@@ -209,7 +231,7 @@ def test_a_server_lost_again_while_it_is_replayed_gives_the_same_bits(cluster, t
 def test_a_server_lost_between_steps_is_found_when_it_is_asked(cluster, local_run):
     with start(cpus_per_worker=0.1) as runtime:
         train(runtime)
-        actor = runtime._host._actor
+        actor = runtime._team.host._actor
         kill(actor, actor.digest.remote)
         assert runtime.digest() == local_run[0]
 

@@ -80,3 +80,16 @@ def test_options_out_of_range_are_refused_by_name(changes):
     [field] = changes
     with pytest.raises(ValueError, match=rf"runtime\.{field} must be"):
         options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "device", "expected"),
+    [
+        ({}, [Node(2, 0)], "auto", Placement(4, 1, 0)),  # all that are useful
+        ({"num_workers": 9}, [], "cpu", Placement(9, 1, 0)),
+        ({}, [Node(2, 0)], "cuda", Placement(4, 1, 1)),  # GPUs are still to come
+        ({"num_workers": 3}, [Node(8, 1)], "auto", Placement(3, 1, 1)),
+    ],
+)
+def test_an_autoscaler_makes_room_for_what_does_not_fit(asked, nodes, device, expected):
+    assert place(options(autoscale=True, **asked), nodes, device, 4) == expected

@@ -52,7 +52,7 @@ def test_what_was_begun_before_a_state_is_loaded_is_not_used(runtime):
 
 
 def test_what_was_begun_is_not_computed_again(runtime, monkeypatch):
-    crew, asked = runtime._crew, []
+    crew, asked = runtime._team.crew, []
     want = crew.want
 
     def counted(blocks, vector):
@@ -141,10 +141,10 @@ def test_a_run_begins_with_the_least_number_of_workers_and_lets_others_join(clus
     with start(num_workers=2, min_workers=1, cpus_per_worker=each) as runtime:
         train(runtime)
         assert runtime.digest() == local_run[0]
-        assert runtime._crew._schedule.num_up == 1
+        assert runtime._team.crew._schedule.num_up == 1
         cluster.kill(holder)
         deadline = time.monotonic() + 120
-        while runtime._crew._schedule.num_up < 2:
+        while runtime._team.crew._schedule.num_up < 2:
             assert time.monotonic() < deadline
             runtime.evaluate(blocks_of("val", 0, 5, 2))
         assert runtime.evaluate(blocks_of("val", 0, 5, 2))[0].block.phase == "val"

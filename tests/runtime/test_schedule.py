@@ -48,13 +48,46 @@ def test_a_lost_workers_blocks_go_to_others_lowest_first():
     schedule = scheduled(5, 2)
     schedule.assign()  # 0: blocks 0 and 2, 1: block 1 and 3
     schedule.lost(0, 2, "killed")  # block 0 is still to be heard of
-    assert schedule.oldest(0) == 0
+    assert not schedule.is_lost(0)
     schedule.lost(0, 0, "killed")
-    assert schedule.oldest(0) is None
+    assert schedule.is_lost(0)
     schedule.done(1, 1)
     schedule.done(1, 3)
     assert schedule.assign() == [Assignment(1, 0), Assignment(1, 2)]
     assert schedule.num_retries == 2
+
+
+def test_without_an_end_no_block_is_kept_back_for_a_worker_that_is_free_first():
+    schedule = scheduled(4, 3, is_endless=True)
+    assert [each.worker for each in schedule.assign()] == [0, 1, 2, 0]
+
+
+def test_workers_that_are_away_are_not_waited_for():
+    schedule = scheduled(4, 9)
+    for worker in range(2, 9):
+        schedule.away(worker)
+    assert [each.worker for each in schedule.assign()] == [0, 1, 0]
+
+
+def test_workers_of_one_place_take_neighbouring_blocks():
+    schedule = scheduled(8, 4)
+    schedule.arrange(lambda worker: "ab"[worker % 2])
+    assert schedule.assign()[:4] == [
+        Assignment(0, 0),
+        Assignment(2, 1),
+        Assignment(1, 2),
+        Assignment(3, 3),
+    ]
+
+
+def test_a_worker_is_lost_though_its_last_answer_comes_after_the_news_of_its_death():
+    schedule = scheduled(2, 1)
+    schedule.assign()
+    schedule.lost(0, 1, "killed")
+    assert schedule.done(0, 0), "a result all the same"
+    assert schedule.is_lost(0)
+    schedule.back(0)
+    assert schedule.assign() == [Assignment(0, 1)]
 
 
 def test_a_lost_worker_gets_nothing_until_it_is_back():
@@ -182,11 +215,11 @@ def test_each_block_counts_once_under_any_sequence_of_failures(num_blocks, num_w
             continue
         in_flight.remove(call)
         late.discard(call.worker)
-        if what == "lost" or call.worker in down:
+        if what == "lost":
             down.add(call.worker)
             schedule.lost(call.worker, call.block, "killed")
         elif schedule.done(call.worker, call.block):
             counted.append(call.block)
-        held = [other.block for other in in_flight if other.worker == call.worker]
-        assert schedule.oldest(call.worker) == (held[0] if held else None)
+        held = any(other.worker == call.worker for other in in_flight)
+        assert schedule.is_lost(call.worker) == (call.worker in down and not held)
     assert sorted(counted) == list(range(num_blocks))

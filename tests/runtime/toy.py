@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, GradientResult, ServerState
+from dmeta.runtime.summation import total_of
 
 Fault = Literal["kill", "stop", "slow", "raise", "not_finite", "kill_before", "kill_after"]
 """What a process does: SIGKILL or SIGSTOP to itself, sleep, raise; a server is killed before or
@@ -146,9 +147,7 @@ class ToyServer:
         self.next_step = step + 1
         if not gradients:
             return ApplyReport(step, False, float("nan"), 0.1)
-        total = np.zeros_like(self.theta)
-        for gradient in gradients:
-            total += gradient
+        total = total_of(gradients)
         total /= np.float32(num_tasks)
         self.theta -= np.float32(0.1) * total
         if fault == "kill_after":

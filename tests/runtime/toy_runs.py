@@ -12,7 +12,7 @@ NUM_STEPS = 3
 THREADS = 2
 
 
-def start(worker_factory=None, server_factory=None, **changes):
+def start(worker_factory=None, server_factory=None, run_id="run", **changes):
     asked = {"name": "ray", "num_workers": 2, "cpus_per_worker": 0.5, "threads_per_worker": THREADS}
     return make_runtime(
         RuntimeOptions(**asked | changes),
@@ -20,6 +20,7 @@ def start(worker_factory=None, server_factory=None, **changes):
         server_factory or toy.ToyServerFactory(),
         "cpu",
         max_useful_workers=4,
+        run_id=run_id,
     )
 
 
@@ -27,9 +28,14 @@ def train_blocks(step):
     return blocks_of("train", step, 15, 4)
 
 
-def train(runtime, first=0, steps=NUM_STEPS):
+def many_blocks(step):
+    """More than are added at once: 20."""
+    return blocks_of("train", step, 39, 2)
+
+
+def train(runtime, first=0, steps=NUM_STEPS, blocks=train_blocks):
     return [
-        runtime.step(step, train_blocks(step), train_blocks(step + 1) if step + 1 < steps else ())
+        runtime.step(step, blocks(step), blocks(step + 1) if step + 1 < steps else ())
         for step in range(first, steps)
     ]
 

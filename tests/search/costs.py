@@ -1,4 +1,4 @@
-"""What a search costs and survives: ``python -m tests.search.costs overhead|memory|kills|cluster``.
+"""What a search costs and survives: ``python -m tests.search.costs`` and one of the names below.
 
 Each prints a table for docs/search.md. Not part of the tests: minutes each, and it reads the clock.
 """
@@ -32,6 +32,13 @@ DMETA = (sys.executable, "-m", "dmeta")
 RATES = ("outer.lr=0.001,0.003,0.01", "algorithm.inner_lr=0.005,0.02")
 SINUSOID = ("task=sinusoid", "eval.val_tasks=100", "search.evaluate_best=false")
 
+RANDOM = (
+    *SINUSOID,
+    *("steps=600", "eval.every=100", "search=random", "search.num_trials=6"),
+    "outer.lr=tag(log,interval(0.0001,0.03))",
+    "algorithm.inner_lr=tag(log,interval(0.001,0.3))",
+)
+
 
 def main() -> None:
     what = sys.argv[1]
@@ -39,7 +46,13 @@ def main() -> None:
         one_after_the_other(sys.argv[2:])
         return
     with none_left():
-        {"overhead": overhead, "memory": memory, "kills": kills, "cluster": clusters}[what]()
+        {
+            "overhead": overhead,
+            "memory": memory,
+            "kills": kills,
+            "nodes": nodes,
+            "cluster": clusters,
+        }[what]()
 
 
 def overhead() -> None:
@@ -115,9 +128,7 @@ def memory() -> None:
 
 def kills() -> None:
     """A search killed at three moments, by its driver and by its raylet, and continued."""
-    words = [*SINUSOID, "steps=600", "eval.every=100", "search=random", "search.num_trials=6"]
-    words += ["outer.lr=tag(log,interval(0.0001,0.03))"]
-    words += ["algorithm.inner_lr=tag(log,interval(0.001,0.3))"]
+    words = RANDOM
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         run([*words, f"run_dir={whole}"])
@@ -145,6 +156,37 @@ def kills() -> None:
                 print(
                     f"| {what} | {ended} | {lost} | {twice} | {same} | "
                     f"{best(run_dir) == best(whole)} |"
+                )
+
+
+def nodes() -> None:
+    """A node of three, not the driver's, killed at three moments; the search goes on by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        run([*RANDOM, f"run_dir={whole}"])
+        print(
+            "| killed when so many had ended | trials on the node | tried again | failed | exit |"
+        )
+        print("same table | same best |")
+        for ended in (0, 2, 4):
+            run_dir = Path(folder) / f"nodes{ended}"
+            with cluster(ClusterOptions(Kind.RAYLETS, num_nodes=3)) as three:
+                address = f"runtime.address={three.address}"
+                process = begun([*RANDOM, address, f"run_dir={run_dir}"], three.environment)
+                wait_for(run_dir, ended)
+                node = three.nodes[1]
+                assert node.raylet is not None
+                on_it = sum("ImplicitFunc" in " ".join(cmdline(p)) for p in node.raylet.children())
+                node.raylet.kill()
+                code = process.wait()
+                rows = table(run_dir)
+                again = sum(int(row["failures"]) > 0 for row in rows)
+                failed = sum(row["status"] not in ("finished", "diverged") for row in rows)
+                same = [row["score"] for row in rows] == [row["score"] for row in table(whole)]
+                print(
+                    f"| {ended} | {on_it} | {again} | {failed} | {code} | {same} | "
+                    f"{best(run_dir) == best(whole)} |",
+                    flush=True,
                 )
 
 

@@ -25,6 +25,7 @@ def real_data(path: str) -> Path:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache, or sees the user's data root."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+    monkeypatch.delenv("DMETA_CACHE", raising=False)
 
 
 def zip_tree(folder: Path, archive: Path, *, reverse: bool = False) -> Path:

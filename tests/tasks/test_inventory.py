@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dmeta.tasks import TASKS, omniglot
-from dmeta.tasks.inventory import DataSetStatus, default_root, inventory
+from dmeta.tasks.inventory import DataSetStatus, inventory
 from tests.tasks.conftest import TINY_PARTS, real_data, write_tiny_features
 
 
@@ -43,13 +43,6 @@ def test_files_of_features_are_listed_and_a_broken_one_is_said(tmp_path: Path) -
     assert not status().complete
     assert "bad.npz" in status().missing[0]
     assert "good.npz" in status().found
-
-
-def test_the_default_root_is_the_environments_or_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DMETA_DATA", "/somewhere")
-    assert default_root() == Path("/somewhere")
-    monkeypatch.setenv("DMETA_DATA", "")
-    assert default_root() == Path("data")
 
 
 @pytest.mark.data

@@ -17,7 +17,6 @@ from dmeta.training.storage import (
     ObjectStorage,
     Storage,
     open_storage,
-    within,
 )
 
 FOLDERS = Folders(re.compile(r"step-\d+"), completed_by="done")
@@ -113,19 +112,6 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_beside_it(
 def test_an_address_that_nothing_opens_is_refused(location: str) -> None:
     with pytest.raises(ValueError, match=r"checkpoint\.location must be a path, or an address"):
         open_storage(location, FOLDERS)
-
-
-@pytest.mark.parametrize(
-    ("location", "inside"),
-    [
-        ("/runs/a", "/runs/a/b"),
-        ("/runs/what?/", "/runs/what?/b"),
-        ("s3://bucket/a", "s3://bucket/a/b"),
-        ("s3://bucket/a?scheme=http", "s3://bucket/a/b?scheme=http"),
-    ],
-)
-def test_a_folder_within_a_location(location: str, inside: str) -> None:
-    assert within(location, "b") == inside
 
 
 KILLED = """

@@ -11,10 +11,10 @@ import torch
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import kinds
-from dmeta.bilevel.flat import from_wire
 from dmeta.commands.hydra_app import compose
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Block
+from dmeta.runtime.summation import widened
 from dmeta.training.config import run_config
 from dmeta.training.setup import Run, prepare
 from dmeta.training.work import task_seeds
@@ -100,7 +100,7 @@ def test_a_gradient_travels_in_the_precision_of_the_run(tmp_path: Path) -> None:
     whole, half = results
     assert half.gradient.nbytes == whole.gradient.nbytes // 2
     rounded = torch.from_numpy(whole.gradient).bfloat16().float()
-    assert torch.equal(from_wire(half.gradient), rounded)
+    assert torch.equal(torch.from_numpy(widened(half.gradient)), rounded)
     assert half.report.sums == whole.report.sums
 
 

@@ -1,0 +1,44 @@
+"""Numbers as a user reads them. Needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+
+def duration(seconds: float) -> str:
+    """``3:07`` (minutes and seconds) or ``1:03:07`` (with hours)."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def encodable(text: str, console: Console) -> str:
+    """`text`, with +- for the sign that not every terminal's encoding has."""
+    try:
+        text.encode(console.encoding)
+    except UnicodeEncodeError:
+        return text.replace("±", "+-")
+    return text
+
+
+def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1) -> str:
+    """A score as a user reads it: ``94.2±1.1%``, or ``0.123±0.011`` for a squared error.
+
+    Args:
+        metric: ``accuracy`` (a fraction, shown in percent) or anything else (3 significant digits).
+        mean: of the tasks.
+        ci95: half-width of its 95% confidence interval.
+        decimals: of a percentage.
+    """
+    if metric == "accuracy":
+        interval = "" if ci95 is None else f"±{100 * ci95:.{decimals}f}"
+        return f"{100 * mean:.{decimals}f}{interval}%"
+    interval = "" if ci95 is None else f"±{digits(ci95, 2)}"
+    return digits(mean, 3) + interval
+
+
+def digits(value: float, significant: int) -> str:
+    """`value` with so many significant digits, never fewer than its whole part has."""
+    if abs(value) >= 10**significant:
+        return f"{value:.0f}"
+    return f"{value:#.{significant}g}".rstrip(".")

@@ -1,0 +1,135 @@
+"""YAML files of a user's own that settings are composed with, beside those of dmeta.
+
+``experiment=FILE.yaml`` names one, ``--config-dir FOLDER`` a folder of them. Their texts can be
+kept, to compose the same settings later, or on a machine that does not have them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from dmeta.training.byte_size import shown_bytes
+
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+
+_SUFFIXES = (".yaml", ".yml")
+_NOT_SETTINGS = ("runs", "multirun")
+_MOST_BYTES = 10 * 2**20
+
+
+def own_presets(arguments: Iterable[str]) -> dict[str, str]:
+    """The files that a command line composes with: path in a folder of configs -> text.
+
+    Args:
+        arguments: overrides and flags.
+
+    Raises:
+        ValueError: a file that is named is not there, or not readable; or a folder holds more than
+            settings.
+    """
+    found: dict[str, str] = {}
+    arguments = list(arguments)
+    folder = _config_dir(arguments)
+    if folder is not None:  # that it is there is for Hydra to say
+        for name, path in settings_in(folder).items():
+            found[name] = _text(path, "--config-dir must be a folder of YAML files")
+    if (file := experiment_file(arguments)) is not None:
+        text = _text(file, "experiment must be a preset's name or a YAML file")
+        found[f"experiment/{_name_of(file)}.yaml"] = text
+    return found
+
+
+def settings_in(folder: Path) -> dict[str, Path]:
+    """The YAML files of a folder of configs: path in it -> file.
+
+    Raises:
+        ValueError: it holds more than settings.
+    """
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*.yaml"))  # Hydra finds no others
+        if path.is_file() and not _is_left_out(path.relative_to(folder))
+    }
+    size = sum(path.stat().st_size for path in found.values())
+    if size > _MOST_BYTES:
+        raise ValueError(
+            f"--config-dir must hold settings of at most {shown_bytes(_MOST_BYTES)}, got {folder} "
+            f"with {shown_bytes(size)} of YAML; choose a folder that holds only them"
+        )
+    return found
+
+
+def experiment_file(overrides: Iterable[str]) -> Path | None:
+    """The YAML file that ``experiment=`` names, if it names one."""
+    named = [Path(each.partition("=")[2]) for each in overrides if _names_file(each)]
+    return named[-1] if named else None
+
+
+@contextlib.contextmanager
+def composed_with(overrides: Iterable[str], presets: Mapping[str, str]) -> Iterator[list[str]]:
+    """Overrides with which Hydra finds the files, as long as this lasts.
+
+    Args:
+        overrides: as on the command line, without flags.
+        presets: `own_presets`, of now or of earlier.
+
+    Raises:
+        ValueError: a path that does not lie in a folder of configs.
+    """
+    found = [named(override) for override in overrides]
+    if not presets:
+        yield found
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in presets.items():
+            path = Path(folder, name)
+            if Path(name).is_absolute() or ".." in path.parts or path.suffix != ".yaml":
+                raise ValueError(
+                    f"a kept preset must be a YAML file in a folder of configs, got {name!r}; "
+                    "restore the file that names it, or begin anew in another run_dir"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        yield [*found, f"hydra.searchpath=[file://{folder}]"]
+
+
+def _config_dir(arguments: list[str]) -> Path | None:
+    """The folder that is named last, as argparse takes it."""
+    folder: str | None = None
+    for at, argument in enumerate(arguments):
+        flag, is_joined, value = argument.partition("=")
+        if flag in CONFIG_DIR_FLAGS:
+            folder = value if is_joined else next(iter(arguments[at + 1 : at + 2]), None)
+    return None if folder is None else Path(folder)
+
+
+def _is_left_out(path: Path) -> bool:
+    return path.parts[0] in _NOT_SETTINGS or any(part.startswith(".") for part in path.parts)
+
+
+def named(override: str) -> str:
+    """The preset of that file instead of the file."""
+    if not _names_file(override):
+        return override
+    return f"experiment={_name_of(Path(override.partition('=')[2]))}"
+
+
+def _names_file(override: str) -> bool:
+    return override.startswith("experiment=") and override.endswith(_SUFFIXES)
+
+
+def _name_of(path: Path) -> str:
+    return f"file_{path.stem}"  # no name of ours
+
+
+def _text(path: Path, rule: str) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{rule}, got {path}, which can not be read ({error}); correct it (`dmeta list` names "
+            "the presets)"
+        ) from None

@@ -1,0 +1,92 @@
+"""`dmeta status`: how a run or a search is doing, from its folder alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from dmeta.addresses import folder_here
+from dmeta.commands.formats import encodable
+from dmeta.commands.run_status import RunStatus, run_status
+from dmeta.commands.search_status import SearchStatus, search_status
+from dmeta.commands.signs import CONFIG, SEARCH
+from dmeta.training.run_lock import is_locked
+
+_EVERY_S = 2.0
+
+
+def status_command(keys: Mapping[str, str]) -> None:
+    """The verb: show it once, or until it ends."""
+    for key in ("json", "watch"):
+        if keys.get(key, "true") not in ("true", "false"):
+            raise ValueError(f"{key} must be true or false, got {keys[key]!r}; choose one")
+    if "run_dir" not in keys:
+        raise ValueError("run_dir must be given, got nothing; add run_dir=FOLDER")
+    run_dir = folder_here(keys["run_dir"], "run_dir")
+    console = Console()
+    show = _as_json if keys.get("json") == "true" else _as_text
+    if keys.get("watch") == "true":
+        watch(run_dir, console, show)
+    else:
+        console.print(show(status(run_dir), console), soft_wrap=True)
+
+
+def status(run_dir: Path) -> RunStatus | SearchStatus:
+    """What the files of a run or a search say of it.
+
+    Raises:
+        ValueError: there is neither, or a file of it is damaged.
+    """
+    try:
+        if (run_dir / SEARCH).exists():
+            return search_status(run_dir)
+        if run_dir.is_dir() and ((run_dir / CONFIG).exists() or is_locked(run_dir)):
+            return run_status(run_dir)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+        raise ValueError(
+            f"run_dir must hold the files of a run, got {run_dir} with something else in them "
+            f"({error!r}); restore it, or choose another run_dir"
+        ) from error
+    what = "an empty or another folder" if run_dir.is_dir() else "no folder"
+    raise ValueError(
+        f"run_dir must hold a run or a search, got {run_dir}, which is {what}; correct run_dir"
+    )
+
+
+def watch(
+    run_dir: Path,
+    console: Console,
+    show: Callable[[RunStatus | SearchStatus, Console], Text],
+    every_s: float = _EVERY_S,
+) -> None:
+    """Show it again and again, until it does not go on any more, or Ctrl-C.
+
+    On a terminal in place; elsewhere whenever it changed.
+    """
+    ended, mark = 0, None
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while ended < 2:  # between a run and the one it is compared with, nobody seems to work
+            found = status(run_dir)
+            if console.is_terminal:
+                live.update(show(found, console), refresh=True)
+            elif found.mark != mark:
+                console.print(show(found, console), soft_wrap=True)
+            mark = found.mark
+            ended = 0 if found.state in ("starting", "running") else ended + 1
+            time.sleep(every_s if ended < 2 else 0)
+
+
+def _as_text(found: RunStatus | SearchStatus, console: Console) -> Text:
+    return Text(encodable("\n".join(found.lines()), console))
+
+
+def _as_json(found: RunStatus | SearchStatus, console: Console) -> Text:  # noqa: ARG001
+    return Text(json.dumps(dataclasses.asdict(found)))

@@ -1,0 +1,119 @@
+"""Whether every node of the cluster sees the search's folder: found out before any trial begins.
+
+A trial runs wherever there is room for it, and writes there. On a node that does not see the folder
+it would be lost, hours later; so each node is asked to read what was just written here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+_PATIENCE_S = 120.0
+"""A node starts a process for the answer: a second, or many where it is busy."""
+
+_SHOWN = 5
+
+
+class Node(NamedTuple):
+    """A node of the cluster.
+
+    Attributes:
+        node_id: Ray's name of it.
+        address: where it is, for people.
+    """
+
+    node_id: str
+    address: str
+
+
+ReadOn: TypeAlias = Callable[[Sequence[Node], Path], Mapping[Node, str]]
+"""What each node finds in a file; empty where there is none. Those that do not answer lack."""
+
+
+def check_seen(folder: Path, nodes: Sequence[Node], read_on: ReadOn) -> None:
+    """Raise if a folder is not one and the same on all nodes.
+
+    Args:
+        folder: there, and can be written to.
+        nodes: those that are alive.
+        read_on: asks them.
+
+    Raises:
+        ValueError: a node does not see it, or does not answer; the message names the nodes.
+    """
+    if len(nodes) < 2:
+        return
+    # A new name each time: some network file systems remember for a while what was not there.
+    token = secrets.token_hex(16)
+    marker = folder / f".seen-{token}"
+    marker.write_text(token)
+    try:
+        found = read_on(nodes, marker)
+    finally:
+        marker.unlink(missing_ok=True)
+    blind = [node.address for node in nodes if found.get(node, token) != token]
+    silent = [node.address for node in nodes if node not in found]
+    if blind:
+        raise ValueError(
+            f"every node must see the search's run_dir, got {folder}, which "
+            f"{_in_words(blind, len(nodes))} can not read; choose a run_dir on a storage that all "
+            "nodes have mounted at the same path"
+        )
+    if silent:
+        raise ValueError(
+            "every node must say whether it sees the search's run_dir, got no answer from "
+            f"{_in_words(silent, len(nodes))} in {_PATIENCE_S:g} s; see to them (ray status), or "
+            "try again"
+        )
+
+
+def alive_nodes() -> list[Node]:
+    """Those of the connected cluster."""
+    listed: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    return [
+        Node(node["NodeID"], f"{node['NodeManagerAddress']} {node['NodeID'][:8]}")
+        for node in listed
+        if node["Alive"]
+    ]
+
+
+def read_by_tasks(nodes: Sequence[Node], path: Path) -> dict[Node, str]:
+    """Read a file on each node, by a task of Ray's that takes no CPU."""
+
+    def content() -> str:
+        # Sent as it is: a function of a module would have each node import torch first.
+        try:
+            with open(name) as file:  # noqa: PTH123
+                return file.read()
+        except OSError:
+            return ""
+
+    name = str(path)
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(content)
+    refs = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        refs[task.options(scheduling_strategy=there).remote()] = node
+    done, late = ray.wait(list(refs), num_returns=len(refs), timeout=_PATIENCE_S)
+    for ref in late:
+        ray.cancel(ref, force=True)
+    found = {}
+    for ref in done:
+        try:
+            found[refs[ref]] = ray.get(ref)
+        except RayError:  # the node is gone: no answer
+            continue
+    return found
+
+
+def _in_words(addresses: Sequence[str], num_nodes: int) -> str:
+    shown = ", ".join(sorted(addresses)[:_SHOWN])
+    more = ", ..." if len(addresses) > _SHOWN else ""
+    return f"{len(addresses)} of {num_nodes} nodes ({shown}{more})"

@@ -1,0 +1,77 @@
+"""Addresses: told from paths, taken apart, opened or refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmeta.addresses import (
+    cache_folder,
+    is_address,
+    local_path,
+    open_address,
+    parent_of,
+    within,
+)
+
+
+@pytest.mark.parametrize(
+    ("location", "inside"),
+    [
+        ("/runs/a", "/runs/a/b"),
+        ("/runs/what?/", "/runs/what?/b"),
+        ("s3://bucket/a", "s3://bucket/a/b"),
+        ("s3://bucket/a?scheme=http", "s3://bucket/a/b?scheme=http"),
+    ],
+)
+def test_a_folder_within_a_location(location: str, inside: str) -> None:
+    assert within(location, "b") == inside
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/a", "s3://bucket/a?endpoint=http://host/"])
+def test_the_parent_undoes_within(address: str) -> None:
+    assert parent_of(within(address, "b.npz")) == (address, "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/runs/a", "/runs/a"),
+        ("runs", "runs"),
+        ("file:///runs/a", "/runs/a"),
+        ("local:///runs/a", "/runs/a"),
+        ("~/runs", str(Path.home() / "runs")),
+        ("~nobody-of-that-name/runs", "~nobody-of-that-name/runs"),
+        ("s3://bucket/a", None),
+        ("memory://a", None),
+    ],
+)
+def test_a_path_is_told_from_an_address(location: str, path: str | None) -> None:
+    assert is_address(location) is (path is None)
+    if path is not None:
+        assert str(local_path(location)) == path
+
+
+@pytest.mark.parametrize("location", ["nonsense://bucket/run", "abfsss://container/run"])
+def test_an_address_that_nothing_opens_is_refused_by_its_key(location: str) -> None:
+    with pytest.raises(ValueError, match=r"a\.key must be a path, or an address that fsspec"):
+        open_address(location, "a.key")
+
+
+def test_a_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+    with pytest.raises(ValueError, match=r"Install adlfs.*; install the package, or choose"):
+        open_address("abfs://container/run", "a.key")
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    monkeypatch.delenv("DMETA_CACHE", raising=False)
+    assert cache_folder() == Path("/xdg/dmeta")
+    monkeypatch.setenv("DMETA_CACHE", "/own")
+    assert cache_folder() == Path("/own")
+    monkeypatch.delenv("DMETA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == Path.home() / ".cache" / "dmeta"
