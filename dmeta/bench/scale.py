@@ -19,6 +19,7 @@ import numpy as np
 
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
+from dmeta.runtime.cluster import connected
 from dmeta.runtime.protocol import (
     ApplyReport,
     Block,
@@ -27,11 +28,12 @@ from dmeta.runtime.protocol import (
     GradientResult,
     Runtime,
     ServerState,
+    Sums,
     Vector,
 )
 from dmeta.runtime.summation import FAN_IN, total_of
 
-Way: TypeAlias = Literal["flat", "tree"]
+Way: TypeAlias = Literal["flat", "tree", "sharded"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
 _VECTOR = "vector"
@@ -136,13 +138,13 @@ def capacities(
         tell: gets a line for each number of workers.
     """
     found: list[Capacity] = []
-    for num_workers in sorted({1, *options.workers}):
-        ways: tuple[Way, ...] = options.ways if num_workers > 1 else ("flat",)
-        for way in ways:
-            tell(f"{num_workers} worker{'s' * (num_workers > 1)}, {way}")
-            with _started(runtime, num_workers, way) as running:
-                for megabytes in options.megabytes:
-                    found.append(_measured(running, num_workers, megabytes, way, options.seconds))
+    with connected(runtime):
+        for num_workers in sorted({1, *options.workers}):
+            for way in options.ways if num_workers > 1 else ("flat",):
+                tell(f"{num_workers} worker{'s' * (num_workers > 1)}, {way}")
+                with _started(runtime, num_workers, way) as running:
+                    for mb in options.megabytes:
+                        found.append(_measured(running, num_workers, mb, way, options.seconds))
     rates = _rates([each for each in found if each.num_workers == 1])
     return [
         dataclasses.replace(
@@ -219,11 +221,30 @@ class IdleWorker:
 
 @dataclass(frozen=True)
 class SumServers:
-    """Becomes a server that adds up what comes."""
+    """Becomes servers that add up what comes, of vectors of any length."""
 
     def build(self) -> SumServer:
-        """It."""
+        """One of them."""
         return SumServer()
+
+    def parts(self, num: int) -> list[SumServers]:
+        """All the same."""
+        return [self] * num
+
+    def joined(self, parts: Sequence[ServerState]) -> ServerState:
+        """The sum so far."""
+        return ServerState(
+            parts[0].step, {_VECTOR: np.concatenate([part.arrays[_VECTOR] for part in parts])}
+        )
+
+    def divided(self, state: ServerState, num: int) -> list[ServerState]:
+        """A sum, of any length."""
+        pieces = np.array_split(state.arrays[_VECTOR], num)
+        return [ServerState(state.step, {_VECTOR: piece}) for piece in pieces]
+
+    def digest(self, pieces: Sequence[Vector]) -> str:
+        """The first number, which is the number of steps."""
+        return f"{float(pieces[0][0])}"
 
 
 class SumServer:
@@ -232,18 +253,29 @@ class SumServer:
     def __init__(self) -> None:
         self._step = 0
         self._vector: Vector = np.zeros(1, np.float32)
+        self._mean: Vector = np.zeros(1, np.float32)
+        self._seconds = 0.0
 
     def vector(self) -> Vector:
         """A copy."""
         return self._vector.copy()
 
-    def apply(self, step: int, gradients: Sequence[Gradient], num_tasks: int) -> ApplyReport:
+    def gather(self, gradients: Sequence[Gradient], num_tasks: int) -> Sums:
+        """The mean; nothing to be decided by."""
+        started = time.perf_counter()
+        self._mean = total_of(gradients)
+        self._mean /= np.float32(num_tasks)
+        self._seconds = time.perf_counter() - started
+        return np.empty(0)
+
+    def commit(self, step: int, sums: Sequence[Sums]) -> ApplyReport:  # noqa: ARG002 - a server's
         """Add the mean."""
         started = time.perf_counter()
         if step >= self._step:
-            self._vector += total_of(gradients) / np.float32(num_tasks)
+            self._vector += self._mean
             self._step = step + 1
-        return ApplyReport(step, True, 0.0, 0.0, time.perf_counter() - started)
+        seconds = self._seconds + time.perf_counter() - started
+        return ApplyReport(step, True, 0.0, 0.0, seconds)
 
     def state(self) -> ServerState:
         """The sum so far."""
@@ -253,7 +285,3 @@ class SumServer:
         """Go on from a sum, of any length."""
         self._step = state.step
         self._vector = np.array(state.arrays[_VECTOR], np.float32)
-
-    def digest(self) -> str:
-        """Its first number, which is the number of steps."""
-        return f"{float(self._vector[0])}"

@@ -80,10 +80,16 @@ def to_wire(vector: Tensor, precision: Precision) -> _Sent:
     return np.asarray(vector.to(torch.bfloat16).cpu().view(torch.uint16), np.uint16)
 
 
-def sha256_of(layout: Layout, vector: npt.NDArray[np.float32]) -> str:
-    """SHA-256 (hex) of the meta-parameters: every name and shape, then the little-endian floats."""
+def sha256_of(layout: Layout, *pieces: npt.NDArray[np.float32]) -> str:
+    """SHA-256 (hex) of the meta-parameters: every name and shape, then the little-endian floats.
+
+    Args:
+        layout: of the vector.
+        pieces: of the vector, one after the other.
+    """
     digest = hashlib.sha256()
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         digest.update(f"{name}{list(shape)};".encode())
-    digest.update(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+    for piece in pieces:
+        digest.update(np.ascontiguousarray(piece, dtype="<f4").tobytes())
     return digest.hexdigest()

@@ -8,9 +8,11 @@ arrays of the factory) arrive as read-only numpy arrays in shared memory.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import ray
 
 from dmeta.runtime.memory import keep_freed_memory
@@ -22,6 +24,7 @@ from dmeta.runtime.protocol import (
     Server,
     ServerFactory,
     ServerState,
+    Sums,
     Vector,
     Worker,
     WorkerFactory,
@@ -71,19 +74,22 @@ class TaskWorkerActor:
         node = ray.get_runtime_context().get_node_id()
         return WorkerStatus(self._device, _resident_bytes(), node)
 
-    @ray.method(num_returns=2)
-    def gradient(self, vector: Vector, block: Block) -> tuple[Gradient, BlockReport]:
-        """`Worker.gradient`, as two objects: the large one need never reach the driver."""
-        worker = self._built()
-        with named_block(block):
-            result = worker.gradient(vector, block)
-        return result.gradient, result.report
+    def gradient(self, block: Block, *pieces: Vector) -> tuple[Gradient | BlockReport, ...]:
+        """`Worker.gradient` at the vector of these pieces; in as many pieces, then the report.
 
-    def evaluate(self, vector: Vector, block: Block) -> BlockReport:
-        """`Worker.evaluate`."""
+        An object each: the large ones need never reach the driver.
+        """
         worker = self._built()
         with named_block(block):
-            return worker.evaluate(vector, block)
+            result = worker.gradient(_whole(pieces), block)
+        cuts = np.cumsum([len(piece) for piece in pieces[:-1]])
+        return *np.split(result.gradient, cuts), result.report
+
+    def evaluate(self, block: Block, *pieces: Vector) -> BlockReport:
+        """`Worker.evaluate` at the vector of these pieces."""
+        worker = self._built()
+        with named_block(block):
+            return worker.evaluate(_whole(pieces), block)
 
     def _built(self) -> Worker:
         if self._worker is None:
@@ -94,15 +100,17 @@ class TaskWorkerActor:
 class AdderActor:
     """Adds gradients where they are, so that one leaves a node and not one for each worker."""
 
-    @ray.method(num_returns=2)
-    def add(self, *gradients: Gradient) -> tuple[int, Vector]:
-        """Their sum, behind its length: a sign that it is there, which weighs nothing."""
-        total = added(gradients)
-        return len(total), total
+    def add(self, num_pieces: int, *pieces: Gradient) -> tuple[int | Vector, ...]:
+        """The sum of gradients of `num_pieces` each, in as many.
+
+        Before it its length: a sign that it is there, which weighs nothing.
+        """
+        sums = [added(pieces[place::num_pieces]) for place in range(num_pieces)]
+        return sum(map(len, sums)), *sums
 
 
 class ParameterServerActor:
-    """Holds the meta-parameters and the outer optimiser, on CPU, in a process of its own."""
+    """Holds meta-parameters and the outer optimiser, on CPU, in a process of its own."""
 
     def __init__(self, factory: ServerFactory, threads: int, label: str) -> None:
         self._factory = factory
@@ -121,12 +129,23 @@ class ParameterServerActor:
 
     @ray.method(num_returns=2)
     def apply(self, step: int, num_tasks: int, *gradients: Gradient) -> tuple[ApplyReport, Vector]:
-        """`Server.apply`, and the vector that the next step starts from.
+        """Take a step, without servers of other parts; and the vector that the next starts from.
 
         The gradients are arguments of their own (not a list), so that Ray resolves them here.
         """
         server = self._built()
-        return server.apply(step, gradients, num_tasks), server.vector()
+        sums = server.gather(gradients, num_tasks)
+        return server.commit(step, [sums]), server.vector()
+
+    def gather(self, num_tasks: int, *gradients: Gradient) -> Sums:
+        """`Server.gather`."""
+        return self._built().gather(gradients, num_tasks)
+
+    @ray.method(num_returns=2)
+    def commit(self, step: int, *sums: Sums) -> tuple[ApplyReport, Vector]:
+        """`Server.commit`, and the vector that the next step starts from."""
+        server = self._built()
+        return server.commit(step, sums), server.vector()
 
     def state(self) -> ServerState:
         """`Server.state`."""
@@ -136,9 +155,9 @@ class ParameterServerActor:
         """`Server.load`."""
         self._built().load(state)
 
-    def digest(self) -> str:
-        """`Server.digest`."""
-        return self._built().digest()
+    def digest(self, *others: Vector) -> str:
+        """`ServerFactory.digest` of this part and the others."""
+        return self._factory.digest([self._built().vector(), *others])
 
     def _built(self) -> Server:
         if self._server is None:
@@ -147,7 +166,7 @@ class ParameterServerActor:
         return self._server
 
 
-def actor_label(run_id: str, worker: int | None = None) -> str:
+def actor_label(run_id: str, role: str) -> str:
     """What Ray shows an actor as: in its dashboard, in `ray list actors`, before its output.
 
     A `repr`, not a name: names must be unique, and a worker that takes a lost one's place is shown
@@ -155,9 +174,13 @@ def actor_label(run_id: str, worker: int | None = None) -> str:
 
     Args:
         run_id: of the run.
-        worker: its number; None: the server.
+        role: ``server``, or ``worker-<number>``.
     """
-    return f"dmeta:{run_id}:" + ("server" if worker is None else f"worker-{worker}")
+    return f"dmeta:{run_id}:{role}"
+
+
+def _whole(pieces: Sequence[Vector]) -> Vector:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _hide_gpus() -> None:

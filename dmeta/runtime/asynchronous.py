@@ -20,7 +20,7 @@ from typing import NamedTuple
 from dmeta.runtime.crew import Computed, Crew
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import Block
-from dmeta.runtime.remote import Ref
+from dmeta.runtime.remote import Pieces
 
 _AHEAD = 2  # blocks that a worker may hold: one that it computes, and one that it goes on with
 
@@ -70,7 +70,7 @@ class Stream:
             self._pending.extend(blocks)
             self._next_step = step + 1
 
-    def take(self, step: int, num_blocks: int, vector: Ref) -> Taken:
+    def take(self, step: int, num_blocks: int, vector: Pieces) -> Taken:
         """The next gradients, for a step from the meta-parameters `vector`. Raises as the crew."""
         num_too_stale = self._put_back(step)
         while len(self._waiting) < num_blocks:
@@ -98,7 +98,7 @@ class Stream:
         self._again(blocks)
         return num_lost
 
-    def _ask(self, step: int, num_blocks: int, vector: Ref, num_steps: int) -> None:
+    def _ask(self, step: int, num_blocks: int, vector: Pieces, num_steps: int) -> None:
         """Give the workers what they can take, but nothing that would surely come too late.
 
         Args:

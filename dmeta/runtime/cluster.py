@@ -23,6 +23,7 @@ from ray.util.placement_group import get_current_placement_group
 
 from dmeta.runtime import joining, tokens
 from dmeta.runtime.head import HeadWatch
+from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.placement import Node
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +72,22 @@ def connect(
         ray.shutdown()
         raise
     return True
+
+
+@contextlib.contextmanager
+def connected(options: RuntimeOptions, *, shows_logs: bool = True) -> Iterator[None]:
+    """Be in the cluster that `options` name (`connect`), and leave it as it was."""
+    ours = connect(
+        options.address,
+        allow_unauthenticated=options.allow_unauthenticated,
+        dashboard=options.dashboard,
+        shows_logs=shows_logs,
+    )
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 def watch_head() -> HeadWatch | None:

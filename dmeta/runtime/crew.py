@@ -19,7 +19,7 @@ from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.patience import Patience
 from dmeta.runtime.protocol import Block, BlockReport
-from dmeta.runtime.remote import Actor, Ref, is_from_the_work, raise_cause
+from dmeta.runtime.remote import Actor, Pieces, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.schedule import RoundFailed, Schedule
 
 _LOG = logging.getLogger(__name__)
@@ -36,12 +36,12 @@ class Computed(NamedTuple):
 
     Attributes:
         report: the small part.
-        gradient: reference of the large part; None for an evaluation.
+        gradient: references of the large part; none for an evaluation.
         node: where that lies, as Ray names it.
     """
 
     report: BlockReport
-    gradient: Ref | None
+    gradient: Pieces
     node: str
 
 
@@ -58,7 +58,7 @@ class _Call(NamedTuple):
     worker: int
     number: int
     block: Block
-    gradient: Ref | None
+    gradient: Pieces
 
 
 class Crew:
@@ -93,7 +93,7 @@ class Crew:
             min_workers=self._least,
             is_endless=options.mode == "async",
         )
-        self._vectors: dict[int, tuple[Block, Ref]] = {}  # number -> what it is to be computed at
+        self._vectors: dict[int, tuple[Block, Pieces]] = {}  # number -> where it is computed
         self._results: dict[int, Computed] = {}
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
@@ -160,7 +160,7 @@ class Crew:
             self._admit(self._probes.pop(ref), status)
         return statuses
 
-    def want(self, blocks: Sequence[Block], vector: Ref) -> Batch:
+    def want(self, blocks: Sequence[Block], vector: Pieces) -> Batch:
         """Ask for blocks at the meta-parameters `vector`; the first are begun at once."""
         batch = Batch(blocks, self._schedule.want(len(blocks)))
         for number, block in zip(batch.numbers, blocks, strict=True):
@@ -217,12 +217,13 @@ class Crew:
         """Start what the schedule wants to be started."""
         for worker, number in self._schedule.assign():
             block, vector = self._vectors[number]
-            actor, gradient = self._workers[worker], None
+            actor, gradient = self._workers[worker], ()
             if block.phase == "train":
-                gradient, report = actor.gradient.remote(vector, block)
+                returned = actor.gradient.options(num_returns=len(vector) + 1)
+                *gradient, report = returned.remote(block, *vector)
             else:
-                report = actor.evaluate.remote(vector, block)
-            self._calls[report] = _Call(worker, number, block, gradient)
+                report = actor.evaluate.remote(block, *vector)
+            self._calls[report] = _Call(worker, number, block, tuple(gradient))
             kind = "gradient" if block.phase == "train" else "evaluation"
             self._patience.sent(worker, number, kind)
 

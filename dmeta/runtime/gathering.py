@@ -5,6 +5,7 @@ The bits are the same (`dmeta.runtime.summation`). Knows actors that add, no wor
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 
 from dmeta.runtime.crew import Computed
-from dmeta.runtime.remote import Actor, Ref
+from dmeta.runtime.remote import Actor, Pieces, Ref
 from dmeta.runtime.server_host import ArgumentLostError
 from dmeta.runtime.summation import FAN_IN, groups
 
@@ -41,7 +42,7 @@ def way_of(num_blocks: int, vector_bytes: int, num_nodes: int) -> Literal["flat"
 class _Sum(NamedTuple):
     """A member of the tree: a gradient, or a sum that is being taken."""
 
-    vector: Ref
+    vector: Pieces
     node: str
 
 
@@ -58,7 +59,7 @@ class Tree:
         self._adders: dict[str, Actor] = {}
         self._num_failures = 0
 
-    def gather(self, computed: Sequence[Computed]) -> list[Ref]:
+    def gather(self, computed: Sequence[Computed]) -> list[Pieces]:
         """References of at most `FAN_IN` vectors with the same sum.
 
         Raises:
@@ -97,9 +98,12 @@ class Tree:
         [(node, _)] = Counter(member.node for member in members).most_common(1)
         if node not in self._adders:
             self._adders[node] = self._start(node)
-        sign, total = self._adders[node].add.remote(*(member.vector for member in members))
+        num_pieces = len(members[0].vector)
+        returned = self._adders[node].add.options(num_returns=num_pieces + 1)
+        pieces = itertools.chain.from_iterable(member.vector for member in members)
+        sign, *total = returned.remote(num_pieces, *pieces)
         signs[sign] = node
-        return _Sum(total, node)
+        return _Sum(tuple(total), node)
 
     def _drop(self, nodes: set[str], cause: str) -> None:
         """Begin anew with others: one of these was lost, or hangs."""

@@ -49,7 +49,7 @@ class LocalRuntime:
 
         Raises: ValueError: `device` is ``cuda`` and torch finds no GPU.
         """
-        self._threads = threads
+        self._threads, self._server_factory = threads, server_factory
         self._device = local_device(device)
         keep_freed_memory()
         start = time.perf_counter()
@@ -82,7 +82,7 @@ class LocalRuntime:
                 gradients.append(_read_only(gradient))
                 reports.append(report)
             accepted = gradients if all(report.finite for report in reports) else []
-            applied = server.apply(step, accepted, num_tasks_of(blocks))
+            applied = server.commit(step, [server.gather(accepted, num_tasks_of(blocks))])
         return StepReport(reports, applied, 0, 0, time.perf_counter() - started)
 
     def evaluate(self, blocks: Sequence[Block]) -> Sequence[BlockReport]:
@@ -97,17 +97,18 @@ class LocalRuntime:
         return reports
 
     def state(self) -> Callable[[], ServerState]:
-        """`Server.state`, at once."""
-        state = self._parts()[1].state()
+        """See `dmeta.runtime.protocol.Runtime.state`; at once."""
+        state = self._server_factory.joined([self._parts()[1].state()])
         return lambda: state
 
     def load(self, state: ServerState) -> None:
-        """`Server.load`."""
-        self._parts()[1].load(state)
+        """See `dmeta.runtime.protocol.Runtime.load`."""
+        [whole] = self._server_factory.divided(state, 1)
+        self._parts()[1].load(whole)
 
     def digest(self) -> str:
-        """`Server.digest`."""
-        return self._parts()[1].digest()
+        """SHA-256 (hex) of the current meta-parameters."""
+        return self._server_factory.digest([self._parts()[1].vector()])
 
     def close(self) -> None:
         """Let go of the worker and the server. Idempotent."""

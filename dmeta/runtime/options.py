@@ -66,8 +66,9 @@ class RuntimeOptions:
         when_full: what happens when more would wait: ``block``, workers are given nothing new;
             ``drop``, they are, and the oldest gradients are dropped and computed again.
         reduce: how the gradients of a step come to the server: ``flat``, each by itself; ``tree``,
-            added on their nodes, then their sums; ``auto``, by their number, their size and the
-            number of nodes. The same bits (`dmeta.runtime.summation`).
+            added on their nodes, then their sums; ``sharded``, to a server that is divided among
+            the nodes, at least in two; ``auto``, flat or tree by their number, their size and the
+            number of nodes (and so does sharded). The same bits (`dmeta.runtime.summation`).
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up; likewise for the parameter server.
         min_workers: the run begins with so many workers (a count), lets the others join when the
@@ -96,7 +97,7 @@ class RuntimeOptions:
     max_staleness: int = 4
     max_waiting: int | None = None
     when_full: Literal["block", "drop"] = "block"
-    reduce: Literal["auto", "flat", "tree"] = "auto"
+    reduce: Literal["auto", "flat", "tree", "sharded"] = "auto"
     max_attempts: int = 4
     min_workers: int | None = None
     hung_after_s: float | None = None

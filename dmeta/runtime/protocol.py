@@ -119,7 +119,7 @@ class ApplyReport:
         gradient_norm: 2-norm of the mean meta-gradient, before clipping; NaN if some block's was
             not finite, and none was added up.
         lr: outer learning rate used.
-        seconds: wall-clock seconds of it on the server.
+        seconds: wall-clock seconds of it on the server (of several, on the slowest).
     """
 
     step: int
@@ -141,18 +141,38 @@ class ServerState(NamedTuple):
     arrays: Mapping[str, npt.NDArray[np.generic]]
 
 
+Sums: TypeAlias = npt.NDArray[np.float64]
+"""What a server adds up of its part of the vector, for a decision about all of it."""
+
+
 class Server(Protocol):
-    """Owns the meta-parameters and the outer optimiser. One per run; built by a `ServerFactory`."""
+    """Owns meta-parameters and their outer optimiser: all of a run's, or a part of the vector.
+
+    Built by a `ServerFactory`. A step is taken in two halves, for the servers of several parts must
+    know of each other whether, and how far: `gather`, then `commit` with what all have gathered.
+
+    Letters: p length of the part.
+    """
 
     def vector(self) -> Vector:
-        """A copy of the current meta-parameters."""
+        """A copy of the current meta-parameters [p]."""
         ...
 
-    def apply(self, step: int, gradients: Sequence[Gradient], num_tasks: int) -> ApplyReport:
-        """Add the blocks' gradients in order, divide by num_tasks, take the outer step.
+    def gather(self, gradients: Sequence[Gradient], num_tasks: int) -> Sums:
+        """Add the blocks' gradients [p] in order, and divide by num_tasks; nothing moves yet.
 
-        `gradients` is empty when the step was rejected: the step then counts, nothing moves.
-        Applying a step that was already applied does nothing.
+        `gradients` is empty when the step was rejected.
+        """
+        ...
+
+    def commit(self, step: int, sums: Sequence[Sums]) -> ApplyReport:
+        """Take the outer step with what was gathered last; without gradients it only counts.
+
+        Taking a step that was already taken does nothing.
+
+        Args:
+            step: outer step.
+            sums: of the servers of all parts, in order.
         """
         ...
 
@@ -161,23 +181,38 @@ class Server(Protocol):
         ...
 
     def load(self, state: ServerState) -> None:
-        """Become what `state` returned.
-
-        Raises:
-            ValueError: the state is of something else; nothing has changed then.
-        """
-        ...
-
-    def digest(self) -> str:
-        """SHA-256 (hex) of the current meta-parameters."""
+        """Become what `state` returned."""
         ...
 
 
 class ServerFactory(Protocol):
-    """Plain, picklable data that becomes the server."""
+    """Plain, picklable data that becomes a server."""
 
     def build(self) -> Server:
         """The server in its initial state."""
+        ...
+
+    def parts(self, num: int) -> Sequence[ServerFactory]:
+        """The factories of servers of parts of the vector, one after the other; at most `num`.
+
+        Together they do what the one of the whole does, to the bit.
+        """
+        ...
+
+    def joined(self, parts: Sequence[ServerState]) -> ServerState:
+        """The whole's state, as it is written to disk, of those that the parts' servers return."""
+        ...
+
+    def divided(self, state: ServerState, num: int) -> Sequence[ServerState]:
+        """What `joined` joins, for the servers of ``parts(num)``.
+
+        Raises:
+            ValueError: the state is of something else.
+        """
+        ...
+
+    def digest(self, pieces: Sequence[Vector]) -> str:
+        """SHA-256 (hex) of the meta-parameters whose vector these are, one after the other."""
         ...
 
 
@@ -257,15 +292,19 @@ class Runtime(Protocol):
         ...
 
     def state(self) -> Callable[[], ServerState]:
-        """Take `Server.state`, without waiting for it: what is returned does, on any thread."""
+        """The server's whole state, without waiting: what is returned does that, on any thread."""
         ...
 
     def load(self, state: ServerState) -> None:
-        """`Server.load`; raises as that does."""
+        """Let the server become what `state` returned.
+
+        Raises:
+            ValueError: the state is of something else; nothing has changed then.
+        """
         ...
 
     def digest(self) -> str:
-        """`Server.digest`."""
+        """SHA-256 (hex) of the current meta-parameters."""
         ...
 
     def close(self) -> None:

@@ -32,8 +32,10 @@ from dmeta.runtime.protocol import (
 from dmeta.runtime.remote import Ref
 from dmeta.runtime.room import Room
 from dmeta.runtime.server_host import ServerHost
-from dmeta.runtime.starters import server_starter, start_adder, worker_starter
+from dmeta.runtime.starters import ServerStarter, start_adder, worker_starter
 from dmeta.runtime.team import Team
+
+_LEAST_PARTS = 2  # of a server that is divided
 
 
 class RayRuntime:
@@ -78,7 +80,12 @@ class RayRuntime:
             nodes = cluster.nodes_for_workers()
             placement = place(options, nodes, device, max_useful_workers)
             self._info = self._start(
-                placement, worker_factory, server_factory, max_useful_workers, cluster_s
+                placement,
+                worker_factory,
+                server_factory,
+                max_useful_workers,
+                len(nodes),
+                cluster_s,
             )
             if options.num_workers == "auto" and not cluster.is_in_group():
                 asked = dataclasses.replace(options, gpus_per_worker=placement.gpus_per_worker)
@@ -109,11 +116,11 @@ class RayRuntime:
         return self._open().state()
 
     def load(self, state: ServerState) -> None:
-        """`Server.load`."""
+        """See `dmeta.runtime.protocol.Runtime.load`."""
         self._open().load(state)
 
     def digest(self) -> str:
-        """`Server.digest`."""
+        """SHA-256 (hex) of the current meta-parameters."""
         return self._open().digest()
 
     def close(self) -> None:
@@ -147,16 +154,19 @@ class RayRuntime:
         worker_factory: WorkerFactory,
         server_factory: ServerFactory,
         num_blocks: int,
+        num_nodes: int,
         cluster_s: float,
     ) -> RuntimeInfo:
         """Start the actors, and wait until they are built."""
         options, start = self._options, time.perf_counter()
         factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
-        host = ServerHost(server_starter(server_factory, options, self._run_id), options)
+        num_parts = max(_LEAST_PARTS, num_nodes) if options.reduce == "sharded" else 1
+        starter = ServerStarter(server_factory, options, self._run_id, num_parts)
+        host = ServerHost(server_factory, starter, options)
         self._head = cluster.watch_head()
         check = self._head.check if self._head is not None else lambda: None
-        starter = worker_starter(placement, options, self._run_id)
-        crew = Crew(starter, factory, placement.num_workers, options, check)
+        start_worker = worker_starter(placement, options, self._run_id)
+        crew = Crew(start_worker, factory, placement.num_workers, options, check)
         self._team = Team(crew, host, options, start_adder, num_blocks)
         statuses = self._team.begin()
         start_up = {

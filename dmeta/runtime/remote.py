@@ -9,6 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 from dmeta.runtime.actors import NotBuiltError
 
 Ref = Any  # ray.ObjectRef; Ray has no types that mypy could use
+Pieces = tuple[Ref, ...]  # of a vector, one after the other, as its servers have them
 Actor = Any  # ray.actor.ActorHandle
 
 

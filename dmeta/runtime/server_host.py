@@ -1,13 +1,15 @@
-"""The parameter server of a run as a Ray actor that may die: what it was is kept outside of it.
+"""The parameter server of a run as Ray actors that may die: what it was is kept outside of them.
 
-Copies of its state lie in the object store, owned by the driver, with the blocks of the steps taken
-since: a journal, from which a new server becomes what the lost one was, to the same bits.
+It is one actor, or several, each with a part of the vector; if one is lost, all are started again.
+Copies of their states lie in the object store, owned by the driver, with the blocks of the steps
+taken since: a journal, from which a new server becomes what the lost one was, to the same bits.
 
 Knows no worker: who computes the journal's blocks again is told by the caller.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,8 +20,15 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.pace import Pace
-from dmeta.runtime.protocol import ApplyReport, Block, ServerState, num_tasks_of
-from dmeta.runtime.remote import Actor, Ref, is_from_the_work, raise_cause
+from dmeta.runtime.protocol import (
+    ApplyReport,
+    Block,
+    ServerFactory,
+    ServerState,
+    num_tasks_of,
+)
+from dmeta.runtime.remote import Actor, Pieces, Ref, is_from_the_work, raise_cause
+from dmeta.runtime.starters import ServerStarter
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,33 +55,48 @@ class ServerHost:
         num_parameters: length of the vector, once it has been read.
     """
 
-    def __init__(self, start: Callable[[], Actor], options: RuntimeOptions) -> None:
+    def __init__(
+        self, factory: ServerFactory, starter: ServerStarter, options: RuntimeOptions
+    ) -> None:
         """Start it, without waiting.
 
         Args:
-            start: starts an actor that holds the server in its initial state.
+            factory: of the whole server.
+            starter: starts the actors of its parts, in their initial state.
             options: of the run.
         """
-        self._start, self._options = start, options
-        self._actor: Actor | None = start()
-        self._answered = False  # has this actor
-        self._snapshot: Ref | None = None  # None: the initial state
-        self._newer: tuple[Ref, int] | None = None  # a snapshot on its way, after so many steps
+        self._factory, self._starter, self._options = factory, starter, options
+        self._actors = starter.start()  # empty: closed
+        self._answered = False  # have these actors
+        self._snapshot: Pieces = ()  # states of the parts; none: the initial ones
+        self._newer: tuple[Pieces, int] | None = None  # a snapshot on its way, after so many steps
         self._journal: list[JournalEntry] = []  # the steps since the snapshot
         self._pace = Pace(options.hung_after_s)
         self._losses, self._furthest = 0, -1  # since the step that is the furthest so far
         self.num_parameters = 0
 
-    def vector(self) -> Ref:
-        """Reference of the current meta-parameters; they are there."""
-        length, vector = self._open().vector.remote()
-        self.num_parameters = self._get(length, "reading the meta-parameters")
+    def vector(self) -> Pieces:
+        """References of the current meta-parameters; they are there."""
+        lengths, vector = zip(*(actor.vector.remote() for actor in self._open()), strict=True)
+        self.num_parameters = sum(self._get(lengths, "reading the meta-parameters"))
         return vector
 
-    def begin_apply(self, step: int, blocks: Sequence[Block], gradients: Sequence[Ref]) -> Applied:
+    def begin_apply(
+        self, step: int, blocks: Sequence[Block], gradients: Sequence[Pieces]
+    ) -> Applied:
         """Let the server take a step, without waiting for it."""
-        report, vector = self._open().apply.remote(step, num_tasks_of(blocks), *gradients)
-        return Applied(JournalEntry(step, blocks), report, vector)
+        actors, num_tasks, sums = self._open(), num_tasks_of(blocks), []
+        if len(actors) == 1:
+            returned = [actors[0].apply.remote(step, num_tasks, *(whole for (whole,) in gradients))]
+        else:
+            of_parts = zip(*gradients, strict=True) if gradients else [()] * len(actors)
+            sums = [
+                actor.gather.remote(num_tasks, *pieces)
+                for actor, pieces in zip(actors, of_parts, strict=True)
+            ]
+            returned = [actor.commit.remote(step, *sums) for actor in actors]
+        reports, vector = zip(*returned, strict=True)
+        return Applied(JournalEntry(step, blocks), sums, reports, vector)
 
     def end_apply(self, applied: Applied) -> ApplyReport:
         """Wait for it.
@@ -82,7 +106,10 @@ class ServerHost:
             ArgumentLostError: it has not.
         """
         entry = applied.entry
-        report: ApplyReport = self._get(applied.report, f"applying step {entry.step}")
+        self._get(applied.sums, f"gathering step {entry.step}")
+        reports = self._get(applied.reports, f"applying step {entry.step}")
+        seconds = max(each.seconds for each in reports)
+        report: ApplyReport = dataclasses.replace(reports[0], seconds=seconds)
         self._pace.note(report.seconds)
         if entry.step > self._furthest:
             self._losses, self._furthest = 0, entry.step
@@ -92,32 +119,35 @@ class ServerHost:
         if not self._journal or self._journal[-1].step != entry.step:
             self._journal.append(entry)
         if len(self._journal) >= self._options.snapshot_every:
-            self._newer = (self._open().state.remote(), len(self._journal))
+            self._newer = (self._states(), len(self._journal))
         return report
 
     def state(self) -> Callable[[], ServerState]:
         """`Runtime.state`."""
-        ref = self._open().state.remote()
-        self._newer = (ref, len(self._journal))
+        refs = self._states()
+        self._newer = (refs, len(self._journal))
         patience = self._pace.hung_after_s(is_first=not self._answered)
-        return lambda: _resolved(ref, patience)
+        return lambda: self._factory.joined(_resolved(refs, patience))
 
     def load(self, state: ServerState) -> None:
-        """`Server.load`, and forget what was before."""
-        snapshot = ray.put(state)
-        self._get(self._open().load.remote(snapshot), "loading a state")
+        """`Runtime.load`, and forget what was before."""
+        actors = self._open()
+        snapshot = tuple(ray.put(part) for part in self._factory.divided(state, len(actors)))
+        self._give(snapshot, "loading a state")
         self._snapshot, self._newer, self._journal = snapshot, None, []
         self._losses, self._furthest = 0, -1
 
     def digest(self) -> str:
-        """`Server.digest`."""
-        digest: str = self._get(self._open().digest.remote(), "taking the digest")
-        return digest
+        """`Runtime.digest`."""
+        first, *others = self._open()
+        pieces = [actor.vector.remote()[1] for actor in others]
+        [digest] = self._get([first.digest.remote(*pieces)], "taking the digest")
+        return str(digest)
 
-    def restart(self, error: ServerLostError) -> tuple[Ref, list[JournalEntry]]:
+    def restart(self, error: ServerLostError) -> tuple[Pieces, list[JournalEntry]]:
         """Start another in its place, as it was at the last snapshot.
 
-        Returns: reference of its meta-parameters, and the steps to take again, in order; they are
+        Returns: references of its meta-parameters, and the steps to take again, in order; they are
             no longer in the journal.
 
         Raises:
@@ -137,12 +167,12 @@ class ServerHost:
             len(self._journal),
             extra={"step": self._furthest + 1},
         )
-        if self._actor is not None:
-            ray.kill(self._actor, no_restart=True)
-        self._actor, self._answered = self._start(), False
-        if self._snapshot is not None:
+        for actor in self._actors:
+            ray.kill(actor, no_restart=True)
+        self._actors, self._answered = self._starter.start(), False
+        if self._snapshot:
             try:
-                self._get(self._actor.load.remote(self._snapshot), "loading its last state")
+                self._give(self._snapshot, "loading its last state")
             except ArgumentLostError as lost:  # as any object: its node is gone
                 raise RuntimeError(
                     f"the parameter server and the copy of its state were lost together ({lost}); "
@@ -152,27 +182,36 @@ class ServerHost:
         entries, self._journal = self._journal, []
         return vector, entries
 
-    def close(self) -> Actor | None:
-        """Let go of everything; the actor, to be killed."""
-        actor, self._actor = self._actor, None
-        self._snapshot, self._newer, self._journal = None, None, []
-        return actor
+    def close(self) -> list[Actor]:
+        """Let go of everything; the actors, to be killed."""
+        actors, self._actors = self._actors, []
+        self._snapshot, self._newer, self._journal = (), None, []
+        return actors
+
+    def _states(self) -> Pieces:
+        """Of the parts, as they are now."""
+        return tuple(self._starter.kept(actor.state.remote()) for actor in self._open())
+
+    def _give(self, states: Pieces, doing: str) -> None:
+        """Let the parts become what these are."""
+        loaded = zip(self._open(), states, strict=True)
+        self._get([actor.load.remote(state) for actor, state in loaded], doing)
 
     def _take_over_newer(self) -> None:
         """The snapshot that was on its way when the server was lost may have arrived."""
         if self._newer is None:
             return
-        (ref, num_steps), self._newer = self._newer, None
+        (refs, num_steps), self._newer = self._newer, None
         with suppress(RayError):
-            ready, _ = ray.wait([ref], timeout=0)
-            if ready:
-                ray.get(ref)
-                self._snapshot, self._journal = ref, self._journal[num_steps:]
+            ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+            if len(ready) == len(refs):
+                ray.get(ready)
+                self._snapshot, self._journal = refs, self._journal[num_steps:]
 
-    def _get(self, ref: Ref, doing: str) -> Any:
+    def _get(self, refs: Sequence[Ref], doing: str) -> list[Any]:
         patience = self._pace.hung_after_s(is_first=not self._answered)
         try:
-            answer = ray.get(ref, timeout=patience)
+            answers: list[Any] = ray.get(list(refs), timeout=patience)
         except GetTimeoutError:
             raise ServerLostError(f"no answer for {patience:.0f} s while {doing}") from None
         except ObjectLostError as error:
@@ -183,25 +222,26 @@ class ServerHost:
             cause = str(error).strip().splitlines()[0]
             raise ServerLostError(f"{type(error).__name__} while {doing}: {cause}") from error
         self._answered = True
-        return answer
+        return answers
 
-    def _open(self) -> Actor:
-        if self._actor is None:
+    def _open(self) -> list[Actor]:
+        if not self._actors:
             raise RuntimeError("the runtime must be open, got a closed one; make a new one")
-        return self._actor
+        return self._actors
 
 
 class Applied(NamedTuple):
     """A step that the server was told to take, and what it will return."""
 
     entry: JournalEntry
-    report: Ref
-    vector: Ref
+    sums: Sequence[Ref]
+    reports: Sequence[Ref]
+    vector: Pieces
 
 
-def _resolved(ref: Ref, patience_s: float) -> ServerState:
+def _resolved(refs: Pieces, patience_s: float) -> list[ServerState]:
     try:
-        state: Any = ray.get(ref, timeout=patience_s)
+        states: list[Any] = ray.get(list(refs), timeout=patience_s)
     except RayError as error:
         raise RuntimeError(f"the server was lost before its state was read: {error}") from error
-    return ServerState(*state)
+    return [ServerState(*state) for state in states]

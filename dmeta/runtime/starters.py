@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import ray
@@ -15,8 +16,8 @@ from dmeta.runtime.actors import (
 )
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.placement import Placement
-from dmeta.runtime.protocol import ServerFactory
-from dmeta.runtime.remote import Actor
+from dmeta.runtime.protocol import ServerFactory, ServerState
+from dmeta.runtime.remote import Actor, Ref
 
 
 def worker_starter(
@@ -28,26 +29,68 @@ def worker_starter(
         num_gpus=placement.gpus_per_worker,
         max_restarts=-1,  # `max_attempts` is the limit
     )
-    return lambda number: worker.remote(options.threads_per_worker, actor_label(run_id, number))
-
-
-def server_starter(
-    factory: ServerFactory, options: RuntimeOptions, run_id: str
-) -> Callable[[], Actor]:
-    """Starts the server."""
-    # On the driver's node, where the snapshots of its state are. No CPU of its own: it works while
-    # the workers wait, and must not take a worker's place.
-    here = ray.get_runtime_context().get_node_id()
-    server = ray.remote(ParameterServerActor).options(
-        num_cpus=0,
-        num_gpus=0,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+    return lambda number: worker.remote(
+        options.threads_per_worker, actor_label(run_id, f"worker-{number}")
     )
-    label = actor_label(run_id)
-    return lambda: server.remote(factory, options.threads_per_worker, label)
+
+
+class ServerStarter:
+    """Starts the server, and keeps what its actors say of their states.
+
+    One actor is on the driver's node, and so is what it says; several are spread over the nodes,
+    and what they say is copied to the driver's: a lost node takes a part, not its state.
+    """
+
+    def __init__(
+        self, factory: ServerFactory, options: RuntimeOptions, run_id: str, num_parts: int
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            factory: of the whole server.
+            options: of the run.
+            run_id: of the run.
+            num_parts: among how many actors the vector is divided; fewer if it is short.
+        """
+        self._parts = factory.parts(num_parts)
+        self._options, self._run_id = options, run_id
+
+    def start(self) -> list[Actor]:
+        """The actors, in the order of their parts."""
+        # No CPU of their own: they work while the workers wait, and must not take a worker's place.
+        server = ray.remote(ParameterServerActor)
+        places = itertools.cycle(_places() if len(self._parts) > 1 else [_here()])
+        label = actor_label(self._run_id, "server")
+        return [
+            server.options(num_cpus=0, num_gpus=0, scheduling_strategy=place).remote(
+                part, self._options.threads_per_worker, label
+            )
+            for part, place in zip(self._parts, places, strict=False)
+        ]
+
+    def kept(self, state: Ref) -> Ref:
+        """A state that an actor returns, where it outlives the actor's node."""
+        if len(self._parts) == 1:
+            return state
+        return ray.remote(_same).options(num_cpus=0, scheduling_strategy=_here()).remote(state)
 
 
 def start_adder(node: str) -> Actor:
     """Starts an actor on a node, named as Ray does, that adds gradients."""
     on_it = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(AdderActor).options(num_cpus=0, scheduling_strategy=on_it).remote()
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """The driver's node."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _places() -> list[NodeAffinitySchedulingStrategy]:
+    """The cluster's nodes."""
+    alive = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    return [NodeAffinitySchedulingStrategy(node, soft=True) for node in alive]
+
+
+def _same(state: ServerState) -> ServerState:
+    return state

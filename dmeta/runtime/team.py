@@ -18,7 +18,7 @@ from dmeta.runtime.crew import Batch, Computed, Crew
 from dmeta.runtime.gathering import Tree, way_of
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, ServerState, StepReport
-from dmeta.runtime.remote import Actor, Ref
+from dmeta.runtime.remote import Actor, Pieces
 from dmeta.runtime.room import Room
 from dmeta.runtime.server_host import ArgumentLostError, ServerHost, ServerLostError
 
@@ -60,7 +60,7 @@ class Team:
         self.tree: Tree | None = None
         self._options, self._start_adder, self._num_blocks = options, start_adder, num_blocks
         self.room: Room | None = None
-        self._vector: Ref | None = None
+        self._vector: Pieces = ()
         self._begun: Batch | None = None  # the next step's blocks
         self._stream: Stream | None = None  # None: synchronous
         self._num_nodes = 0  # that the way of the gradients was chosen for
@@ -82,9 +82,8 @@ class Team:
 
     def actors(self) -> list[Actor]:
         """To be killed at the end."""
-        server = self.host.close()
         adders = [] if self.tree is None else self.tree.actors()
-        return [*self.crew.actors(), *([] if server is None else [server]), *adders]
+        return [*self.crew.actors(), *self.host.close(), *adders]
 
     def step(
         self, step: int, blocks: Sequence[Block], upcoming: Sequence[Block] = ()
@@ -135,7 +134,7 @@ class Team:
         return self.host.state()
 
     def load(self, state: ServerState) -> None:
-        """`Server.load`."""
+        """See `dmeta.runtime.protocol.Runtime.load`."""
         self._forget()
         if self._stream is not None:
             self._stream = Stream(self.crew, self._options)
@@ -143,13 +142,13 @@ class Team:
         self._vector = self._ask(lambda host: host.vector())
 
     def digest(self) -> str:
-        """`Server.digest`."""
+        """SHA-256 (hex) of the current meta-parameters."""
         return self._ask(lambda host: host.digest())
 
     def _tree(self) -> Tree | None:
         self._num_nodes = self.crew.num_nodes
         way = self._options.reduce
-        if way == "auto":
+        if way in ("auto", "sharded"):
             size_bytes = _ITEM_BYTES["float32"] * self.host.num_parameters
             way = way_of(self._num_blocks, size_bytes, self.crew.num_nodes)
         return Tree(self._start_adder) if way == "tree" else None
@@ -230,7 +229,7 @@ class Team:
             self._vector = before
             raise
 
-    def _gathered(self, computed: Sequence[Computed]) -> list[Ref]:
+    def _gathered(self, computed: Sequence[Computed]) -> list[Pieces]:
         if self.tree is not None:
             return self.tree.gather(computed)
         return [result.gradient for result in computed]

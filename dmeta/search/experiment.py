@@ -246,14 +246,6 @@ def _connected(config: RunConfig, options: SearchOptions) -> Iterator[list[Bundl
     runtime = config.runtime
     if not cluster.joins_existing(runtime.address):
         reservation(config, options.cpus_per_driver, [cluster.this_machine()])
-    ours = cluster.connect(
-        runtime.address,
-        allow_unauthenticated=runtime.allow_unauthenticated,
-        dashboard=runtime.dashboard,
-        shows_logs=False,  # of many trials at once; what matters of them is in the table
-    )
-    try:
+    # No logs of many trials at once; what matters of them is in the table.
+    with cluster.connected(runtime, shows_logs=False):
         yield reservation(config, options.cpus_per_driver, cluster.nodes_for_workers())
-    finally:
-        if ours:
-            ray.shutdown()

@@ -2,14 +2,16 @@
 
 It knows a vector and an optimiser, not what either is for. Everything here and on disk is float32,
 whatever the gradients' precision on their way; the arithmetic is that of `torch.optim` on one flat
-parameter.
+parameter. It acts on each element by itself, so the vector may be divided among several servers;
+what concerns all of it, a norm, is added up from chunks of fixed size, and so has the same bits
+however it is divided.
 
-Letters: P length of the vector.
+Letters: P length of the whole vector, p of a server's part of it.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -20,12 +22,16 @@ import numpy.typing as npt
 import torch
 
 from dmeta.bilevel.flat import Layout, sha256_of
-from dmeta.runtime.protocol import ApplyReport, Gradient, ServerState, Vector
+from dmeta.runtime.protocol import ApplyReport, Gradient, ServerState, Sums, Vector
 from dmeta.runtime.summation import total_of
 from dmeta.training.checkpoint import META_PARAMS, meta_params_of
 from dmeta.training.config import OuterOptions
 
-_OPTIMIZER = "optimizer/"
+CHUNK = 65_536
+"""Elements whose squares are added up together; a part of a vector begins at a multiple."""
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_VECTOR, _OPTIMIZER = "vector", "optimizer/"
 
 
 def learning_rate(options: OuterOptions, step: int, num_steps: int) -> float:
@@ -51,64 +57,74 @@ def _optimizer(options: OuterOptions, vector: torch.Tensor) -> torch.optim.Optim
 
 
 class OuterLoop:
-    """The meta-parameters, their optimiser and the number of steps taken (a `Server`)."""
+    """Meta-parameters, their optimiser and the number of steps taken (a `Server`)."""
 
     def __init__(self, factory: OuterLoopFactory) -> None:
         self._factory = factory
         self._vector = torch.from_numpy(factory.initial.copy())
         self._optimizer = _optimizer(factory.options, self._vector)
         self._version = 0
+        self._mean: torch.Tensor | None = (
+            None  # gradient [p], until it is known whether it is taken
+        )
+        self._gather_s = 0.0
         self._last: ApplyReport | None = None
 
     def vector(self) -> Vector:
-        """A copy of the current meta-parameters [P]."""
+        """A copy of the current meta-parameters [p]."""
         return self._vector.numpy().copy()
 
-    def digest(self) -> str:
-        """SHA-256 (hex) of names, shapes and values of the meta-parameters."""
-        return sha256_of(self._factory.layout, self._vector.numpy())
+    def gather(self, gradients: Sequence[Gradient], num_tasks: int) -> Sums:
+        """Two rows of sums of squares, a column for each chunk: before and after clipping by value.
 
-    def apply(self, step: int, gradients: Sequence[Gradient], num_tasks: int) -> ApplyReport:
-        """See `dmeta.runtime.protocol.Server.apply`."""
+        Empty without gradients. See `dmeta.runtime.protocol.Server.gather`.
+        """
         started = time.perf_counter()
+        self._mean, sums = None, np.empty((2, 0))
+        if gradients:
+            self._mean = torch.from_numpy(total_of(gradients))
+            self._mean /= num_tasks
+            before = after = _squares(self._mean)
+            bound = self._factory.options.clip_value
+            if bound is not None:
+                self._mean.clamp_(-bound, bound)
+                after = _squares(self._mean)
+            sums = np.stack([before, after])
+        self._gather_s = time.perf_counter() - started
+        return sums
+
+    def commit(self, step: int, sums: Sequence[Sums]) -> ApplyReport:
+        """See `dmeta.runtime.protocol.Server.commit`."""
+        started = time.perf_counter()
+        mean, self._mean = self._mean, None
         if step == self._version - 1 and self._last is not None:
             return self._last
         assert step == self._version, f"step {step} at version {self._version}"
-        lr = learning_rate(self._factory.options, step, self._factory.num_steps)
-        report = ApplyReport(step, applied=False, gradient_norm=math.nan, lr=lr)
-        if gradients:
-            report = self._take_step(report, gradients, num_tasks)
-        report = dataclasses.replace(report, seconds=time.perf_counter() - started)
-        self._version, self._last = step + 1, report
-        return report
-
-    def _take_step(
-        self, report: ApplyReport, gradients: Sequence[Gradient], num_tasks: int
-    ) -> ApplyReport:
-        total = torch.from_numpy(total_of(gradients))
-        total /= num_tasks
-        norm = float(torch.linalg.vector_norm(total))
         options = self._factory.options
-        bound = math.inf if options.reject_norm is None else options.reject_norm
-        if not math.isfinite(norm) or norm > bound:
-            return dataclasses.replace(report, gradient_norm=norm)
-        if options.clip_value is not None:
-            total.clamp_(-options.clip_value, options.clip_value)
-        if options.clip_norm is not None:
-            clipped = float(torch.linalg.vector_norm(total))
-            total *= min(1.0, options.clip_norm / max(clipped, 1e-12))
-        self._vector.grad = total
+        lr = learning_rate(options, step, self._factory.num_steps)
+        norm, clipped = (_norm(rows) for rows in zip(*sums, strict=True))
+        if mean is None:
+            norm = math.nan
+        most = _FLOAT32_MAX if options.reject_norm is None else options.reject_norm
+        is_taken = norm <= most  # NaN is not
+        if mean is not None and is_taken:
+            self._move(mean, clipped, lr)
+        seconds = self._gather_s + time.perf_counter() - started
+        self._version, self._last = step + 1, ApplyReport(step, is_taken, norm, lr, seconds)
+        return self._last
+
+    def _move(self, gradient: torch.Tensor, norm: float, lr: float) -> None:
+        clip = self._factory.options.clip_norm
+        if clip is not None:
+            gradient *= min(1.0, clip / max(norm, 1e-12))
+        self._vector.grad = gradient
         for group in self._optimizer.param_groups:
-            group["lr"] = report.lr
+            group["lr"] = lr
         self._optimizer.step()
-        return dataclasses.replace(report, applied=True, gradient_norm=norm)
 
     def state(self) -> ServerState:
-        """The vector by the names of its parts, and the optimiser's state."""
-        arrays: dict[str, npt.NDArray[np.generic]] = {
-            f"{META_PARAMS}{name}": tensor.numpy().copy()
-            for name, tensor in self._factory.layout.unflatten(self._vector).items()
-        }
+        """The vector [p] and the optimiser's state: [p] each, or one number of all elements."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {_VECTOR: self.vector()}
         for key, value in self._optimizer.state.get(self._vector, {}).items():
             if value is not None:
                 arrays[f"{_OPTIMIZER}{key}"] = torch.as_tensor(value).numpy().copy()
@@ -116,7 +132,7 @@ class OuterLoop:
 
     def load(self, state: ServerState) -> None:
         """See `dmeta.runtime.protocol.Server.load`."""
-        self._vector = self._factory.layout.flatten(meta_params_of(state))
+        self._vector = torch.from_numpy(state.arrays[_VECTOR].copy())
         self._optimizer = _optimizer(self._factory.options, self._vector)
         of_optimizer = {
             name.removeprefix(_OPTIMIZER): torch.from_numpy(array.copy())
@@ -125,16 +141,28 @@ class OuterLoop:
         }
         if of_optimizer:
             self._optimizer.state[self._vector] = of_optimizer
-        self._version, self._last = state.step, None
+        self._version, self._mean, self._last = state.step, None, None
+
+
+def _squares(vector: torch.Tensor) -> Sums:
+    """Sum of squares of each chunk, in float64."""
+    values = vector.numpy()
+    chunks = (values[first : first + CHUNK] for first in range(0, len(values), CHUNK))
+    return np.array([np.square(chunk, dtype=np.float64).sum() for chunk in chunks])
+
+
+def _norm(rows: Sequence[npt.NDArray[np.float64]]) -> float:
+    """2-norm, from the sums of squares of all chunks, in whatever rows they come."""
+    return math.sqrt(math.fsum(np.concatenate(rows)))
 
 
 @dataclass(frozen=True)
 class OuterLoopFactory:
-    """Plain data that becomes the server.
+    """Plain data that becomes a server (see `dmeta.runtime.protocol.ServerFactory`).
 
     Attributes:
-        initial: [P] float32, the meta-parameters at step 0.
-        layout: names and shapes of the vector's parts.
+        initial: [p] float32, the meta-parameters at step 0.
+        layout: names and shapes of the parts of the whole vector [P].
         options: the outer optimiser.
         num_steps: length of the run, for the schedule.
     """
@@ -147,3 +175,47 @@ class OuterLoopFactory:
     def build(self) -> OuterLoop:
         """The server at step 0."""
         return OuterLoop(self)
+
+    def parts(self, num: int) -> list[OuterLoopFactory]:
+        """Of neighbouring chunks, as equal as they can be; no more than there are chunks."""
+        cuts = _cuts(self.layout.size, num)
+        return [
+            OuterLoopFactory(self.initial[first:end], self.layout, self.options, self.num_steps)
+            for first, end in itertools.pairwise(cuts)
+        ]
+
+    def joined(self, parts: Sequence[ServerState]) -> ServerState:
+        """Meta-parameters by their names, the optimiser's state by its keys."""
+        first = parts[0]
+        whole = {
+            name: array if array.ndim == 0 else np.concatenate([p.arrays[name] for p in parts])
+            for name, array in first.arrays.items()
+        }
+        vector = torch.from_numpy(whole.pop(_VECTOR))
+        named = self.layout.unflatten(vector)
+        return ServerState(
+            first.step, {f"{META_PARAMS}{name}": p.numpy() for name, p in named.items()} | whole
+        )
+
+    def divided(self, state: ServerState, num: int) -> list[ServerState]:
+        """What `joined` joins."""
+        of_optimizer = {n: a for n, a in state.arrays.items() if n.startswith(_OPTIMIZER)}
+        vector = self.layout.flatten(meta_params_of(state)).numpy()
+        whole = {_VECTOR: vector, **of_optimizer}
+        return [
+            ServerState(
+                state.step, {n: a if a.ndim == 0 else a[first:end] for n, a in whole.items()}
+            )
+            for first, end in itertools.pairwise(_cuts(self.layout.size, num))
+        ]
+
+    def digest(self, pieces: Sequence[Vector]) -> str:
+        """SHA-256 (hex) of names, shapes and values of the meta-parameters."""
+        return sha256_of(self.layout, *pieces)
+
+
+def _cuts(size: int, num: int) -> list[int]:
+    """Where a vector is cut into `num` parts or fewer, its ends included."""
+    num_chunks = max(1, math.ceil(size / CHUNK))
+    num = min(num, num_chunks)
+    return [min(size, CHUNK * (num_chunks * part // num)) for part in range(num + 1)]

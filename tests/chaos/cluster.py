@@ -159,10 +159,9 @@ class Cluster:
         self.start()
 
     def other_node(self) -> Node:
-        """A node that is not the driver's: where the server is not."""
-        servers = {server.ppid() for server in find("server")}
-        for node in reversed(self.nodes):
-            if node.raylet is not None and is_alive(node.raylet) and node.raylet.pid not in servers:
+        """A node that is not the driver's: where a server of one part is not."""
+        for node in reversed(self.nodes[1:]):
+            if node.raylet is not None and is_alive(node.raylet):
                 return node
         raise LookupError("there is no node but the driver's")
 

@@ -6,14 +6,13 @@ import logging
 import re
 import time
 
-import numpy as np
 import pytest
 
 from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.server_host import ServerLostError
 from tests.runtime import toy
-from tests.runtime.toy_runs import NUM_STEPS, kill, start, train, train_blocks
+from tests.runtime.toy_runs import NUM_STEPS, kill, lost_object, start, train, train_blocks
 
 HUNG_AFTER_S = 2.0
 
@@ -64,21 +63,10 @@ def test_a_worker_is_asked_back_though_its_last_answer_comes_after_the_news_of_i
     wait_for_both(runtime)
 
 
-class Owner:
-    """Owns an object, which is lost with it."""
-
-    def put(self):
-        import ray
-
-        return [ray.put(np.zeros(50_000, np.float32))]
-
-
 def test_a_gradient_lost_after_its_report_is_computed_again(
     runtime, local_run, cluster, monkeypatch
 ):
-    owner = cluster.remote(Owner).options(num_cpus=0).remote()
-    [lost] = cluster.get(owner.put.remote())
-    kill(owner, lambda: lost)
+    lost = lost_object(cluster)
     crew, rounds = runtime._team.crew, []
     compute = crew.compute
 
@@ -86,7 +74,7 @@ def test_a_gradient_lost_after_its_report_is_computed_again(
         computed = compute(batch)
         rounds.append(len(computed))
         if len(rounds) == 1:
-            computed[0] = computed[0]._replace(gradient=lost)
+            computed[0] = computed[0]._replace(gradient=(lost,))
         return computed
 
     monkeypatch.setattr(crew, "compute", losing)
@@ -231,7 +219,7 @@ def test_a_server_lost_again_while_it_is_replayed_gives_the_same_bits(cluster, t
 def test_a_server_lost_between_steps_is_found_when_it_is_asked(cluster, local_run):
     with start(cpus_per_worker=0.1) as runtime:
         train(runtime)
-        actor = runtime._team.host._actor
+        [actor] = runtime._team.host._actors
         kill(actor, actor.digest.remote)
         assert runtime.digest() == local_run[0]
 

@@ -7,7 +7,7 @@ import pytest
 
 from dmeta.runtime.gathering import Tree, way_of
 from dmeta.runtime.summation import FAN_IN
-from tests.runtime.toy_runs import NUM_STEPS, kill, many_blocks, start, train
+from tests.runtime.toy_runs import NUM_STEPS, kill, lost_object, many_blocks, start, train
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_one_who_adds_is_killed(tree, added_here, caplog):
     runtime.load(first)
     runtime.step(0, many_blocks(0), many_blocks(1))
     [adder] = runtime._team.tree.actors()
-    kill(adder, lambda: adder.add.remote(np.ones(2, np.float32))[0])
+    kill(adder, lambda: adder.add.remote(1, np.ones(2, np.float32)))
     runtime.step(1, many_blocks(1))
     assert runtime._team.tree.actors() == []
     assert "the server adds them" in caplog.text
@@ -72,27 +72,16 @@ def test_one_who_adds_does_not_answer(tree, added_here, monkeypatch):
     assert runtime.digest() == added_here
 
 
-class Owner:
-    """Owns an object, which is lost with it."""
-
-    def put(self):
-        import ray
-
-        return [ray.put(np.zeros(50_000, np.float32))]
-
-
 def test_a_gradient_that_is_lost_is_computed_again(tree, added_here, cluster, monkeypatch):
     runtime, first = tree
     runtime.load(first)
-    owner = cluster.remote(Owner).options(num_cpus=0).remote()
-    [lost] = cluster.get(owner.put.remote())
-    kill(owner, lambda: lost)
+    lost = lost_object(cluster)
     rounds, gather = [], Tree.gather
 
     def losing(self, computed):
         rounds.append(len(computed))
         if len(rounds) == 1:
-            computed[9] = computed[9]._replace(gradient=lost)
+            computed[9] = computed[9]._replace(gradient=(lost,))
         return gather(self, computed)
 
     monkeypatch.setattr(Tree, "gather", losing)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -122,21 +124,57 @@ class BrokenWorkerFactory:
 class ToyServerFactory:
     size: int = 50_000  # 200 kB: above what Ray sends inside a message
     folder: str = ""
+    first: int = 0
+    end: int | None = None
 
     def build(self):
-        return ToyServer(self.size, self.folder)
+        theta = np.linspace(-1, 1, self.size, dtype=np.float32)[self.first : self.end]
+        return ToyServer(theta, self.folder if self.end in (None, self.size) else "")
+
+    def parts(self, num):
+        cuts = self._cuts(num)
+        return [replace(self, first=first, end=end) for first, end in pairwise(cuts)]
+
+    def joined(self, parts):
+        theta = np.concatenate([part.arrays["theta"] for part in parts])
+        return ServerState(parts[0].step, {"theta": theta})
+
+    def divided(self, state, num):
+        theta = state.arrays["theta"]
+        if len(theta) != self.size:
+            raise ValueError(f"a state must have {self.size} numbers, got {len(theta)}; use ours")
+        cuts = self._cuts(num)
+        return [ServerState(state.step, {"theta": theta[a:b]}) for a, b in pairwise(cuts)]
+
+    def digest(self, pieces):
+        return digest_of(np.concatenate(pieces))
+
+    def _cuts(self, num):
+        """Pieces of different lengths."""
+        return [self.size * i * (i + 1) // (num * (num + 1)) for i in range(num + 1)]
 
 
 class ToyServer:
-    def __init__(self, size, folder):
-        self.theta = np.linspace(-1, 1, size, dtype=np.float32)
+    """The one of the last part misbehaves as `arm` says."""
+
+    def __init__(self, theta, folder):
+        self.theta = theta.copy()
         self.next_step = 0
         self.folder = folder
+        self.mean = None
 
     def vector(self):
         return self.theta.copy()
 
-    def apply(self, step, gradients, num_tasks):
+    def gather(self, gradients, num_tasks):
+        self.mean = None
+        if not gradients:
+            return np.empty(0)
+        self.mean = total_of(gradients)
+        self.mean /= np.float32(num_tasks)
+        return np.square(self.mean, dtype=np.float64)
+
+    def commit(self, step, sums):
         if step < self.next_step:
             return ApplyReport(step, True, 0.0, 0.1)
         fault = next_fault(self.folder, f"server-{step}")
@@ -145,20 +183,15 @@ class ToyServer:
         if fault == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         self.next_step = step + 1
-        if not gradients:
+        if self.mean is None:
             return ApplyReport(step, False, float("nan"), 0.1)
-        total = total_of(gradients)
-        total /= np.float32(num_tasks)
-        self.theta -= np.float32(0.1) * total
+        self.theta -= np.float32(0.1) * self.mean
         if fault == "kill_after":
             os.kill(os.getpid(), signal.SIGKILL)
-        return ApplyReport(step, True, float(np.linalg.norm(total)), 0.1)
+        return ApplyReport(step, True, math.sqrt(math.fsum(np.concatenate(sums))), 0.1)
 
     def state(self):
         return ServerState(self.next_step, {"theta": self.theta.copy()})
 
     def load(self, state):
         self.theta, self.next_step = state.arrays["theta"].copy(), state.step
-
-    def digest(self):
-        return digest_of(self.theta)

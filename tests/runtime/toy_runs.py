@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from tests.runtime import toy
@@ -60,3 +62,20 @@ def kill(actor, get_lost):
             return
         time.sleep(0.05)
     raise AssertionError("what the actor owned is still there")
+
+
+class _Owner:
+    """Owns an object, which is lost with it."""
+
+    def put(self):
+        import ray
+
+        return [ray.put(np.zeros(50_000, np.float32))]
+
+
+def lost_object(ray):
+    """Reference of what was there, and is no more."""
+    owner = ray.remote(_Owner).options(num_cpus=0).remote()
+    [lost] = ray.get(owner.put.remote())
+    kill(owner, lambda: lost)
+    return lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from dmeta.bilevel.flat import Layout, sha256_of, to_wire
-from dmeta.runtime.protocol import Vector
+from dmeta.runtime.protocol import ApplyReport, Gradient, Vector
 from dmeta.training.checkpoint import meta_params_of
 from dmeta.training.config import OuterOptions
 from dmeta.training.outer import OuterLoop, OuterLoopFactory, learning_rate
@@ -34,6 +35,15 @@ def outer(options: OuterOptions | None = None, layout: Layout = LAYOUT) -> Outer
     return OuterLoopFactory(
         normal(0)[: layout.size], layout, options or OuterOptions("sgd", lr=1.0), NUM_STEPS
     ).build()
+
+
+def apply(loop: OuterLoop, step: int, gradients: Sequence[Gradient], num_tasks: int) -> ApplyReport:
+    """A step of the one server of the whole vector."""
+    return loop.commit(step, [loop.gather(gradients, num_tasks)])
+
+
+def digest(loop: OuterLoop) -> str:
+    return sha256_of(LAYOUT, loop.vector())
 
 
 def blocks(step: int) -> list[Vector]:
@@ -61,7 +71,7 @@ def test_it_is_torch_optim_on_the_named_tensors(options: OuterOptions) -> None:
             p.grad = mean[name]
         reference.param_groups[0]["lr"] = lr
         reference.step()
-        report = loop.apply(step, blocks(step), num_tasks=4)
+        report = apply(loop, step, blocks(step), num_tasks=4)
         assert report.applied
         assert report.lr == lr
         assert report.step == step
@@ -76,7 +86,7 @@ def test_blocks_are_added_in_their_order() -> None:
     orders = []
     for parts in ([big, small, -big], [big, -big, small]):
         loop = outer()
-        loop.apply(0, [np.full(LAYOUT.size, part, np.float32) for part in parts], num_tasks=1)
+        apply(loop, 0, [np.full(LAYOUT.size, part, np.float32) for part in parts], num_tasks=1)
         orders.append(loop.vector())
     assert np.array_equal(orders[0], normal(0))  # 2^24 + 1 is 2^24 in float32
     assert np.array_equal(orders[1], normal(0) - small)
@@ -85,7 +95,7 @@ def test_blocks_are_added_in_their_order() -> None:
 def test_the_gradients_and_the_initial_vector_are_only_read() -> None:
     initial, given = normal(0), [normal(1), normal(2)]
     loop = OuterLoopFactory(initial, LAYOUT, OuterOptions(clip_norm=0.1), NUM_STEPS).build()
-    loop.apply(0, given, num_tasks=2)
+    apply(loop, 0, given, num_tasks=2)
     assert np.array_equal(initial, normal(0))
     assert np.array_equal(given[0], normal(1))
     assert np.array_equal(given[1], normal(2))
@@ -94,7 +104,7 @@ def test_the_gradients_and_the_initial_vector_are_only_read() -> None:
 def test_the_vector_it_gives_is_a_copy() -> None:
     loop = outer()
     held = loop.vector()
-    loop.apply(0, blocks(0), num_tasks=1)
+    apply(loop, 0, blocks(0), num_tasks=1)
     assert np.array_equal(held, normal(0))
     loop.vector()[:] = 7
     assert not (loop.vector() == 7).any()
@@ -104,36 +114,36 @@ def test_the_vector_it_gives_is_a_copy() -> None:
 def test_a_step_applied_twice_is_applied_once(options: OuterOptions) -> None:
     loop, once = outer(options), outer(options)
     for step in range(3):
-        report = loop.apply(step, blocks(step), num_tasks=2)
-        assert loop.apply(step, blocks(step + 50), num_tasks=2) == report
-        once.apply(step, blocks(step), num_tasks=2)
-    assert loop.digest() == once.digest()
+        report = apply(loop, step, blocks(step), num_tasks=2)
+        assert apply(loop, step, blocks(step + 50), num_tasks=2) == report
+        apply(once, step, blocks(step), num_tasks=2)
+    assert digest(loop) == digest(once)
 
 
 @pytest.mark.parametrize("step", [0, 3])
 def test_a_step_out_of_turn_is_our_own_mistake(step: int) -> None:
     loop = outer()
-    loop.apply(0, blocks(0), num_tasks=1)
-    loop.apply(1, blocks(1), num_tasks=1)
+    apply(loop, 0, blocks(0), num_tasks=1)
+    apply(loop, 1, blocks(1), num_tasks=1)
     with pytest.raises(AssertionError, match=f"step {step} at version 2"):
-        loop.apply(step, blocks(step), num_tasks=1)
+        apply(loop, step, blocks(step), num_tasks=1)
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=repr)
 def test_a_rejected_step_counts_and_moves_nothing(options: OuterOptions, tmp_path: Path) -> None:
     loop = outer(options)
-    loop.apply(0, blocks(0), num_tasks=1)
-    before = loop.digest()
-    report = loop.apply(1, [], num_tasks=1)
+    apply(loop, 0, blocks(0), num_tasks=1)
+    before = digest(loop)
+    report = apply(loop, 1, [], num_tasks=1)
     assert not report.applied
     assert math.isnan(report.gradient_norm)
     assert report.lr == learning_rate(options, 1, NUM_STEPS)
-    assert loop.digest() == before
-    assert loop.apply(1, blocks(1), num_tasks=1) is report  # and it counts once, too
-    assert loop.digest() == before
+    assert digest(loop) == before
+    assert apply(loop, 1, blocks(1), num_tasks=1) is report  # and it counts once, too
+    assert digest(loop) == before
     assert loop.state().step == 2
-    assert loop.apply(2, blocks(2), num_tasks=1).applied
-    assert loop.digest() != before
+    assert apply(loop, 2, blocks(2), num_tasks=1).applied
+    assert digest(loop) != before
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -147,17 +157,17 @@ def test_a_gradient_that_is_not_finite_is_dropped_without_a_trace(
     poisoned = [blocks(1)[0].copy(), blocks(1)[1]]
     poisoned[0][3] = bad
     for server, gradients in ((loop, poisoned), (without, [])):
-        server.apply(0, blocks(0), num_tasks=1)
-        assert not server.apply(1, gradients, num_tasks=1).applied
-        server.apply(2, blocks(2), num_tasks=1)
-    assert loop.digest() == without.digest()
+        apply(server, 0, blocks(0), num_tasks=1)
+        assert not apply(server, 1, gradients, num_tasks=1).applied
+        apply(server, 2, blocks(2), num_tasks=1)
+    assert digest(loop) == digest(without)
     assert np.isfinite(loop.vector()).all()
 
 
 def moved(options: OuterOptions, gradient: Vector, num_tasks: int = 1) -> Vector:
     """How far SGD with lr 1 goes: the gradient as it was after clipping."""
     loop = outer(options)
-    report = loop.apply(0, [gradient], num_tasks)
+    report = apply(loop, 0, [gradient], num_tasks)
     assert report.gradient_norm == pytest.approx(float(np.linalg.norm(gradient)) / num_tasks)
     result: Vector = normal(0) - loop.vector()
     return result
@@ -209,20 +219,20 @@ def test_saved_restored_and_continued_is_not_interrupted(
 ) -> None:
     whole = outer(options)
     for step in range(7):
-        whole.apply(step, blocks(step), num_tasks=2)
+        apply(whole, step, blocks(step), num_tasks=2)
 
     first = outer(options)
     for step in range(at):
-        first.apply(step, blocks(step), num_tasks=2)
+        apply(first, step, blocks(step), num_tasks=2)
     saved = first.state()
-    before = first.digest()
+    before = digest(first)
     second = outer(options)
-    second.apply(0, blocks(77), num_tasks=1)  # what it was before is forgotten
+    apply(second, 0, blocks(77), num_tasks=1)  # what it was before is forgotten
     second.load(saved)
-    assert second.digest() == before
+    assert digest(second) == before
     for step in range(at, 7):
-        second.apply(step, blocks(step), num_tasks=2)
-    assert second.digest() == whole.digest()
+        apply(second, step, blocks(step), num_tasks=2)
+    assert digest(second) == digest(whole)
     assert np.array_equal(second.vector(), whole.vector())
 
 
@@ -231,28 +241,29 @@ def test_a_state_is_a_copy_and_taking_it_does_not_disturb_what_follows() -> None
     for step in range(4):
         state = saved.state()
         before = {name: array.copy() for name, array in state.arrays.items()}
-        saved.apply(step, blocks(step), num_tasks=1)
-        plain.apply(step, blocks(step), num_tasks=1)
+        apply(saved, step, blocks(step), num_tasks=1)
+        apply(plain, step, blocks(step), num_tasks=1)
         assert all(np.array_equal(array, before[name]) for name, array in state.arrays.items())
-    assert saved.digest() == plain.digest()
+    assert digest(saved) == digest(plain)
 
 
 def test_a_state_that_nobody_may_write_to_is_copied() -> None:
     first, second = outer(OPTIMIZERS[0]), outer(OPTIMIZERS[0])
-    first.apply(0, blocks(0), num_tasks=1)
+    apply(first, 0, blocks(0), num_tasks=1)
     state = first.state()
     for array in state.arrays.values():  # as it comes out of a shared memory
         array.flags.writeable = False
     second.load(state)
     for loop in (first, second):
-        loop.apply(1, blocks(1), num_tasks=1)
-    assert first.digest() == second.digest()
+        apply(loop, 1, blocks(1), num_tasks=1)
+    assert digest(first) == digest(second)
 
 
 def test_a_state_holds_the_parameters_by_name_and_the_optimiser() -> None:
-    loop = outer(OuterOptions("adam"))
-    loop.apply(0, blocks(0), num_tasks=1)
-    state = loop.state()
+    factory = OuterLoopFactory(normal(0), LAYOUT, OuterOptions("adam"), NUM_STEPS)
+    loop = factory.build()
+    apply(loop, 0, blocks(0), num_tasks=1)
+    state = factory.joined([loop.state()])
     assert state.step == 1
     params = meta_params_of(state)
     assert {name: tuple(p.shape) for name, p in params.items()} == {"w": (2, 3), "b": (2,)}
@@ -266,17 +277,22 @@ def test_a_gradient_that_is_too_large_is_dropped_before_clipping(
     bound: float | None, applied: bool
 ) -> None:
     loop = outer(OuterOptions("sgd", lr=0.1, clip_norm=1.0, reject_norm=bound))
-    before, gradient = loop.digest(), np.zeros(8, np.float32)
+    before, gradient = digest(loop), np.zeros(8, np.float32)
     gradient[:2] = 6.0, 8.0
-    report = loop.apply(0, [gradient], num_tasks=2)
+    report = apply(loop, 0, [gradient], num_tasks=2)
     assert (report.applied, report.gradient_norm) == (applied, 5.0)
-    assert (loop.digest() != before) == applied
+    assert (digest(loop) != before) == applied
+
+
+def factory_of(layout: Layout = LAYOUT, options: OuterOptions | None = None) -> OuterLoopFactory:
+    options = options or OuterOptions("adam")
+    return OuterLoopFactory(normal(0)[: layout.size], layout, options, NUM_STEPS)
 
 
 def test_the_digest_is_of_the_layout_and_the_vector() -> None:
-    loop = outer()
-    assert loop.digest() == sha256_of(LAYOUT, normal(0))
-    assert loop.digest() != outer(layout=Layout(("v", "b"), LAYOUT.shapes)).digest()
+    vector, other = normal(0), factory_of(Layout(("v", "b"), LAYOUT.shapes))
+    assert factory_of().digest([vector]) == sha256_of(LAYOUT, vector) != other.digest([vector])
+    assert factory_of().digest([vector[:3], vector[3:]]) == factory_of().digest([vector])
 
 
 OTHER_LAYOUTS = [
@@ -288,12 +304,58 @@ OTHER_LAYOUTS = [
 
 @pytest.mark.parametrize("layout", OTHER_LAYOUTS)
 def test_the_state_of_another_model_is_refused(layout: Layout) -> None:
-    saved = outer().state()
-    other = outer(layout=layout)
-    before = other.digest()
+    factory = factory_of()
+    saved = factory.joined([factory.build().state()])
     with pytest.raises(ValueError, match="must have the layout"):
-        other.load(saved)
-    assert other.digest() == before
+        factory_of(layout).divided(saved, 1)
+
+
+@pytest.mark.parametrize("num_parts", [2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *OPTIMIZERS,
+        OuterOptions("sgd", lr=0.1, clip_norm=0.3),
+        OuterOptions("adam", lr=0.1, clip_value=0.2, clip_norm=0.3),
+        OuterOptions("adam", lr=0.1, reject_norm=1.2),
+    ],
+    ids=repr,
+)
+def test_servers_of_parts_do_together_what_one_does(
+    options: OuterOptions, num_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmeta.training.outer.CHUNK", 3)  # 3, 3 and 2 of the 8 elements
+    factory = factory_of(options=options)
+    whole, parts = factory.build(), [part.build() for part in factory.parts(num_parts)]
+    cuts = np.cumsum([len(part.vector()) for part in parts])[:-1]
+    assert len(parts) == num_parts
+    for step in range(NUM_STEPS):
+        gradients = [] if step == 4 else blocks(step)
+        expected = apply(whole, step, gradients, 3)
+        pieces = [np.split(gradient, cuts) for gradient in gradients]
+        of_parts = zip(*pieces, strict=True) if pieces else [()] * num_parts
+        sums = [part.gather(own, 3) for part, own in zip(parts, of_parts, strict=True)]
+        for part in parts:
+            report = part.commit(step, sums)
+            assert repr(report.gradient_norm) == repr(expected.gradient_norm)
+            assert (report.applied, report.lr) == (expected.applied, expected.lr)
+        if step == 5:  # saved, and restored among others
+            saved = factory.joined([part.state() for part in parts])
+            other = 5 - num_parts
+            parts = [part.build() for part in factory.parts(other)]
+            for part, state in zip(parts, factory.divided(saved, other), strict=True):
+                part.load(state)
+            num_parts, cuts = other, np.cumsum([len(part.vector()) for part in parts])[:-1]
+    assert factory.digest([part.vector() for part in parts]) == digest(whole)
+    joined, expected_state = factory.joined([p.state() for p in parts]), whole.state()
+    [again] = factory.divided(joined, 1)
+    assert again.step == expected_state.step
+    for name, array in expected_state.arrays.items():
+        assert np.array_equal(again.arrays[name], array)
+
+
+def test_a_short_vector_is_not_divided() -> None:
+    assert len(factory_of().parts(4)) == 1
 
 
 def test_gradients_in_bfloat16_are_added_in_float32() -> None:
@@ -301,7 +363,7 @@ def test_gradients_in_bfloat16_are_added_in_float32() -> None:
     for half in halves:
         half.flags.writeable = False
     loop = outer(OuterOptions("sgd", lr=1.0))
-    loop.apply(0, halves, 4)
+    apply(loop, 0, halves, 4)
     total = sum(torch.tensor(block).bfloat16().float() for block in blocks(0))
     expected = torch.from_numpy(normal(0)) - total / 4
     assert loop.vector().tobytes() == expected.numpy().tobytes()
