@@ -19,7 +19,8 @@ import numpy as np
 
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.cluster import connected
+from dmeta.runtime.cluster import connected, nodes_for_workers
+from dmeta.runtime.gathering import parts_of
 from dmeta.runtime.protocol import (
     ApplyReport,
     Block,
@@ -77,6 +78,7 @@ class Capacity:
         num_workers: W, each with one block a step.
         num_bytes: S.
         way: of the gradients to the server.
+        num_parts: of the server.
         num_steps: measured.
         seconds: of them together.
         model_seconds: of one step, as the model says (`predicted`).
@@ -85,6 +87,7 @@ class Capacity:
     num_workers: int
     num_bytes: int
     way: Way
+    num_parts: int
     num_steps: int
     seconds: float
     model_seconds: float
@@ -113,18 +116,22 @@ class Rates:
     bytes_per_second: float
 
 
-def predicted(rates: Rates, num_workers: int, num_bytes: int, way: Way) -> float:
+def predicted(
+    rates: Rates, num_workers: int, num_bytes: int, way: Way, num_parts: int = 1
+) -> float:
     """Seconds of a step if a vector at a time goes into a sum, and all sums of a level at once.
 
     ``flat``: W vectors into one sum. ``tree``: `FAN_IN` into each sum of a level, with a message
-    more for each level.
+    more for each level. ``sharded``: W vectors into one sum for each of `num_parts`, all at once,
+    with a message more for what the parts tell each other.
     """
     level, num_levels = num_workers, 0
     while way == "tree" and level > FAN_IN:
         level, num_levels = math.ceil(level / FAN_IN), num_levels + 1
     into_sums = num_levels * FAN_IN + level
-    seconds = into_sums * num_bytes / rates.bytes_per_second
-    return rates.step_seconds * (1 + num_levels / 2) + seconds
+    num_more = 1 if way == "sharded" else num_levels
+    seconds = into_sums * num_bytes / num_parts / rates.bytes_per_second
+    return rates.step_seconds * (1 + num_more / 2) + seconds
 
 
 def capacities(
@@ -139,16 +146,21 @@ def capacities(
     """
     found: list[Capacity] = []
     with connected(runtime):
+        parts = {"sharded": parts_of(len(nodes_for_workers()))}
         for num_workers in sorted({1, *options.workers}):
             for way in options.ways if num_workers > 1 else ("flat",):
                 tell(f"{num_workers} worker{'s' * (num_workers > 1)}, {way}")
                 with _started(runtime, num_workers, way) as running:
                     for mb in options.megabytes:
-                        found.append(_measured(running, num_workers, mb, way, options.seconds))
+                        row = Capacity(num_workers, _bytes(mb), way, parts.get(way, 1), 0, 0.0, 0.0)
+                        found.append(_measured(running, row, options.seconds))
     rates = _rates([each for each in found if each.num_workers == 1])
     return [
         dataclasses.replace(
-            each, model_seconds=predicted(rates, each.num_workers, each.num_bytes, each.way)
+            each,
+            model_seconds=predicted(
+                rates, each.num_workers, each.num_bytes, each.way, each.num_parts
+            ),
         )
         for each in found
         if each.num_workers in options.workers
@@ -169,11 +181,13 @@ def _started(runtime: RuntimeOptions, num_workers: int, way: Way) -> Runtime:
     return make_runtime(asked, IdleWorkers(), SumServers(), "cpu", num_workers)
 
 
-def _measured(
-    running: Runtime, num_workers: int, megabytes: float, way: Way, seconds: float
-) -> Capacity:
-    num_floats = max(1, round(megabytes * 1e6 / 4))
-    running.load(ServerState(0, {_VECTOR: np.zeros(num_floats, np.float32)}))
+def _bytes(megabytes: float) -> int:
+    return 4 * max(1, round(megabytes * 1e6 / 4))
+
+
+def _measured(running: Runtime, row: Capacity, seconds: float) -> Capacity:
+    num_workers = row.num_workers
+    running.load(ServerState(0, {_VECTOR: np.zeros(row.num_bytes // 4, np.float32)}))
     started, step = 0.0, 0
     while step < _WARMUP + _LEAST or time.perf_counter() - started < seconds:
         if step == _WARMUP:
@@ -181,7 +195,7 @@ def _measured(
         running.step(step, _blocks(step, num_workers), _blocks(step + 1, num_workers))
         step += 1
     spent = time.perf_counter() - started
-    return Capacity(num_workers, 4 * num_floats, way, step - _WARMUP, spent, 0.0)
+    return dataclasses.replace(row, num_steps=step - _WARMUP, seconds=spent)
 
 
 def _blocks(step: int, num_workers: int) -> list[Block]:

@@ -22,7 +22,8 @@ _HEADINGS = ("workers", "MB", "way", "steps/s", "MB/s", "model steps/s")
 _LEGEND = (
     "workers compute nothing: what is left is messages, copies and additions;",
     "MB/s: of gradients, all workers together; model: from what one worker's messages take, if one",
-    "vector at a time goes into a sum, and all sums of a level of the tree at once",
+    "vector at a time goes into a sum, and all sums of a level of the tree, or of the server's",
+    "parts, at once",
 )
 
 

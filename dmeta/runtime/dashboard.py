@@ -45,7 +45,7 @@ def locate(address: str | None, *, allow_unauthenticated: bool) -> str:
             f"submit.address (or {' or '.join(VARIABLES)}) must be the address of a dashboard, "
             f"got {named!r}; give one such as http://head:8265"
         )
-    head = joining.address_to_join(named)
+    head = joining.address_to_join(named, "submit.address")
     found = joining.ask(head)
     if found.what == "nothing":
         raise ValueError(

@@ -39,6 +39,14 @@ def way_of(num_blocks: int, vector_bytes: int, num_nodes: int) -> Literal["flat"
     return "tree"
 
 
+def parts_of(num_nodes: int) -> int:
+    """Among how many actors ``runtime.reduce=sharded`` divides the server: one on each node.
+
+    At least two: adding and the optimiser's step take several cores of a machine then.
+    """
+    return max(2, num_nodes)
+
+
 class _Sum(NamedTuple):
     """A member of the tree: a gradient, or a sum that is being taken."""
 

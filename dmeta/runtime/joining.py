@@ -45,8 +45,12 @@ class Found(NamedTuple):
     """Ray's version of a cluster, else why there is none."""
 
 
-def address_to_join(address: str | None) -> str:
+def address_to_join(address: str | None, key: str = "runtime.address") -> str:
     """``host:port`` of the cluster that Ray would join: RAY_ADDRESS and ``auto`` looked up.
+
+    Args:
+        address: as it was given.
+        key: the setting it was given by, for messages.
 
     Raises:
         ValueError: it is no such address, or ``auto`` finds no cluster.
@@ -57,15 +61,14 @@ def address_to_join(address: str | None) -> str:
             named = str(services.get_ray_address_from_environment("auto", None))
     except ConnectionError:
         raise ValueError(
-            "runtime.address=auto must find a running cluster, got none on this machine; start one "
-            "(`ray start --head`), name its host:port, or leave runtime.address out for a cluster "
-            "of the run's own"
+            f"{key}=auto must find a running cluster, got none on this machine; start one "
+            f"(`ray start --head`), name its host:port, or leave {key} out"
         ) from None
     if "://" in named or parse_address(named) is None:
         raise ValueError(
-            f"runtime.address (or RAY_ADDRESS) must be auto or host:port, got {named!r}; give the "
-            "address that `ray start --head` printed (a run is a program inside the cluster: from "
-            "outside, `ray job submit`)"
+            f"{key} (or RAY_ADDRESS) must be auto or host:port, got {named!r}; give the address "
+            "that `ray start --head` printed (a run is a program inside the cluster: from outside, "
+            "`dmeta submit`)"
         )
     reachable = str(services.canonicalize_bootstrap_address(named))
     # Ray takes 127.0.0.1 for this machine's address on the network, where a cluster that listens

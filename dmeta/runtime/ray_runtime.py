@@ -17,6 +17,7 @@ from ray.experimental import get_object_locations
 
 from dmeta.runtime import cluster
 from dmeta.runtime.crew import Crew
+from dmeta.runtime.gathering import parts_of
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import Device, RuntimeOptions
 from dmeta.runtime.placement import Placement, place
@@ -34,8 +35,6 @@ from dmeta.runtime.room import Room
 from dmeta.runtime.server_host import ServerHost
 from dmeta.runtime.starters import ServerStarter, start_adder, worker_starter
 from dmeta.runtime.team import Team
-
-_LEAST_PARTS = 2  # of a server that is divided
 
 
 class RayRuntime:
@@ -160,7 +159,7 @@ class RayRuntime:
         """Start the actors, and wait until they are built."""
         options, start = self._options, time.perf_counter()
         factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
-        num_parts = max(_LEAST_PARTS, num_nodes) if options.reduce == "sharded" else 1
+        num_parts = parts_of(num_nodes) if options.reduce == "sharded" else 1
         starter = ServerStarter(server_factory, options, self._run_id, num_parts)
         host = ServerHost(server_factory, starter, options)
         self._head = cluster.watch_head()

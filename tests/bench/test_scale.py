@@ -18,7 +18,7 @@ def test_every_combination_is_measured(tmp_path: Path, capsys: pytest.CaptureFix
     main(["bench", "scale", *words, f"bench.out={tmp_path}"])
     rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
     assert [(row["num_workers"], row["num_bytes"], row["way"]) for row in rows] == [
-        (2, size, way) for way in ("flat", "tree") for size in (10_000, 100_000)
+        (2, size, way) for way in ("flat", "tree", "sharded") for size in (10_000, 100_000)
     ]
     for row in rows:
         assert row["num_steps"] >= 3
@@ -48,10 +48,11 @@ def test_the_model_counts_what_goes_into_sums() -> None:
     assert predicted(rates, 64, 1_000_000, "flat") == pytest.approx(0.01 + 0.064)
     assert predicted(rates, 64, 1_000_000, "tree") == pytest.approx(0.015 + 0.016)
     assert predicted(rates, 8, 1_000_000, "tree") == predicted(rates, 8, 1_000_000, "flat")
+    assert predicted(rates, 64, 1_000_000, "sharded", 4) == pytest.approx(0.015 + 0.016)
 
 
 def test_rates_are_of_steps_and_of_all_gradients() -> None:
-    row = Capacity(4, 1000, "flat", 10, 2.0, 0.1)
+    row = Capacity(4, 1000, "flat", 1, 10, 2.0, 0.1)
     assert row.steps_per_second == 5
     assert row.gradient_bytes_per_second == 5 * 4 * 1000
 

@@ -7,6 +7,7 @@ uses a token made here. Knows nothing of faults.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -44,6 +45,7 @@ class ClusterOptions:
     Attributes:
         kind: who starts it, and whether its nodes have a network each.
         num_nodes: raylets with one CPU each; the driver is on the first.
+        num_more: nodes with one CPU each that Ray's autoscaler may add, and take away when idle.
         object_store_bytes: of each node.
         dashboard: the head has one, with its job server.
         durable_gcs: the GCS keeps its tables on the disk, and can be started again.
@@ -51,6 +53,7 @@ class ClusterOptions:
 
     kind: Kind
     num_nodes: int = 2
+    num_more: int = 0
     object_store_bytes: int = 200_000_000
     dashboard: bool = False
     durable_gcs: bool = False
@@ -123,7 +126,7 @@ class Cluster:
         port = _free_port()
         self.address = f"{head.ip}:{port}"
         ports = (f"--port={port}", f"--ray-client-server-port={_free_port()}")
-        self._start_node(head, "--head", *ports, *self._dashboard(head))
+        self._start_node(head, "--head", *ports, *self._dashboard(head), *self._autoscaler())
         for node in self.nodes[1:]:
             self._start_node(node, f"--address={self.address}")
 
@@ -133,6 +136,45 @@ class Cluster:
         port = _free_port()
         self.environment["RAY_API_SERVER_ADDRESS"] = f"http://{head.ip}:{port}"
         return (f"--dashboard-host={head.ip}", f"--dashboard-port={port}")
+
+    def _autoscaler(self) -> tuple[str, ...]:
+        """Ray's own, with its provider of nodes that are processes of this machine."""
+        if not self.options.num_more:
+            return ()
+        self.environment |= {
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "0",
+        }
+        more = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": self.options.num_more}
+        head = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
+        path = self._folder / "autoscaler.json"
+        content = {
+            "cluster_name": "autoscaled",
+            "max_workers": self.options.num_more,
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": self.address,
+                "use_node_id_as_ip": True,
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            "available_node_types": {"ray.head.default": head, "more": more},
+            "head_node_type": "ray.head.default",
+            "idle_timeout_minutes": 0.1,
+            "upscaling_speed": 1.0,
+            "auth": {},
+            "docker": {},
+            "file_mounts": {},
+            "initialization_commands": [],
+            "setup_commands": [],
+            "head_setup_commands": [],
+            "worker_setup_commands": [],
+            "head_start_ray_commands": [],
+            "worker_start_ray_commands": [],
+        }
+        path.write_text(json.dumps(content))
+        return (f"--autoscaling-config={path}",)
 
     def works(self) -> bool:
         """Whether a driver can join: its own raylet and the GCS live, or it brings them."""

@@ -200,6 +200,7 @@ def _stop(role: str) -> Apply:
 
 _SMALL_DISK = Conditions(disk_bytes=64_000_000)
 _DURABLE = Conditions(durable_gcs=True)
+_DIVIDED = Conditions(LARGE, ("runtime.reduce=sharded", "runtime.snapshot_every=5"))
 _SMALL_STORE = Conditions(LARGE, ("checkpoint.every=20",), object_store_bytes=80_000_000)
 
 # Nodes are away for longer than it takes Ray, as it comes, to give a silent one up: over 30 s.
@@ -218,6 +219,10 @@ _ALL = (
     Fault("node_drain", "another node is drained, and taken away 10 s later; a new one comes",
           Kind.RAYLETS, functools.partial(_drain_node, 10), hold_s=10, weight=1),
     Fault("server_kill", "the parameter server is killed", Kind.OWN, _kill("server"), weight=2),
+    Fault("part_kill", "a part of a divided server is killed", Kind.RAYLETS, _kill("server"),
+          conditions=_DIVIDED),
+    Fault("part_node_kill", "another node, with a part of the server, is killed; a new one comes",
+          Kind.RAYLETS, _kill_raylet, conditions=_DIVIDED),
     Fault("driver_sigterm", "the driver gets SIGTERM; resumed", Kind.OWN, _driver(signal.SIGTERM),
           ends_run=True),
     Fault("driver_sigint", "the driver gets SIGINT; resumed", Kind.OWN, _driver(signal.SIGINT),
