@@ -16,6 +16,14 @@ from dmeta.training.config import RunConfig, run_config
 
 TESTS = Path(__file__).parent
 RUNTIME = "runtime"  # its tests share one cluster
+LONGEST = (
+    RUNTIME,
+    "search/test_search.py",
+    "chaos/test_chaos.py",
+    "commands/test_submit_cluster.py",
+    "cluster/test_slurm.py",
+)
+"""Groups that take minutes: begun first, so that none is left alone at the end."""
 
 mpl.use("Agg")
 torch.set_num_threads(1)
@@ -57,9 +65,13 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file, which share what is dear to set up, in one process."""
     for item in items:
-        path = item.path.relative_to(TESTS)
-        group = RUNTIME if path.parts[0] == RUNTIME else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+    items.sort(key=lambda item: [_group_of(item) != group for group in LONGEST])
+
+
+def _group_of(item: pytest.Item) -> str:
+    path = item.path.relative_to(TESTS)
+    return RUNTIME if path.parts[0] == RUNTIME else path.as_posix()
 
 
 @pytest.fixture(scope="session")

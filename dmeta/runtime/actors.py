@@ -55,10 +55,8 @@ class TaskWorkerActor:
 
     def __init__(self, threads: int, label: str) -> None:
         self._threads, self._label = threads, label
-        self._device = "cuda" if ray.get_gpu_ids() else "cpu"
+        self._device = "cuda" if _pin_to_gpus() else "cpu"
         self._worker: Worker | None = None
-        if self._device == "cpu":
-            _hide_gpus()
 
     def __repr__(self) -> str:
         return self._label
@@ -116,7 +114,7 @@ class ParameterServerActor:
         self._factory = factory
         self._threads, self._label = threads, label
         self._server: Server | None = None
-        _hide_gpus()
+        _pin_to_gpus()
 
     def __repr__(self) -> str:
         return self._label
@@ -183,9 +181,15 @@ def _whole(pieces: Sequence[Vector]) -> Vector:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def _hide_gpus() -> None:
-    """Keep an actor without a GPU off the GPUs (Ray leaves CUDA_VISIBLE_DEVICES as it was)."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+def _pin_to_gpus() -> list[str]:
+    """Let this process see the GPUs that it was given, before torch looks; these.
+
+    Ray does so only for actors with a GPU, and not at all where it is told to leave that to others
+    (RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES): then all would compute on the first.
+    """
+    given = [str(gpu) for gpu in ray.get_gpu_ids()]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given)
+    return given
 
 
 def _set_torch_threads(threads: int) -> None:

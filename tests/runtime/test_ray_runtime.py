@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections import Counter
 
 import pytest
 
@@ -159,3 +160,23 @@ def test_a_closed_runtime_leaves_the_cluster(cluster):
     assert cluster.is_initialized()
     with pytest.raises(RuntimeError, match="must be open"):
         runtime.digest()
+
+
+@pytest.mark.parametrize(
+    ("share", "num_workers", "seen"), [(1, "auto", {0: 1, 1: 1}), (0.5, 4, {0: 2, 1: 2})]
+)
+def test_each_worker_sees_its_own_gpu_or_its_share_of_one(cluster, share, num_workers, seen):
+    options = {"gpus_per_worker": share, "num_workers": num_workers, "cpus_per_worker": 0.1}
+    with start(device="auto", **options) as runtime:
+        assert runtime.info.device == "cuda"
+        assert runtime.info.num_workers == sum(seen.values())
+        calls = [
+            actor.gradient.options(num_returns=2).remote(block, *runtime._team._vector)[1]
+            for actor, block in zip(runtime._team.crew.actors(), train_blocks(0), strict=False)
+        ]
+        assert Counter(report.sums["gpu"] for report in cluster.get(calls)) == seen
+
+
+def test_a_worker_without_a_gpu_sees_none(runtime):
+    report = runtime.step(0, train_blocks(0))
+    assert {block.sums["gpu"] for block in report.blocks} == {-1}

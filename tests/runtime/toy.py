@@ -85,6 +85,7 @@ class ToyWorker:
         finite = not self._misbehave(block)
         assert seen == digest_of(vector)
         sums = {"loss": float(gradient[0]), "threads": float(self.threads)}
+        sums["gpu"] = float(os.environ.get("CUDA_VISIBLE_DEVICES") or -1)
         return GradientResult(
             gradient, BlockReport(block, sums, finite, time.perf_counter() - started)
         )

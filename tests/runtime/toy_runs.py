@@ -14,13 +14,13 @@ NUM_STEPS = 3
 THREADS = 2
 
 
-def start(worker_factory=None, server_factory=None, run_id="run", **changes):
+def start(worker_factory=None, server_factory=None, run_id="run", device="cpu", **changes):
     asked = {"name": "ray", "num_workers": 2, "cpus_per_worker": 0.5, "threads_per_worker": THREADS}
     return make_runtime(
         RuntimeOptions(**asked | changes),
         worker_factory or toy.ToyWorkerFactory(),
         server_factory or toy.ToyServerFactory(),
-        "cpu",
+        device,
         max_useful_workers=4,
         run_id=run_id,
     )
