@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dmeta.addresses import is_address
+from dmeta.addresses import is_address, within
+from dmeta.commands.afar import Afar
 from dmeta.commands.formats import digits, duration, score
 from dmeta.commands.signs import (
     CONFIG,
@@ -28,7 +29,7 @@ from dmeta.commands.signs import (
     rows_backwards,
     silent_s,
 )
-from dmeta.training.checkpoint import name_of, open_checkpoints, steps_in
+from dmeta.training.checkpoint import FOLDER, name_of, open_checkpoints, steps_in
 from dmeta.training.run_lock import is_locked
 
 _PACE_ROWS = 20  # lines of metrics that the pace is taken from
@@ -133,8 +134,12 @@ class RunStatus:
         )
 
 
-def run_status(run_dir: Path) -> RunStatus:
+def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
     """What the files of a run say.
+
+    Args:
+        run_dir: its folder, or one with copies of its files.
+        afar: of a run at an address.
 
     Raises:
         ValueError: one of them is damaged.
@@ -145,14 +150,14 @@ def run_status(run_dir: Path) -> RunStatus:
     trains, val = _last_rows(run_dir)
     train = trains[0] if trains else None
     event, began = _last_session(run_dir)
-    kept, age = _last_checkpoint(run_dir, settings)
+    kept, age = _last_checkpoint(run_dir, settings, afar)
     step = max([kept or 0, *(row["step"] for row in (train, val) if row is not None)])
     pace, longest = _pace(trains)
-    state, why = _judged(run_dir, settings, event or {}, began or {}, longest)
+    state, why = _judged(run_dir, settings, event or {}, began or {}, longest, afar)
     steps = settings.get("steps")
     counts = train or {}
     return RunStatus(
-        run_dir=str(run_dir),
+        run_dir=str(run_dir) if afar is None else afar.address,
         run=(began or {}).get("run"),
         state=state,
         why=why,
@@ -179,12 +184,13 @@ def _judged(
     event: Mapping[str, Any],
     began: Mapping[str, Any],
     longest_s: float,
+    afar: Afar | None,
 ) -> Judgement:
     """Whether it goes on; `longest_s` is the longest time between two of the last lines."""
     what = event.get("event")
     signs = Signs(
-        locked=locked(run_dir),
-        here=is_here(began),
+        locked=locked(run_dir) if afar is None else afar.lives,
+        here=is_here(began) if afar is None else True,  # a mark is seen from everywhere
         silent_s=silent_s(run_dir),
         begun=bool(settings),
         through=_is_through(run_dir, settings, what),
@@ -250,11 +256,15 @@ def _is_through(run_dir: Path, settings: Mapping[str, Any], event: str | None) -
     return is_trial and event == "ended"
 
 
-def _last_checkpoint(run_dir: Path, settings: Mapping[str, Any]) -> tuple[int | None, float | None]:
+def _last_checkpoint(
+    run_dir: Path, settings: Mapping[str, Any], afar: Afar | None
+) -> tuple[int | None, float | None]:
     """Step and age of the last checkpoint; None: there is none, or it is not in reach of a look."""
     location = settings.get("checkpoint", {}).get("location")
     if location is not None and is_address(location):
         return None, None
+    if location is None and afar is not None:
+        location = within(afar.address, FOLDER)
     storage = open_checkpoints(run_dir, location)
     steps = steps_in(storage)
     if not steps:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dmeta.addresses import folder_here
+from dmeta.addresses import is_address, local_path
+from dmeta.commands.afar import copied
 from dmeta.commands.formats import encodable
 from dmeta.commands.run_status import RunStatus, run_status
 from dmeta.commands.search_status import SearchStatus, search_status
@@ -30,7 +31,8 @@ def status_command(keys: Mapping[str, str]) -> None:
             raise ValueError(f"{key} must be true or false, got {keys[key]!r}; choose one")
     if "run_dir" not in keys:
         raise ValueError("run_dir must be given, got nothing; add run_dir=FOLDER")
-    run_dir = folder_here(keys["run_dir"], "run_dir")
+    place = keys["run_dir"]
+    run_dir = place if is_address(place) else local_path(place)
     console = Console()
     show = _as_json if keys.get("json") == "true" else _as_text
     if keys.get("watch") == "true":
@@ -39,30 +41,48 @@ def status_command(keys: Mapping[str, str]) -> None:
         console.print(show(status(run_dir), console), soft_wrap=True)
 
 
-def status(run_dir: Path) -> RunStatus | SearchStatus:
+def status(run_dir: Path | str) -> RunStatus | SearchStatus:
     """What the files of a run or a search say of it.
+
+    Args:
+        run_dir: its folder, or the address of a run.
 
     Raises:
         ValueError: there is neither, or a file of it is damaged.
     """
     try:
-        if (run_dir / SEARCH).exists():
-            return search_status(run_dir)
-        if run_dir.is_dir() and ((run_dir / CONFIG).exists() or is_locked(run_dir)):
-            return run_status(run_dir)
+        found = _look(run_dir)
     except (LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise ValueError(
             f"run_dir must hold the files of a run, got {run_dir} with something else in them "
             f"({error!r}); restore it, or choose another run_dir"
         ) from error
+    if found is not None:
+        return found
+    if isinstance(run_dir, str):
+        raise ValueError(
+            f"run_dir must hold a run, got the address {run_dir} with none; correct run_dir"
+        )
     what = "an empty or another folder" if run_dir.is_dir() else "no folder"
     raise ValueError(
         f"run_dir must hold a run or a search, got {run_dir}, which is {what}; correct run_dir"
     )
 
 
+def _look(run_dir: Path | str) -> RunStatus | SearchStatus | None:
+    if isinstance(run_dir, str):
+        with copied(run_dir) as (folder, afar):
+            is_there = (folder / CONFIG).exists() or afar.lives
+            return run_status(folder, afar) if is_there else None
+    if (run_dir / SEARCH).exists():
+        return search_status(run_dir)
+    if run_dir.is_dir() and ((run_dir / CONFIG).exists() or is_locked(run_dir)):
+        return run_status(run_dir)
+    return None
+
+
 def watch(
-    run_dir: Path,
+    run_dir: Path | str,
     console: Console,
     show: Callable[[RunStatus | SearchStatus, Console], Text],
     every_s: float = _EVERY_S,

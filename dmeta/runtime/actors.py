@@ -107,6 +107,14 @@ class AdderActor:
         return sum(map(len, sums)), *sums
 
 
+class KeeperActor:
+    """Has copies of what others return where it is, so that they outlive the others' nodes."""
+
+    def keep(self, state: ServerState) -> ServerState:
+        """The same, as a new object, on this node."""
+        return state
+
+
 class ParameterServerActor:
     """Holds meta-parameters and the outer optimiser, on CPU, in a process of its own."""
 

@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 60.0  # for all sums of a step
 _MOST_FAILURES = 3
 _FLAT_BYTES = 60e6
+_LEAST_PARTS, _MOST_PARTS = 2, 8
 
 
 def way_of(num_blocks: int, vector_bytes: int, num_nodes: int) -> Literal["flat", "tree"]:
@@ -42,9 +43,10 @@ def way_of(num_blocks: int, vector_bytes: int, num_nodes: int) -> Literal["flat"
 def parts_of(num_nodes: int) -> int:
     """Among how many actors ``runtime.reduce=sharded`` divides the server: one on each node.
 
-    At least two: adding and the optimiser's step take several cores of a machine then.
+    At least two: adding and the optimiser's step take several cores of a machine then. At most
+    eight: each worker hands a piece of its gradient to each, and messages cost by their number.
     """
-    return max(2, num_nodes)
+    return min(max(num_nodes, _LEAST_PARTS), _MOST_PARTS)
 
 
 class _Sum(NamedTuple):

@@ -67,7 +67,7 @@ class RuntimeOptions:
             ``drop``, they are, and the oldest gradients are dropped and computed again.
         reduce: how the gradients of a step come to the server: ``flat``, each by itself; ``tree``,
             added on their nodes, then their sums; ``sharded``, to a server that is divided among
-            the nodes, at least in two; ``auto``, flat or tree by their number, their size and the
+            the nodes, in two to eight; ``auto``, flat or tree by their number, their size and the
             number of nodes (and so does sharded). The same bits (`dmeta.runtime.summation`).
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up; likewise for the parameter server.

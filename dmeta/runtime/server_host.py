@@ -113,12 +113,10 @@ class ServerHost:
         self._pace.note(report.seconds)
         if entry.step > self._furthest:
             self._losses, self._furthest = 0, entry.step
-        if self._newer is not None:  # the server works in order: that snapshot is complete
-            self._snapshot, num_steps = self._newer
-            self._journal, self._newer = self._journal[num_steps:], None
+        self._take_over_newer()
         if not self._journal or self._journal[-1].step != entry.step:
             self._journal.append(entry)
-        if len(self._journal) >= self._options.snapshot_every:
+        if self._newer is None and len(self._journal) >= self._options.snapshot_every:
             self._newer = (self._states(), len(self._journal))
         return report
 
@@ -161,6 +159,7 @@ class ServerHost:
                 f"(runtime.max_attempts), the last time: {error}; resume from the last checkpoint"
             ) from error
         self._take_over_newer()
+        self._newer = None
         _LOG.warning(
             "the parameter server was lost (%s); it is started again, and %d steps are taken again",
             error,
@@ -184,7 +183,7 @@ class ServerHost:
 
     def close(self) -> list[Actor]:
         """Let go of everything; the actors, to be killed."""
-        actors, self._actors = self._actors, []
+        actors, self._actors = [*self._actors, *self._starter.others()], []
         self._snapshot, self._newer, self._journal = (), None, []
         return actors
 
@@ -198,15 +197,17 @@ class ServerHost:
         self._get([actor.load.remote(state) for actor, state in loaded], doing)
 
     def _take_over_newer(self) -> None:
-        """The snapshot that was on its way when the server was lost may have arrived."""
+        """A snapshot that was on its way may have arrived; all of it, or it is not taken."""
         if self._newer is None:
             return
-        (refs, num_steps), self._newer = self._newer, None
-        with suppress(RayError):
-            ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-            if len(ready) == len(refs):
-                ray.get(ready)
-                self._snapshot, self._journal = refs, self._journal[num_steps:]
+        refs, num_steps = self._newer
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+        if len(ready) < len(refs):
+            return
+        self._newer = None
+        with suppress(RayError):  # lost: the one before is still there
+            ray.get(ready)
+            self._snapshot, self._journal = refs, self._journal[num_steps:]
 
     def _get(self, refs: Sequence[Ref], doing: str) -> list[Any]:
         patience = self._pace.hung_after_s(is_first=not self._answered)

@@ -10,13 +10,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmeta.runtime.actors import (
     AdderActor,
+    KeeperActor,
     ParameterServerActor,
     TaskWorkerActor,
     actor_label,
 )
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.placement import Placement
-from dmeta.runtime.protocol import ServerFactory, ServerState
+from dmeta.runtime.protocol import ServerFactory
 from dmeta.runtime.remote import Actor, Ref
 
 
@@ -54,6 +55,12 @@ class ServerStarter:
         """
         self._parts = factory.parts(num_parts)
         self._options, self._run_id = options, run_id
+        self._keepers: list[Actor] = []
+        if len(self._parts) > 1:
+            keeper = ray.remote(KeeperActor).options(
+                num_cpus=0, scheduling_strategy=_here(), max_restarts=-1, max_task_retries=-1
+            )
+            self._keepers.append(keeper.remote())
 
     def start(self) -> list[Actor]:
         """The actors, in the order of their parts."""
@@ -70,9 +77,13 @@ class ServerStarter:
 
     def kept(self, state: Ref) -> Ref:
         """A state that an actor returns, where it outlives the actor's node."""
-        if len(self._parts) == 1:
-            return state
-        return ray.remote(_same).options(num_cpus=0, scheduling_strategy=_here()).remote(state)
+        for keeper in self._keepers:
+            state = keeper.keep.remote(state)
+        return state
+
+    def others(self) -> list[Actor]:
+        """Actors besides those of the server, to be killed at the end."""
+        return self._keepers
 
 
 def start_adder(node: str) -> Actor:
@@ -90,7 +101,3 @@ def _places() -> list[NodeAffinitySchedulingStrategy]:
     """The cluster's nodes."""
     alive = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
     return [NodeAffinitySchedulingStrategy(node, soft=True) for node in alive]
-
-
-def _same(state: ServerState) -> ServerState:
-    return state

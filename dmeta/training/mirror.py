@@ -45,6 +45,19 @@ class DistantFolder:
             except FileNotFoundError:
                 return None
 
+    def written_at(self, name: str) -> float | None:
+        """When a file was written, in seconds since 1970; None: the storage does not say.
+
+        Raises:
+            ValueError: the address can not be read.
+        """
+        self._files.invalidate_cache()
+        with reading(self.address, _KEY):
+            try:
+                return float(self._files.modified(f"{self._root}/{name}").timestamp())
+            except NotImplementedError:
+                return None
+
     def has(self, name: str) -> bool:
         """Whether there is such a file.
 

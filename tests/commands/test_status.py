@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from dmeta.commands import run_status, search_status, signs, status
 from dmeta.commands.signs import Signs, judge
 from dmeta.search import kept, trials
 from dmeta.training import session, starting
+from dmeta.training.mark import MARK
+from dmeta.training.mirror import DistantFolder
 from dmeta.training.run_lock import only_one_in
 from tests.conftest import TINY
 
@@ -63,7 +67,7 @@ def grow_old(run_dir: Path, seconds: float) -> None:
         os.utime(path, (time.time() - seconds,) * 2)
 
 
-def told(run_dir: Path, *more: str) -> str:
+def told(run_dir: Path | str, *more: str) -> str:
     console = Console(file=io.StringIO(), width=200)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(status, "Console", lambda: console)
@@ -348,3 +352,43 @@ def test_ctrl_c_ends_watching_quietly(
         status.watch(unfinished, console, status._as_json)
     assert isinstance(console.file, io.StringIO)
     assert json.loads(console.file.getvalue())["state"] == "running"
+
+
+@pytest.fixture
+def address(unfinished: Path) -> str:
+    """The unfinished run at an address, its mark renewed now."""
+    place = f"memory://{uuid.uuid4().hex}/run"
+    for path in unfinished.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(unfinished).as_posix()
+            DistantFolder(place).write(name, path.read_bytes())
+    DistantFolder(place).write(MARK, b"{}")
+    return place
+
+
+def test_a_run_at_an_address(
+    address: str, unfinished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = told(address).splitlines()
+    assert lines[0] == f"{address}: running (last sign of life 0:00 ago)"
+    assert lines[1:3] == told(unfinished).splitlines()[1:3]
+    assert "checkpoint step 6" in lines
+    monkeypatch.setattr("dmeta.commands.afar.SILENCE_S", 0.0)  # the mark is that of a killed one
+    assert "stopped (no process works in its folder)" in told(address)
+    assert f"dmeta train run_dir={address} resume=true" in told(address)
+    DistantFolder(address).remove(MARK)
+    assert "stopped (no process works in its folder)" in told(address)
+
+
+def test_a_run_at_an_address_is_as_silent_as_its_files(address: str) -> None:
+    found = status.status(address)
+    assert 0 <= (found.silent_s or 0) < 60
+    files = DistantFolder(address)._files
+    for entry in files.store.values():
+        entry.modified -= timedelta(hours=1)
+    assert 3600 <= (status.status(address).silent_s or 0) < 3700
+
+
+def test_an_address_without_a_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="got the address memory://nowhere with none"):
+        status.status("memory://nowhere")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmeta.runtime.gathering import Tree, way_of
+from dmeta.runtime.gathering import Tree, parts_of, way_of
 from dmeta.runtime.summation import FAN_IN
 from tests.runtime.toy_runs import NUM_STEPS, kill, lost_object, many_blocks, start, train
 
@@ -104,3 +104,7 @@ def test_auto_takes_the_server_alone_as_long_as_it_keeps_up(
     num_blocks, vector_bytes, num_nodes, way
 ):
     assert way_of(num_blocks, vector_bytes, num_nodes) == way
+
+
+def test_a_server_is_divided_among_the_nodes_into_two_to_eight():
+    assert [parts_of(num_nodes) for num_nodes in (1, 2, 5, 125)] == [2, 2, 5, 8]

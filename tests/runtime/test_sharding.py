@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,15 @@ from dmeta.runtime.protocol import ServerState
 from dmeta.runtime.team import Team
 from tests.runtime import toy
 from tests.runtime.test_failures import HUNG_AFTER_S
-from tests.runtime.toy_runs import kill, lost_object, many_blocks, start, train, train_blocks
+from tests.runtime.toy_runs import (
+    kill,
+    lost_object,
+    many_blocks,
+    num_actors,
+    start,
+    train,
+    train_blocks,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +77,22 @@ def test_a_part_lost_between_steps_is_found_when_it_is_asked(runtime, local_run)
     assert runtime.digest() == local_run[0]
 
 
+def test_who_keeps_the_states_is_killed(runtime, local_run):
+    runtime.step(0, train_blocks(0))
+    runtime.step(1, train_blocks(1))
+    [keeper] = runtime._team.host._starter.others()
+    os.kill(ray_pid(keeper), signal.SIGKILL)
+    assert runtime.state()().step == 2
+    runtime.step(2, train_blocks(2))
+    assert runtime.digest() == local_run[0]
+
+
+def ray_pid(actor):
+    from ray._private.state import actors
+
+    return actors(actor._actor_id.hex())["Pid"]
+
+
 def test_a_piece_of_a_gradient_that_is_lost_is_computed_again(
     runtime, local_run, cluster, monkeypatch
 ):
@@ -90,8 +117,10 @@ def test_pieces_are_added_on_their_nodes_too(cluster, monkeypatch):
         train(whole, blocks=many_blocks)
         expected = whole.digest()
     monkeypatch.setattr("dmeta.runtime.team.way_of", lambda *_: "tree")
+    before = num_actors()
     with start(reduce="sharded", cpus_per_worker=0.1) as runtime:
         train(runtime, blocks=many_blocks)
         assert runtime._team.tree is not None
         assert runtime._team.tree.actors()
         assert runtime.digest() == expected
+    assert num_actors() == before

@@ -1,0 +1,69 @@
+"""A run at an address, as `dmeta status` sees it: copies of its small files, and its mark.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmeta.commands.signs import CONFIG, JOINT, LOG, METRICS, RESULTS
+from dmeta.training.mark import MARK, SILENCE_S
+from dmeta.training.mirror import DistantFolder
+
+_FILES = (
+    CONFIG,
+    METRICS,
+    LOG,
+    RESULTS,
+    f"{JOINT}/{CONFIG}",
+    f"{JOINT}/{METRICS}",
+    f"{JOINT}/{LOG}",
+)
+
+
+@dataclass(frozen=True)
+class Afar:
+    """What is known of a run at an address besides its files.
+
+    Attributes:
+        address: of the run.
+        lives: whether a training lives there, which renews its mark.
+    """
+
+    address: str
+    lives: bool
+
+
+@contextlib.contextmanager
+def copied(address: str) -> Iterator[tuple[Path, Afar]]:
+    """A folder with copies of a run's small files, each as old as what it is of.
+
+    Raises:
+        ValueError: the address can not be read, or not be opened.
+    """
+    there = DistantFolder(address)
+    with tempfile.TemporaryDirectory(prefix="dmeta-status-") as name:
+        folder = Path(name)
+        for file in _FILES:
+            content, path = there.read(file), folder / file
+            if content is not None:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+                written = there.written_at(file)
+                if written is not None:
+                    os.utime(path, (written, written))
+        yield folder, Afar(address, _lives(there))
+
+
+def _lives(there: DistantFolder) -> bool:
+    if not there.has(MARK):
+        return False
+    written = there.written_at(MARK)
+    return written is None or time.time() - written < SILENCE_S
