@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     cases = {"run": _single_cases, "at": _scheduled_case, "soak": _soak_case}[arguments.verb]
     outcomes: list[Outcome] = []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is taken down
     with none_left():
         for case in cases(arguments):
             print(f"== {case.title}", flush=True)

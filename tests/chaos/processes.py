@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,11 +33,13 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def none_left() -> Iterator[None]:
-    """At the end of it, all that was started is ended."""
+    """At the end of it, all that was started is ended, also if that is a SIGTERM."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield
     finally:
         end(started())
+        signal.signal(signal.SIGTERM, before)
 
 
 def started() -> list[psutil.Process]:
