@@ -64,9 +64,7 @@ class OuterLoop:
         self._vector = torch.from_numpy(factory.initial.copy())
         self._optimizer = _optimizer(factory.options, self._vector)
         self._version = 0
-        self._mean: torch.Tensor | None = (
-            None  # gradient [p], until it is known whether it is taken
-        )
+        self._mean: torch.Tensor | None = None  # [p], that was gathered last
         self._gather_s = 0.0
         self._last: ApplyReport | None = None
 
