@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import matplotlib as mpl
 import pytest
 import torch
@@ -16,14 +17,24 @@ from dmeta.training.config import RunConfig, run_config
 
 TESTS = Path(__file__).parent
 RUNTIME = "runtime"  # its tests share one cluster
-LONGEST = (
-    RUNTIME,
+CLUSTERS = (
     "search/test_search.py",
     "chaos/test_chaos.py",
     "commands/test_submit_cluster.py",
     "cluster/test_slurm.py",
+    "bench/test_scale.py",
 )
-"""Groups that take minutes: begun first, so that none is left alone at the end."""
+"""Files whose tests start clusters for minutes: in turn, for many at once are slower than that."""
+
+# The same examples everywhere, and no test depends on the clock.
+hypothesis.settings.register_profile(
+    "dmeta",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("dmeta")
 
 mpl.use("Agg")
 torch.set_num_threads(1)
@@ -66,12 +77,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file, which share what is dear to set up, in one process."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-    items.sort(key=lambda item: [_group_of(item) != group for group in LONGEST])
+    # The longest groups are begun first, so that none is left alone at the end.
+    items.sort(key=lambda item: _group_of(item) not in (RUNTIME, CLUSTERS[0]))
 
 
 def _group_of(item: pytest.Item) -> str:
     path = item.path.relative_to(TESTS)
-    return RUNTIME if path.parts[0] == RUNTIME else path.as_posix()
+    if path.parts[0] == RUNTIME:
+        return RUNTIME
+    return CLUSTERS[0] if path.as_posix() in CLUSTERS else path.as_posix()
 
 
 @pytest.fixture(scope="session")

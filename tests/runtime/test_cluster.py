@@ -219,4 +219,4 @@ def test_inside_a_placement_group_only_its_bundles_count(cluster):
     finally:
         remove_placement_group(group)
     assert sorted(nodes) == [Node(0, 0), Node(0.5, 0), Node(0.5, 0)]
-    assert clusters.nodes_for_workers() == [Node(2, 0)]
+    assert clusters.nodes_for_workers() == [Node(2, 2)]
