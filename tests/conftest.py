@@ -73,6 +73,7 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
     return run_config(compose("train", [as_override(k, v) for k, v in settings.items()]))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist, which is there before, reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file, which share what is dear to set up, in one process."""
     for item in items:
