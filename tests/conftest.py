@@ -11,11 +11,12 @@ import matplotlib as mpl
 import pytest
 import torch
 from torch import Tensor, nn
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.training.config import RunConfig, run_config
 
-TESTS = Path(__file__).parent
 RUNTIME = "runtime"  # its tests share one cluster
 CLUSTERS = (
     "search/test_search.py",
@@ -73,20 +74,29 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
     return run_config(compose("train", [as_override(k, v) for k, v in settings.items()]))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist, which is there before, reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file, which share what is dear to set up, in one process."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-    # The longest groups are begun first, so that none is left alone at the end.
-    items.sort(key=lambda item: _group_of(item) not in (RUNTIME, CLUSTERS[0]))
+    """Begin with the longest groups, so that none is left alone at the end."""
+    items.sort(key=lambda item: group_of(item.nodeid) not in (RUNTIME, CLUSTERS[0]))
 
 
-def _group_of(item: pytest.Item) -> str:
-    path = item.path.relative_to(TESTS)
-    if path.parts[0] == RUNTIME:
+def group_of(nodeid: str) -> str:
+    """Tests of a group run in one process: those of a file, which share what is dear to set up."""
+    path = nodeid.partition("::")[0].removeprefix("tests/")
+    if path.startswith(f"{RUNTIME}/"):
         return RUNTIME
-    return CLUSTERS[0] if path.as_posix() in CLUSTERS else path.as_posix()
+    return CLUSTERS[0] if path in CLUSTERS else path
+
+
+class _ByGroup(LoadScopeScheduling):
+    """xdist's own marks for groups (3.8.0) do nothing with pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """How tests are handed to several processes."""
+    return _ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
