@@ -133,7 +133,7 @@ def test_other_addresses_are_refused(address):
 
 
 def test_the_port_of_a_dashboard_without_http_is_told(monkeypatch):
-    monkeypatch.setattr(joining, "address_to_join", lambda address: address)
+    monkeypatch.setattr(joining, "address_to_join", lambda address, key: address)
     monkeypatch.setattr(joining, "ask", lambda address: Found("nothing", "no Ray"))
     with pytest.raises(ValueError, match=r"got head:8265 \(no Ray\); correct it, or put http://"):
         locate("head:8265", allow_unauthenticated=True)
@@ -141,7 +141,7 @@ def test_the_port_of_a_dashboard_without_http_is_told(monkeypatch):
 
 def test_the_head_of_a_cluster_says_where_its_dashboard_is(monkeypatch):
     asked = []
-    monkeypatch.setattr(joining, "address_to_join", lambda address: "head:6379")
+    monkeypatch.setattr(joining, "address_to_join", lambda address, key: "head:6379")
     monkeypatch.setattr(joining, "ask", lambda address: Found("refusal", ""))
     monkeypatch.setattr(joining, "admit", lambda address, **how: asked.append((address, how)))
     monkeypatch.setattr(dashboard, "ray_address_to_api_server_url", lambda address: "http://h:8265")
