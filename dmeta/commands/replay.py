@@ -21,7 +21,7 @@ from dmeta.runtime.local import local_device
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
-from dmeta.training.checkpoint import open_checkpoints, read_checkpoint, steps_in
+from dmeta.training.checkpoint import meta_params_of, open_checkpoints, read_checkpoint, steps_in
 from dmeta.training.config import RunConfig, checked
 from dmeta.training.loop import become
 from dmeta.training.replay import Replayed, replay_block
@@ -153,9 +153,7 @@ def _vector_at(run: Run, run_dir: Path, step: int) -> Vector:
         for number in range(first, step):
             runtime.step(number, _blocks(run.config, number))
         state = runtime.state()()
-    server = run.outer.build()
-    server.load(state)
-    return server.vector()
+    return run.outer.layout.flatten(meta_params_of(state)).numpy()
 
 
 def _table(parts: list[Replayed]) -> Table:

@@ -77,13 +77,14 @@ def test_a_part_lost_between_steps_is_found_when_it_is_asked(runtime, local_run)
     assert runtime.digest() == local_run[0]
 
 
-def test_who_keeps_the_states_is_killed(runtime, local_run):
+def test_who_keeps_the_states_is_killed_and_then_a_part(runtime, divided, local_run):
     runtime.step(0, train_blocks(0))
     runtime.step(1, train_blocks(1))
     [keeper] = runtime._team.host._starter.others()
     os.kill(ray_pid(keeper), signal.SIGKILL)
-    assert runtime.state()().step == 2
+    toy.arm(divided[2], "server-2", "kill_before")
     runtime.step(2, train_blocks(2))
+    assert not list(divided[2].iterdir())
     assert runtime.digest() == local_run[0]
 
 
