@@ -18,8 +18,8 @@ from dmeta.commands.hydra_app import as_override, compose
 from dmeta.training.config import RunConfig, run_config
 
 RUNTIME = "runtime"  # its tests share one cluster
+SEARCHES = "search/test_search.py"
 CLUSTERS = (
-    "search/test_search.py",
     "chaos/test_chaos.py",
     "commands/test_submit_cluster.py",
     "cluster/test_slurm.py",
@@ -76,7 +76,7 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest groups, so that none is left alone at the end."""
-    items.sort(key=lambda item: group_of(item.nodeid) not in (RUNTIME, CLUSTERS[0]))
+    items.sort(key=lambda item: group_of(item.nodeid) not in (RUNTIME, SEARCHES))
 
 
 def group_of(nodeid: str) -> str:
