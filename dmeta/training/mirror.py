@@ -46,7 +46,9 @@ class DistantFolder:
                 return None
 
     def written_at(self, name: str) -> float | None:
-        """When a file was written, in seconds since 1970; None: the storage does not say.
+        """When a file was written, in seconds since 1970.
+
+        None: the storage does not say, or there is no such file (any more).
 
         Raises:
             ValueError: the address can not be read.
@@ -55,7 +57,7 @@ class DistantFolder:
         with reading(self.address, _KEY):
             try:
                 return float(self._files.modified(f"{self._root}/{name}").timestamp())
-            except NotImplementedError:
+            except (NotImplementedError, FileNotFoundError):
                 return None
 
     def has(self, name: str) -> bool:

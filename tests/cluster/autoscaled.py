@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from tests.chaos.cluster import ClusterOptions, Kind, cluster
 from tests.chaos.processes import find, none_left
-from tests.cluster.walk import digest, last_row
+from tests.cluster.walk import DMETA, digest, last_row, train_here
 
 STEPS = 4000
 SETTINGS = (
@@ -28,18 +27,13 @@ SETTINGS = (
 GROWING = (
     *("runtime=ray", "runtime.num_workers=3", "runtime.min_workers=1", "runtime.autoscale=true"),
 )
-DMETA = (sys.executable, "-m", "dmeta")
 _PATIENCE_S = 180.0
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, none_left():
         alone, run_dir = Path(folder) / "alone", Path(folder) / "cluster"
-        subprocess.run(
-            [*DMETA, "train", *SETTINGS, "runtime=local", f"run_dir={alone}"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        train_here(SETTINGS, alone)
         with cluster(ClusterOptions(Kind.RAYLETS, num_nodes=1, num_more=2)) as growing:
             began = time.perf_counter()
             words = [*DMETA, "train", *SETTINGS, *GROWING, f"run_dir={run_dir}"]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.cluster import ClusterOptions, Kind, cluster
@@ -29,11 +30,7 @@ DMETA = (sys.executable, "-m", "dmeta")
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, none_left():
         alone, run_dir = Path(folder) / "alone", Path(folder) / "cluster"
-        subprocess.run(
-            [*DMETA, "train", *SETTINGS, "runtime=local", f"run_dir={alone}"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        train_here(SETTINGS, alone)
         options = ClusterOptions(Kind.NAMESPACES, num_nodes=3, dashboard=True)
         began = time.perf_counter()
         with cluster(options) as three:
@@ -57,6 +54,12 @@ def main() -> None:
             print(Path(folder, "said").read_text()[-3000:])
         hashes = {digest(alone), digest(run_dir)}
         print("the same hash" if len(hashes) == 1 else f"NOT the same: {hashes}", *hashes)
+
+
+def train_here(settings: Sequence[str], run_dir: Path) -> None:
+    """The run to compare with: in one process, without Ray."""
+    words = [*DMETA, "train", *settings, "runtime=local", f"run_dir={run_dir}"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
 def wait_for(
