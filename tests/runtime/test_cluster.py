@@ -65,7 +65,7 @@ def test_an_own_cluster_is_private_and_leaves_no_process(tmp_path):
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     script = tmp_path / "own.py"
     script.write_text(OWN_CLUSTER)
-    subprocess.run([sys.executable, script], check=True, env=environment, timeout=120)
+    subprocess.run([sys.executable, script], check=True, env=environment, timeout=600)
     token = tmp_path / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert [path.name for path in token.parent.iterdir()] == ["auth_token"]

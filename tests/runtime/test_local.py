@@ -115,7 +115,7 @@ runtime = make_runtime(RuntimeOptions(), toy.ToyWorkerFactory(), toy.ToyServerFa
 runtime.step(0, blocks_of("train", 0, 2, 1))
 """
     subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=60
+        [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=600
     )
 
 

@@ -85,7 +85,7 @@ def test_without_logging_set_up_warnings_still_reach_the_screen(tmp_path: Path) 
         "    logging.getLogger('dmeta.x').warning('look here')\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert done.stderr == "look here\n"
 
 
