@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dmeta.bilevel.types import Params
 
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+WirePrecision: TypeAlias = Literal["float32", "bfloat16"]
 """Of a vector on its way; bfloat16 is the upper half of float32: 8 significant bits."""
 
 
@@ -70,7 +70,7 @@ class Layout:
 _Sent: TypeAlias = npt.NDArray[np.float32 | np.uint16]
 
 
-def to_wire(vector: Tensor, precision: Precision) -> _Sent:
+def to_wire(vector: Tensor, precision: WirePrecision) -> _Sent:
     """[P] float32 on any device to [P] in this process's memory, rounded to `precision`.
 
     Numpy has no bfloat16: its bits are uint16.

@@ -11,12 +11,16 @@ from typing import Literal, TypeAlias
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """``auto``: ``cuda`` where a GPU is assigned, else ``cpu``."""
 
+Precision: TypeAlias = Literal["float32", "tf32", "bfloat16"]
+"""Of computations."""
+
 
 DECIDING = (
     "block_size",
     "threads_per_worker",
     "plan",
     "chunk_size",
+    "precision",
     "gradient_precision",
     "mode",
 )
@@ -54,6 +58,10 @@ class RuntimeOptions:
             fastest on the run's own first block.
         chunk_size: tasks of a block that ``vmap`` and ``compiled`` compute at once (a count);
             ``auto``: the whole block, or as much of it as the memory allows.
+        precision: of the computation, in training and evaluation: ``float32``; ``tf32``, with
+            products rounded to 10 bits, on GPUs that can (elsewhere it is float32); or
+            ``bfloat16``, in which the network's convolutions and products are computed (torch's
+            autocast) while parameters, losses and everything else stay float32.
         gradient_precision: in which a block's meta-gradient travels to the server: as it was
             computed, or rounded to bfloat16, in half the bytes.
         mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,
@@ -92,6 +100,7 @@ class RuntimeOptions:
     threads_per_worker: int = 1
     plan: Literal["auto", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"] = "auto"
     chunk_size: int | Literal["auto"] = "auto"
+    precision: Precision = "float32"
     gradient_precision: Literal["float32", "bfloat16"] = "float32"
     mode: Literal["sync", "async"] = "sync"
     max_staleness: int = 4

@@ -1,20 +1,25 @@
 """Drawing a few-shot classification task from rows that are sorted by class.
 
-What the rows are (images, features) is unknown here.
+What the rows are (images, features) is unknown here, and so what a pick of one says besides its
+number.
 
-Letters: N rows, C stored classes, V classes of a split, W ways, K shots, Q queries per class.
+Letters: N rows, C stored classes, V classes of a split, W ways, K shots, Q queries per class, P
+numbers of a pick.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from dmeta.tasks.sizes import check_positive, key
-from dmeta.tasks.source import EpisodeSize, Split
+from dmeta.tasks.source import DrawnTask, EpisodeSize, PicksExamples, Split
 
 IntArray = npt.NDArray[np.int64]
 
@@ -92,6 +97,23 @@ def draw_episode(
         rows[:, size.shots :].ravel(),
         np.repeat(labels, size.queries),
     )
+
+
+def drawn_from(source: PicksExamples, picked: DrawnTask) -> DrawnTask:
+    """A picked task with its examples: what `TaskSource.draw` gives."""
+    examples = shared_tensor(source.examples)
+    support_x, query_x = (
+        source.take(examples, torch.from_numpy(x)).numpy()
+        for x in (picked.support_x, picked.query_x)
+    )
+    return DrawnTask(support_x, picked.support_y, query_x, picked.query_y)
+
+
+def shared_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """The array's own memory as a tensor, to be read only, which torch can not be told."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def _draw_distinct(counts: IntArray, k: int, rng: np.random.Generator) -> IntArray:

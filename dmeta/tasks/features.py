@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from torch import Tensor
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Kind
 from dmeta.tasks.arrays import READ_ERRORS, write_arrays
-from dmeta.tasks.classes import IntArray, check_episode, draw_episode, make_starts
+from dmeta.tasks.classes import IntArray, check_episode, draw_episode, drawn_from, make_starts
 from dmeta.tasks.roots import fetch_file, resolve_root
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
@@ -49,6 +49,7 @@ HOW_TO_GET = (
 )
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class FeatureClasses:
     """Feature vectors sorted by class, and which classes each split has.
@@ -95,14 +96,24 @@ class FeatureClasses:
 
     def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
         """See `dmeta.tasks.classes.draw_episode`."""
+        return drawn_from(self, self.pick(split, size, rng))
+
+    @property
+    def examples(self) -> FloatArray:
+        """The stored vectors."""
+        return self.features
+
+    def pick(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        """`draw`, but of each vector only its row: x are [S, 1] and [Q, 1]."""
         self.check(split, size)
         drawn = draw_episode(size, self.splits[split], self.starts, rng)
         return DrawnTask(
-            self.features[drawn.support],
-            drawn.support_y,
-            self.features[drawn.query],
-            drawn.query_y,
+            drawn.support[:, None], drawn.support_y, drawn.query[:, None], drawn.query_y
         )
+
+    def take(self, examples: Tensor, picks: Tensor) -> Tensor:
+        """Copies of the vectors at picks [..., 1]."""
+        return examples[picks[..., 0]]
 
     def preprocess(self, x: Tensor) -> Tensor:
         """As they are: [..., D] float32."""

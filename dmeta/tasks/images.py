@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,20 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Kind
-from dmeta.tasks.classes import IntArray, check_episode, draw_episode
+from dmeta.tasks.classes import (
+    IntArray,
+    check_episode,
+    draw_episode,
+    drawn_from,
+    shared_tensor,
+)
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
 
 ByteArray = npt.NDArray[np.uint8]
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class ImageClasses:
     """Images sorted by class, and which classes each split has.
@@ -83,7 +91,9 @@ class ImageClasses:
         """All images of the class at `place` in 0..V-1, turned: [n, H, W] or [n, H, W, 3]."""
         stored, turn = self.splits[split][place]
         rows = np.arange(self.starts[stored], self.starts[stored + 1])
-        return self._take(rows, np.full(len(rows), turn))
+        picks = _picks(rows, np.full(len(rows), turn))
+        taken: ByteArray = self.take(shared_tensor(self.images), torch.from_numpy(picks)).numpy()
+        return taken
 
     def check(self, split: Split, size: EpisodeSize) -> None:
         """Raises ValueError if the split has too few classes, or one of them too few images."""
@@ -96,25 +106,44 @@ class ImageClasses:
         Labels 0..W-1 follow the order in which the classes were drawn. Query rows are sorted by
         label.
         """
+        return drawn_from(self, self.pick(split, size, rng))
+
+    @property
+    def examples(self) -> ByteArray:
+        """The stored images."""
+        return self.images
+
+    def pick(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        """`draw`, but of each image only its row and its quarter turns: x are [S, 2], [Q, 2]."""
         self.check(split, size)
         classes = self.splits[split]
         drawn = draw_episode(size, classes[:, 0], self.starts, rng)
         turns = classes[drawn.chosen, 1]
         return DrawnTask(
-            self._take(drawn.support, turns[drawn.support_y]),
+            _picks(drawn.support, turns[drawn.support_y]),
             drawn.support_y,
-            self._take(drawn.query, turns[drawn.query_y]),
+            _picks(drawn.query, turns[drawn.query_y]),
             drawn.query_y,
         )
 
-    def _take(self, rows: IntArray, turns: IntArray) -> ByteArray:
-        """Copies of the images at `rows`, each turned by its own number of quarter turns."""
-        images = self.images[rows]
-        for turn in (1, 2, 3):
-            which = np.flatnonzero(turns == turn)
-            if len(which):
-                images[which] = np.rot90(images[which], turn, axes=(1, 2))
-        return images
+    def take(self, examples: Tensor, picks: Tensor) -> Tensor:
+        """Copies of the images at picks [..., 2], each turned by its own number of quarter turns.
+
+        No step looks at the values of the picks, so on a GPU nothing waits for them.
+        """
+        rows, turns = picks.unbind(-1)
+        images = examples[rows]
+        if not any(np.any(classes[:, 1]) for classes in self.splits.values()):
+            return images
+        height, width = self.images.shape[1:3]
+        pixels = np.arange(height * width).reshape(height, width)
+        turned = np.stack([np.rot90(pixels, turn).ravel() for turn in range(4)])
+        source = torch.from_numpy(turned).to(picks.device)[turns]  # [..., pixel]: where it is from
+        dim = turns.dim()
+        flat = images.flatten(dim, dim + 1)
+        if self.images.ndim == 4:
+            source = source.unsqueeze(-1).expand_as(flat)
+        return flat.gather(dim, source).view_as(images)
 
     def preprocess(self, x: Tensor) -> Tensor:
         """uint8 [..., H, W] or [..., H, W, 3] -> float32 [..., C, H, W] in [0, 1]."""
@@ -122,3 +151,7 @@ class ImageClasses:
         if self.images.ndim == 3:
             return scaled.unsqueeze(-3)
         return scaled.movedim(-1, -3).contiguous()
+
+
+def _picks(rows: IntArray, turns: IntArray) -> IntArray:
+    return np.stack([rows, turns], axis=-1)

@@ -94,6 +94,35 @@ class TaskSource(Protocol):
 
 
 @runtime_checkable
+class PicksExamples(Protocol):
+    """A source whose tasks are rows of one array, which can so lie on the device that computes.
+
+    Its `draw` is `pick`, then `take` of its `examples`.
+    """
+
+    @property
+    def examples(self) -> npt.NDArray[np.generic]:
+        """[N, *stored_shape], all that there are; nobody may write to it."""
+        ...
+
+    def pick(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        """As `draw`, but of each example only its pick: x are [S, P] and [Q, P] int64."""
+        ...
+
+    def take(self, examples: Tensor, picks: Tensor) -> Tensor:
+        """The picked examples, copied.
+
+        Args:
+            examples: [N, *stored_shape], those of this source, on any device.
+            picks: [..., P] int64, on the same device.
+
+        Returns:
+            [..., *stored_shape].
+        """
+        ...
+
+
+@runtime_checkable
 class ListsExamples(Protocol):
     """A classification source that can also hand out all it has, class by class."""
 

@@ -42,7 +42,7 @@ from dmeta.training.drawing import (
 )
 from dmeta.training.evaluation import Curve, Evaluation, model_in_words
 from dmeta.training.metrics import Row
-from dmeta.training.work import task_rng
+from dmeta.training.supply import task_rng
 
 Array = npt.NDArray[np.floating[Any]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmeta.runtime.protocol import BlockReport, StepReport
 from dmeta.training.config import RunConfig
-from dmeta.training.work import rng_key
+from dmeta.training.supply import rng_key
 
 
 def rejection_of(report: StepReport, config: RunConfig) -> dict[str, Any]:

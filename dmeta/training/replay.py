@@ -14,7 +14,7 @@ import torch
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.summation import widened
 from dmeta.training.setup import Run
-from dmeta.training.work import rng_key
+from dmeta.training.supply import rng_key
 
 
 @dataclass(frozen=True)

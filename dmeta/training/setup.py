@@ -126,7 +126,8 @@ def make_network(
                     f"model={config.model.name} must fit into the memory, got {sizes} "
                     f"({_first_line(error)}); lower them"
                 ) from error
-    network = Network.of(module)
+    half = config.runtime.precision == "bfloat16"
+    network = Network.of(module, "bfloat16" if half else "float32")
     _check_fit(network, input_shape, num_outputs)
     return network
 
@@ -302,7 +303,8 @@ def prepare(
         estimator=estimator,
         plan="vmap" if options.plan == "auto" else options.plan,
         chunk_size=None if options.chunk_size == "auto" else options.chunk_size,
-        precision=options.gradient_precision,
+        precision=options.precision,
+        gradient_precision=options.gradient_precision,
         source=source,
         training=config.task.training,
         evaluation=config.task.evaluation,

@@ -8,25 +8,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.estimators import Estimator
-from dmeta.bilevel.flat import Layout, Precision, to_wire
+from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
 from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined
 from dmeta.bilevel.solvers import recording
-from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage, Task
+from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
+from dmeta.runtime.options import Precision
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
-from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource
+from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.training.gpu import set_up_gpu
 from dmeta.training.laps import Laps
+from dmeta.training.supply import PHASES, TaskSupply, task_seeds
 
 Mode: TypeAlias = Literal["transductive", "non_transductive"]
 MODES: tuple[Mode, ...] = ("transductive", "non_transductive")
@@ -35,8 +37,6 @@ TARGET = "target"
 PARTS = ("draw", "move", "mathematics", "pack")
 """Of the computation of a training block: its tasks are drawn, moved to the device (as are the
 meta-parameters) and preprocessed; their meta-gradient is computed, and made a result of."""
-
-_PHASES = {"train": 0, "val": 1, "test": 2}
 
 
 def metric_name(kind: Kind) -> str:
@@ -51,23 +51,6 @@ def metric_of(kind: Kind, prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().flatten(-2).mean(-1)
 
 
-def task_rng(seed: int, block: Block, slot: int) -> np.random.Generator:
-    """The generator of one task slot: a function of the four numbers, not of who asks."""
-    return np.random.default_rng(rng_key(seed, block, slot))
-
-
-def rng_key(seed: int, block: Block, slot: int) -> list[int]:
-    """What the generator of one task slot is seeded with."""
-    return [seed, _PHASES[block.phase], block.step, slot]
-
-
-def task_seeds(seed: int, block: Block) -> Tensor:
-    """[T] int64: seeds of what a method draws for each task, functions of the slots alone."""
-    rng = np.random.default_rng([seed, _PHASES[block.phase], block.step, 2])
-    drawn = rng.integers(2**32, size=block.first_slot + block.num_slots)  # the first ones the same
-    return torch.from_numpy(drawn[block.first_slot :])
-
-
 @dataclass(frozen=True)
 class TaskWorkFactory:
     """Plain data that becomes a `TaskWork` on a device.
@@ -77,7 +60,8 @@ class TaskWorkFactory:
         estimator: what is differentiated.
         plan: how the tasks of a block are computed.
         chunk_size: most tasks at once, where they are not computed one by one; None: all.
-        precision: of the meta-gradient on its way to the server.
+        precision: of the computation.
+        gradient_precision: of the meta-gradient on its way to the server.
         source: where tasks come from.
         training: size of a training task.
         evaluation: size of an evaluation task.
@@ -91,6 +75,7 @@ class TaskWorkFactory:
     plan: PlanName
     chunk_size: int | None
     precision: Precision
+    gradient_precision: WirePrecision
     source: TaskSource
     training: EpisodeSize
     evaluation: EpisodeSize
@@ -127,6 +112,9 @@ class TaskWork:
     def __init__(self, factory: TaskWorkFactory, device: str) -> None:
         self._factory = factory
         self._device = device
+        if device != "cpu":
+            set_up_gpu(factory.precision)
+        self._supply = TaskSupply(factory.source, device)
         network = factory.algorithm.network
         self._training = _with_network(factory.algorithm, network.to(device, training=True))
         self._evaluation = _with_network(factory.algorithm, network.to(device, training=False))
@@ -140,13 +128,13 @@ class TaskWork:
 
     def _inputs(self, vector: Vector, block: Block, laps: Laps) -> BlockInputs:
         factory = self._factory
-        drawn = self._drawn(block, factory.seed, factory.training)
+        drawn = self._supply.draw(block, factory.seed, factory.training)
         seeds = task_seeds(factory.seed, block)
         laps.end("draw")
-        stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
-        inputs = BlockInputs(self._training, self._params(vector), self._moved(drawn), stage, seeds)
+        params, tasks = self._params(vector), self._supply.place(drawn)
         laps.end("move")
-        return inputs
+        stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
+        return BlockInputs(self._training, params, tasks, stage, seeds)
 
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """Sum of the block's meta-gradients at `vector`, and its report."""
@@ -155,9 +143,11 @@ class TaskWork:
         inputs = self._inputs(vector, block, laps)
         with _seeded(factory.seed, block):
             result = self._block_gradient(*inputs[1:])
+        if self._device != "cpu":  # which only queues the work
+            self._supply.draw_ahead(block, factory.seed, factory.training)
         laps.end("mathematics")
         flat = factory.layout.flatten(result.gradients)
-        gradient = to_wire(flat, factory.precision)
+        gradient = to_wire(flat, factory.gradient_precision)
         metric = metric_of(factory.source.kind, result.predictions, inputs.tasks.query.y)
         sums = {
             "loss": float(result.losses.double().sum()),
@@ -178,7 +168,8 @@ class TaskWork:
         """
         started = time.perf_counter()
         factory = self._factory
-        tasks = self._moved(self._drawn(block, factory.eval_seed, factory.evaluation))
+        drawn = self._supply.draw(block, factory.eval_seed, factory.evaluation)
+        tasks = self._supply.place(drawn)
         params = arranged(factory.plan, self._params(vector))
         stage = Stage(training=False, ways=factory.evaluation.ways)
 
@@ -197,26 +188,6 @@ class TaskWork:
     def _params(self, vector: Vector) -> dict[str, Tensor]:
         # A copy: the vector may be shared memory, and nothing may ever write to it.
         return self._factory.layout.unflatten(torch.tensor(vector, device=self._device))
-
-    def _drawn(self, block: Block, seed: int, size: EpisodeSize) -> list[DrawnTask]:
-        return [
-            self._factory.source.draw(block.phase, size, task_rng(seed, block, slot))
-            for slot in range(block.first_slot, block.first_slot + block.num_slots)
-        ]
-
-    def _moved(self, drawn: Sequence[DrawnTask]) -> Task:
-        """The tasks stacked, on this device, preprocessed."""
-        source = self._factory.source
-
-        def stacked(field: Callable[[Any], npt.NDArray[Any]]) -> Tensor:
-            return torch.from_numpy(np.stack([field(task) for task in drawn])).to(self._device)
-
-        return Task(
-            Examples(
-                source.preprocess(stacked(lambda t: t.support_x)), stacked(lambda t: t.support_y)
-            ),
-            Examples(source.preprocess(stacked(lambda t: t.query_x)), stacked(lambda t: t.query_y)),
-        )
 
 
 def predictions_key(mode: Mode) -> str:
@@ -266,7 +237,7 @@ def _with_network(algorithm: Any, network: Any) -> Algorithm:
 @contextlib.contextmanager
 def _seeded(seed: int, block: Block) -> Iterator[None]:
     """Torch's global generators as a function of the block (for dropout); restored afterwards."""
-    numbers = [seed, _PHASES[block.phase], block.step, block.first_slot, 1]
+    numbers = [seed, PHASES[block.phase], block.step, block.first_slot, 1]
     own = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -215,6 +215,35 @@ def test_apply_uses_the_given_parameters_and_leaves_its_own() -> None:
     assert all(torch.equal(p, initial[n]) for n, p in network.init_params().items())
 
 
+def test_in_bfloat16_products_are_rounded_and_nothing_else() -> None:
+    whole = conv4()
+    half, x = Network.of(whole.module, "bfloat16"), images(0, S)
+    params = {name: p.requires_grad_() for name, p in whole.init_params().items()}
+    seen: list[torch.dtype] = []
+    for network in (half, half.to("cpu", training=True)):
+        network.module[0][0].register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+        got, expected = network.apply(params, x), whole.apply(params, x)
+        assert got.dtype == torch.float32
+        assert 0 < (got - expected).norm() < 0.02 * expected.norm()
+        gradients = torch.autograd.grad(got.square().sum(), params.values(), create_graph=True)
+        assert {g.dtype for g in gradients} == {torch.float32}
+        assert any(g.requires_grad for g in gradients)
+    assert seen == [torch.bfloat16] * 2
+    parts = half.cut_before({"head.weight", "head.bias"})
+    assert parts is not None
+    assert {part.precision for part in parts} == {"bfloat16"}
+
+
+def test_in_bfloat16_batch_statistics_are_as_exact_under_vmap_as_without() -> None:
+    network = Network.of(norm_with_history(), "bfloat16")
+    params = network.init_params()
+    x = (100 + images(0, S)).bfloat16()  # a mean that leaves bfloat16 few digits for the rest
+    alone = network.apply(params, x)
+    [mapped] = torch.func.vmap(lambda images: network.apply(params, images))(x[None])
+    assert mapped.dtype == alone.dtype == torch.bfloat16
+    assert (mapped - alone).norm() < 0.01 * alone.norm()
+
+
 def test_initial_parameters_are_trainable_copies_without_the_frozen_and_the_buffers() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     module[0].weight.requires_grad_(False)

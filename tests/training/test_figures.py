@@ -160,7 +160,7 @@ def test_function_panels_show_the_learner_before_and_after_adaptation() -> None:
 def test_function_panels_agree_with_the_evaluation_of_the_same_tasks() -> None:
     from dmeta.bilevel.types import Examples, Stage, Task
     from dmeta.runtime.protocol import Block
-    from dmeta.training.work import task_rng
+    from dmeta.training.supply import task_rng
 
     panel, maml = _panels(steps=(0, 3))[1], _maml()
     drawn = Sinusoid().draw(

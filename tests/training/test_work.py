@@ -17,7 +17,7 @@ from dmeta.runtime.protocol import Block
 from dmeta.runtime.summation import widened
 from dmeta.training.config import run_config
 from dmeta.training.setup import Run, prepare
-from dmeta.training.work import task_seeds
+from dmeta.training.supply import task_seeds
 from tests.conftest import tiny_config
 
 NEEDED = {"cavia": ["model.context=3"]}
@@ -102,6 +102,21 @@ def test_a_gradient_travels_in_the_precision_of_the_run(tmp_path: Path) -> None:
     rounded = torch.from_numpy(whole.gradient).bfloat16().float()
     assert torch.equal(torch.from_numpy(widened(half.gradient)), rounded)
     assert half.report.sums == whole.report.sums
+
+
+@pytest.mark.parametrize("plan", ["loop", "loop_channels_last", "loop_mixed", "vmap"])
+def test_every_plan_computes_in_the_precision_of_the_run(tmp_path: Path, plan: str) -> None:
+    small = {"task": "glyphs", "model": "conv4", "model__filters": 8, "task__num_classes": 30}
+    results = {}
+    for precision in ("float32", "tf32", "bfloat16"):
+        changes = {**small, "runtime__plan": plan, "runtime__precision": precision}
+        run = prepare(tiny_config(tmp_path, **changes))
+        work, vector = run.work.build("cpu"), run.outer.initial
+        results[precision] = work.gradient(vector, block(0, 2)).gradient
+    exact, half = results["float32"], results["bfloat16"]
+    assert np.array_equal(results["tf32"], exact), "there is none on a CPU"
+    difference = np.linalg.norm(half - exact) / np.linalg.norm(exact)
+    assert 1e-3 < difference < 0.2
 
 
 def test_a_precision_that_there_is_not_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""What this process's GPU is told, before anything is computed there."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from dmeta.runtime.options import Precision
+
+
+def set_up_gpu(precision: Precision) -> None:
+    """Kernels that add in a fixed order, so that a block has the same bits on every worker.
+
+    For the whole process: torch has no such settings for a part of it. Where it has no such kernel
+    it warns, and names the operation.
+
+    Args:
+        precision: ``tf32`` lets products and convolutions of float32 round their inputs to 10 bits;
+            otherwise they may not (torch's own default is that convolutions may).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first product
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    products = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = products
+    torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
