@@ -163,7 +163,15 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
         run: the run.
         options: what to measure.
         tell: is told what is going on.
+
+    Raises:
+        ValueError: the run does not compute in float32, as its peers do.
     """
+    if (precision := run.config.runtime.precision) != "float32":
+        raise ValueError(
+            f"runtime.precision must be float32, in which the peers compute, got {precision}; "
+            "remove it"
+        )
     plan, estimator = run.work.plan, run.work.estimator
     inputs = first_block_inputs(run, options.num_tasks or run.config.meta_batch_size)
     device = inputs.tasks.support.x.device.type

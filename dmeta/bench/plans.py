@@ -111,7 +111,8 @@ class PlanCosts:
         rows: in the order of T, then of the plans.
         left_out: what was not measured, and why.
         operations: floating-point operations of one task by `loop` (`dmeta.bench.rates`).
-        product_rate: operations per second of a product of matrices, in the same run.
+        product_rate: operations per second of a product of matrices, in the same run and in the
+            precision of the run.
     """
 
     device: str
@@ -144,7 +145,8 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
     device = one.tasks.support.x.device.type
     with _random_numbers_kept():
         operations = operations_of(_computation(run, REFERENCE, one))
-    rate = product_rate(device)
+    half = run.config.runtime.precision == "bfloat16"
+    rate = product_rate(device, torch.bfloat16 if half else torch.float32)
     for size in sizes:
         inputs = first_block_inputs(run, size)
         usable = [plan for plan in plans if plan not in {each.plan for each in left_out}]

@@ -23,10 +23,16 @@ def operations_of(compute: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def product_rate(device: str, repeats: int = 5) -> float:
-    """Operations per second of a float32 product of two 2048x2048 matrices, the best of a few."""
+def product_rate(device: str, dtype: torch.dtype = torch.float32, repeats: int = 5) -> float:
+    """Operations per second of a product of two 2048x2048 matrices, the best of a few.
+
+    Args:
+        device: where.
+        dtype: of the matrices.
+        repeats: how many.
+    """
     left, right = (
-        torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(seed)).to(device)
+        torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
         for seed in (0, 1)
     )
     products = {"product": lambda: left @ right}

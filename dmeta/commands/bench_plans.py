@@ -23,7 +23,7 @@ _HEADINGS = ("seconds", "min..max", "tasks/s", "share", "MiB", "compile", "error
 
 _LEGEND = (
     "seconds: one block, median; MiB: peak of its tensors (compiled: counted on a GPU only);",
-    "share: a task is {task} GFLOP; of the rate of a 2048x2048 matrix product, {rate} GFLOP/s;",
+    "share: a task is {task} GFLOP; of a 2048x2048 {precision} product's rate, {rate} GFLOP/s;",
     "compile: seconds of the first call; from the cache on the disk if it was compiled before;",
     "error: how far the meta-gradient is from that of loop, relative, in float32",
 )
@@ -42,7 +42,7 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     console.print(_table(costs))
     rate, task = (digits(ops / 1e9, 3) for ops in (costs.product_rate, costs.operations))
     for line in _LEGEND:
-        say(console, line.format(rate=rate, task=task))
+        say(console, line.format(rate=rate, task=task, precision=config.runtime.precision))
     for each in costs.left_out:
         size = "" if (n := each.num_tasks) is None else f", {counted(n, 'task')} or more"
         say(console, f"not measured: {each.plan}{size}: {each.reason}")

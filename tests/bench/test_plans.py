@@ -38,7 +38,7 @@ def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
         return program_of(plan, *arguments)
 
     monkeypatch.setattr(plans, "block_program", program)
-    monkeypatch.setattr(plans, "product_rate", lambda device: 1e9)
+    monkeypatch.setattr(plans, "product_rate", lambda device, dtype: 1e9)
 
 
 def costs_of(run: Run, **options: Any) -> PlanCosts:

@@ -33,5 +33,5 @@ def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch
         return dict.fromkeys(computations, (4.0, 2.0, 3.0))
 
     monkeypatch.setattr(rates, "seconds_in_turn", seconds)
-    assert product_rate("cpu", 3) == 2 * 2048**3 / 2.0
+    assert product_rate("cpu", repeats=3) == 2 * 2048**3 / 2.0
     assert asked == [(1, "cpu"), (3, "cpu")], "the first one warms up"

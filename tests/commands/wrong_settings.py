@@ -263,6 +263,10 @@ OTHER_VERBS = [
     ("bench peers bench.paths=5", r"bench.paths must be a group, of which each is a text or null"),
     ("bench peers bench.paths.highr=x", r"did you mean 'bench.paths.higher'"),
     ("bench peers bench.paths.higher=.", r"got ., which has no higher/__init__.py"),
+    (
+        "bench peers runtime.precision=bfloat16 runtime.plan=loop task=glyphs",
+        r"runtime.precision must be float32, in which the peers compute",
+    ),
     ("bench peers bench.inner_steps=[1]", r"unknown key 'bench.inner_steps'"),
     ("bench plans bench.plans=[vamp]", r"got \['vamp'\]"),
     ("bench plans bench.num_tasks=4", r"bench.num_tasks must be a list such as"),
