@@ -37,8 +37,9 @@ from dmeta.bench.peer_libraries import (
     of_torchopt,
 )
 from dmeta.bench.peer_packages import import_peer
-from dmeta.bilevel.estimators import Estimator, Implicit, exact, first_order
+from dmeta.bilevel.estimators import Implicit, exact, first_order
 from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 from tests.bilevel.problems import TRAINING, flat, make_algorithm, relative_error

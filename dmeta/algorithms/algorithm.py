@@ -12,9 +12,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.models.network import Network
 
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dmeta.algorithms.inner_loop import InnerLoop, network_params
-from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Loss, Outcome, Params, Stage
 from dmeta.models.context import CONTEXT
 from dmeta.models.network import Network
 

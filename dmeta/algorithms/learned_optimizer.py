@@ -29,10 +29,9 @@ from torch import Tensor
 
 from dmeta.algorithms.inner_loop import InnerLoop
 from dmeta.algorithms.maml import Maml
-from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.inner import InnerProblem
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Loss, Outcome, Params, Stage
 from dmeta.models.network import Network
 
 

@@ -43,11 +43,10 @@ from torch import Tensor
 from dmeta.algorithms import latent_codes
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.algorithms.latent_codes import Gaussian
-from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.inner import InnerProblem, InnerSGD, LearnedRates
 from dmeta.bilevel.noise import Noise
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.models.network import Network
 
 CODES, WEIGHTS = "codes", "weights"

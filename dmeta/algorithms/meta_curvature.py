@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dmeta.algorithms.inner_loop import InnerLoop
 from dmeta.algorithms.maml import Maml
-from dmeta.bilevel.estimators import Loss
+from dmeta.bilevel.types import Loss
 from dmeta.models.network import Network
 
 

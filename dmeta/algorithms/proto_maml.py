@@ -24,9 +24,8 @@ from torch.nn import functional as F
 
 from dmeta.algorithms.inner_loop import InnerLoop, network_params
 from dmeta.algorithms.protonet import class_means
-from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage
+from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.models.network import Network
 
 WEIGHT, BIAS = "prototypes.weight", "prototypes.bias"

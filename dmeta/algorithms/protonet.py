@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dmeta.bilevel.estimators import Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Examples, Kind, Params, Stage
+from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.models.network import Network
 
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dmeta.algorithms.inner_loop import RATE
-from dmeta.bilevel.estimators import Loss
-from dmeta.bilevel.types import Examples, Task
+from dmeta.bilevel.types import Examples, Loss, Task
 
 Gradient: TypeAlias = dict[str, Tensor]
 """Name, as dmeta has it -> meta-gradient, summed over the tasks."""

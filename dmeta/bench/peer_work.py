@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from dmeta.algorithms.inner_loop import RATE, InnerLoop, network_params
 from dmeta.algorithms.maml import Maml
 from dmeta.bench.peer_libraries import Method, Work
-from dmeta.bilevel.estimators import Annealed, Checkpointed, Estimator, Implicit, exact, first_order
+from dmeta.bilevel.estimators import Annealed, Checkpointed, Implicit, exact, first_order
+from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params, Stage
 from dmeta.models.network import BatchStatisticsNorm, Network
 from dmeta.training.setup import Run

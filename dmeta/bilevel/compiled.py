@@ -24,7 +24,6 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from dmeta.bilevel.estimators import Differentiable, Estimator
 from dmeta.bilevel.plans import (
     BlockGradient,
     PlanName,
@@ -36,6 +35,7 @@ from dmeta.bilevel.plans import (
     seeds_of,
     surrogates,
 )
+from dmeta.bilevel.surrogates import Differentiable, Estimator
 from dmeta.bilevel.types import Params, Stage, Task
 
 BlockProgram: TypeAlias = Callable[[Params, Task, Stage, Tensor | None], BlockGradient]

@@ -1,120 +1,37 @@
 """Meta-gradient estimators: how the meta-loss of one task is differentiated.
 
-An estimator is a *surrogate*: a scalar function of the meta-parameters and one task whose ordinary
-gradient with respect to the meta-parameters is the estimate. So every execution plan
-(`plans.py`) runs every estimator, and no plan knows which one it runs.
+Each is a function or a frozen dataclass that makes a `Surrogate` (`dmeta.bilevel.surrogates`).
 
 Letters: theta meta-parameters, theta' what a task adapts them to, L the query loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from dmeta.bilevel.adjoint import (
-    ProblemAt,
-    StepPull,
-    Walk,
-    difference_pull,
-    exact_pull,
-    gradient_pull,
-    sweep,
-    vjp,
-    walk,
+from dmeta.bilevel.adjoint import ProblemAt, Walk, difference_pull, exact_pull, gradient_pull
+from dmeta.bilevel.linear import conjugate_gradient, neumann_series, plus, scaled
+from dmeta.bilevel.solvers import stop_gradient, unrolled
+from dmeta.bilevel.surrogates import (
+    Differentiable,
+    Estimator,
+    Notes,
+    Surrogate,
+    pulled_back,
+    query_loss,
+    swept,
 )
-from dmeta.bilevel.inner import InnerProblem
-from dmeta.bilevel.linear import add, conjugate_gradient, neumann_series, plus, scaled
-from dmeta.bilevel.solvers import Solver, stop_gradient, unrolled
-from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage, Task
+from dmeta.bilevel.types import Params, Stage, Task
 from dmeta.registry import Entry, Registry
-
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(prediction [N, ...], target [N, ...]) -> scalar, the mean over the N examples."""
-
-
-class Differentiable(Protocol):
-    """As much of an algorithm as an estimator needs (see `dmeta.algorithms.Algorithm`)."""
-
-    @property
-    def loss(self) -> Loss:
-        """The query loss."""
-        ...
-
-    def adapt(
-        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
-    ) -> Adapted | Outcome:
-        """Learn one task."""
-        ...
-
-    def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
-        """Predict with what was learnt."""
-        ...
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """One task's value: differentiate `scalar`, report the rest.
-
-    Attributes:
-        scalar: its gradient with respect to the meta-parameters is the estimate.
-        loss: query loss after adaptation, detached.
-        prediction: query predictions after adaptation [Q, ...], detached.
-        notes: name -> scalar that the estimator has to say of itself, such as a residual.
-    """
-
-    scalar: Tensor
-    loss: Tensor
-    prediction: Tensor
-    notes: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-Estimator: TypeAlias = Callable[[Differentiable, Params, Task, Stage], Surrogate]
-
-Notes: TypeAlias = Mapping[str, Tensor]
-
-PullBack: TypeAlias = Callable[
-    [ProblemAt, Params, Walk, Mapping[int, Params]], tuple[Params, Notes]
-]
-
-
-def _query_loss(
-    algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage, solve: Solver
-) -> Surrogate:
-    outcome = algorithm.adapt(meta_params, task.support, solve, stage)
-    judged = _meta_loss(algorithm, outcome, task.query)
-    return Surrogate(judged.scalar, judged.loss.detach(), judged.prediction.detach())
-
-
-class _Judged(NamedTuple):
-    scalar: Tensor
-    loss: Tensor
-    prediction: Tensor
-
-
-def _meta_loss(algorithm: Differentiable, outcome: Adapted | Outcome, query: Examples) -> _Judged:
-    """The meta-loss; the query loss and predictions of the state that predicts."""
-    if not isinstance(outcome, Outcome):
-        outcome = Outcome((outcome,), (1.0,))
-    predictions = [algorithm.predict(state, query.x) for state in outcome.states]
-    losses = [algorithm.loss(prediction, query.y) for prediction in predictions]
-    if outcome.weights == (1.0,):
-        scalar = losses[0]
-    else:
-        weighed = [w * loss for w, loss in zip(outcome.weights, losses, strict=True)]
-        scalar = torch.stack(weighed).sum()
-    if outcome.penalty is not None:
-        scalar = scalar + outcome.penalty
-    return _Judged(scalar, losses[-1], predictions[-1])
 
 
 def exact(algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage) -> Surrogate:
     """dL(theta'(theta))/dtheta through every inner step (Finn et al. 2017, eq. 1)."""
-    return _query_loss(algorithm, meta_params, task, stage, unrolled)
+    return query_loss(algorithm, meta_params, task, stage, unrolled)
 
 
 def first_order(
@@ -125,7 +42,7 @@ def first_order(
     For MAML this is dL/dtheta' at theta'. Meta-parameters that enter the inner step directly, such
     as learned rates, still get their first-order derivative.
     """
-    return _query_loss(algorithm, meta_params, task, stage, stop_gradient)
+    return query_loss(algorithm, meta_params, task, stage, stop_gradient)
 
 
 def displacement(
@@ -172,7 +89,7 @@ class Checkpointed:
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
     ) -> Surrogate:
         """See `exact`."""
-        return _swept(algorithm, meta_params, task, stage, exact_pull)
+        return swept(algorithm, meta_params, task, stage, exact_pull)
 
 
 @dataclass(frozen=True)
@@ -216,7 +133,7 @@ class Truncated:
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
     ) -> Surrogate:
         """See `exact`."""
-        return _swept(algorithm, meta_params, task, stage, exact_pull, self.last, self.window)
+        return swept(algorithm, meta_params, task, stage, exact_pull, self.last, self.window)
 
 
 @dataclass(frozen=True)
@@ -281,7 +198,7 @@ class FiniteDifference:
     ) -> Surrogate:
         """See `exact`."""
         pull = difference_pull(self.relative_step)
-        return _swept(algorithm, meta_params, task, stage, pull)
+        return swept(algorithm, meta_params, task, stage, pull)
 
 
 @dataclass(frozen=True)
@@ -353,95 +270,7 @@ class Implicit:
                 u, residual = neumann_series(product, v, self.iterations, self.scale)
             return scaled(-1.0, pull(u).meta), {"residual": residual.detach()}
 
-        return _pulled_back(algorithm, meta_params, task, stage, pull_back, for_sweep=False)
-
-
-def _swept(
-    algorithm: Differentiable,
-    meta_params: Params,
-    task: Task,
-    stage: Stage,
-    step_pull: StepPull,
-    last: int | None = None,
-    window: int | None = None,
-) -> Surrogate:
-    """The surrogate of a sweep (see there)."""
-
-    def pull_back(
-        problem_at: ProblemAt, still: Params, walked: Walk, cotangents: Mapping[int, Params]
-    ) -> tuple[Params, Notes]:
-        return sweep(problem_at, still, walked, cotangents, step_pull, last, window), {}
-
-    return _pulled_back(algorithm, meta_params, task, stage, pull_back, for_sweep=True)
-
-
-def _pulled_back(
-    algorithm: Differentiable,
-    meta_params: Params,
-    task: Task,
-    stage: Stage,
-    pull_back: PullBack,
-    *,
-    for_sweep: bool,
-) -> Surrogate:
-    """Walk without a graph, differentiate the query loss there, pull that back to theta.
-
-    Args:
-        algorithm: adapt, predict and loss.
-        meta_params: theta.
-        task: one task.
-        stage: when.
-        pull_back: (problem, theta, walk, cotangents) -> sum_k v_k^T d w_k / d theta, for the
-            cotangents v_k = dL/dw_k, and notes.
-        for_sweep: whether it needs more of the walk than the judged iterates.
-    """
-    still = {name: p.detach() for name, p in meta_params.items()}
-
-    def problem_at(theta: Params) -> InnerProblem:
-        return inner_problem_of(algorithm, theta, task.support, stage)
-
-    walked = walk(problem_at(still), for_sweep=for_sweep)
-
-    def meta_loss(theta: Params, iterates: dict[int, Params]) -> _Judged:
-        outcome = algorithm.adapt(theta, task.support, lambda p: p.outcome(iterates), stage)
-        return _meta_loss(algorithm, outcome, task.query)
-
-    judged, pull = vjp(meta_loss, still, {k: dict(w) for k, w in walked.judged.items()})
-    ones = torch.ones_like(judged.scalar)
-    zeros = torch.zeros_like(judged.loss), torch.zeros_like(judged.prediction)
-    direct, cotangents = pull(_Judged(ones, *zeros))
-    pulled, notes = pull_back(problem_at, still, walked, cotangents)
-    total = add(direct, pulled)
-    scalar = torch.stack([(p * total[name].detach()).sum() for name, p in meta_params.items()])
-    return Surrogate(scalar.sum(), judged.loss.detach(), judged.prediction.detach(), notes)
-
-
-def inner_problem_of(
-    algorithm: Differentiable, meta_params: Params, support: Examples, stage: Stage
-) -> InnerProblem:
-    """The inner problem that a method hands to its solver.
-
-    Raises:
-        ValueError: the method has none.
-    """
-    problems: list[InnerProblem] = []
-
-    def solve(problem: InnerProblem) -> Adapted:
-        problems.append(problem)
-        return problem.finish(problem.start, 0)
-
-    algorithm.adapt(meta_params, support, solve, stage)
-    if len(problems) > 1:
-        raise ValueError(
-            f"this gradient must have a method with one inner loop, got {type(algorithm).__name__} "
-            "with several; choose gradient=exact or first_order"
-        )
-    if not problems:
-        raise ValueError(
-            f"this gradient must have a method with an inner loop, got {type(algorithm).__name__}; "
-            "choose gradient=exact"
-        )
-    return problems[0]
+        return pulled_back(algorithm, meta_params, task, stage, pull_back, for_sweep=False)
 
 
 ESTIMATORS: Registry[Estimator] = Registry(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from dmeta.bilevel.estimators import Differentiable, Estimator, Loss
 from dmeta.bilevel.solvers import Solver
-from dmeta.bilevel.types import Adapted, Examples, Outcome, Params, Stage, Task
+from dmeta.bilevel.surrogates import Differentiable, Estimator
+from dmeta.bilevel.types import Adapted, Examples, Loss, Outcome, Params, Stage, Task
 
 EagerPlan: TypeAlias = Literal["loop", "loop_channels_last", "loop_mixed", "vmap"]
 """Computed operation by operation: one task after the other, the same with the weights of

@@ -5,7 +5,7 @@ Letters: T tasks, S support examples, Q query examples, W ways (classes of one t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -16,6 +16,9 @@ Params: TypeAlias = Mapping[str, Tensor]
 
 Adapted: TypeAlias = Any
 """What `predict` reads: a pytree of tensors whose shape is the method's own."""
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(prediction [N, ...], target [N, ...]) -> scalar, the mean over the N examples."""
 
 Kind: TypeAlias = Literal["classification", "regression"]
 

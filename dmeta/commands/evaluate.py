@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dmeta.bilevel.estimators import Loss
-from dmeta.bilevel.types import Params
+from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
 from dmeta.commands.places import RunPlace, run_place
 from dmeta.commands.saved import read_saved

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from dmeta.bilevel.estimators import Loss
+from dmeta.bilevel.types import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.commands.places import RunPlace, check_folder, run_place, training_at

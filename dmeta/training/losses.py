@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from torch.nn import functional as F
 
-from dmeta.bilevel.estimators import Loss
-from dmeta.bilevel.types import Kind
+from dmeta.bilevel.types import Kind, Loss
 from dmeta.registry import nearest
 
 AUTO = "auto"

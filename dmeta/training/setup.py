@@ -19,10 +19,11 @@ from torch import nn
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
 from dmeta.bilevel.compiled import CompiledBlocks
-from dmeta.bilevel.estimators import ESTIMATORS, Estimator, Loss
+from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
-from dmeta.bilevel.types import Examples, Params, Stage, Task
+from dmeta.bilevel.surrogates import Estimator
+from dmeta.bilevel.types import Examples, Loss, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.tasks import TASKS

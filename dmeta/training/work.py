@@ -18,10 +18,10 @@ from torch import Tensor
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.bilevel.compiled import block_program
-from dmeta.bilevel.estimators import Estimator
 from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
 from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined
 from dmeta.bilevel.solvers import recording
+from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
 from dmeta.runtime.options import Precision
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector

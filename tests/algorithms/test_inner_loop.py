@@ -18,10 +18,10 @@ from dmeta.bilevel.estimators import (
     displacement,
     exact,
     first_order,
-    inner_problem_of,
 )
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import stop_gradient, unrolled
+from dmeta.bilevel.surrogates import inner_problem_of
 from dmeta.bilevel.types import Examples, Outcome, Stage, Task
 from tests.bilevel.problems import (
     EVALUATION,
