@@ -15,7 +15,8 @@ from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradien
 from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
-from dmeta.training.config import checked, run_config
+from dmeta.training.config import run_config
+from dmeta.training.options import checked
 from dmeta.training.setup import prepare
 
 _HEADINGS = ("seconds", "MiB", "predicted", "cosine", "norm", "error", "float32")

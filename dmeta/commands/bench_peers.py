@@ -16,7 +16,8 @@ from dmeta.commands.bench_report import counted, folder_of, say, title_of, write
 from dmeta.commands.formats import digits
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
-from dmeta.training.config import checked, run_config
+from dmeta.training.config import run_config
+from dmeta.training.options import checked
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.setup import prepare
 

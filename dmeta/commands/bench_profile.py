@@ -17,7 +17,8 @@ from dmeta.commands.formats import digits
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.budget import within_budget
-from dmeta.training.config import checked, run_config
+from dmeta.training.config import run_config
+from dmeta.training.options import checked
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.setup import prepare
 

@@ -14,7 +14,8 @@ from dmeta.bench.scale import Capacity, ScaleOptions, capacities
 from dmeta.bench.scale_figure import scale_figure
 from dmeta.commands.bench_report import folder_of, say, write_report
 from dmeta.commands.formats import digits
-from dmeta.training.config import checked, run_config
+from dmeta.training.config import run_config
+from dmeta.training.options import checked
 from dmeta.training.setup import prepare
 
 _HEADINGS = ("workers", "MB", "way", "steps/s", "MB/s", "model steps/s")

@@ -20,8 +20,9 @@ from dmeta.commands.saved import read_saved
 from dmeta.runtime.local import local_device
 from dmeta.tasks.features import write_features
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
-from dmeta.training.config import RunConfig, checked
+from dmeta.training.config import RunConfig
 from dmeta.training.embedding import embed_source, embedding_params
+from dmeta.training.options import checked
 from dmeta.training.setup import make_network, make_source
 
 _WRITTEN = "features.npz"

@@ -23,12 +23,13 @@ from dmeta.training.checkpoint import (
     read_checkpoint,
     steps_in,
 )
-from dmeta.training.config import Choice, RunConfig, checked
+from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.learner import Learner
 from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
+from dmeta.training.options import Choice, checked
 from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints

@@ -22,8 +22,9 @@ from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.checkpoint import meta_params_of, open_checkpoints, read_checkpoint, steps_in
-from dmeta.training.config import RunConfig, checked
+from dmeta.training.config import RunConfig
 from dmeta.training.loop import become
+from dmeta.training.options import checked
 from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
 from dmeta.training.setup import Run, prepare

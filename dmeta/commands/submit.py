@@ -19,7 +19,7 @@ from dmeta.commands.shipment import shipment_of
 from dmeta.commands.submission import Submission, SubmitOptions
 from dmeta.registry import nearest
 from dmeta.training.byte_size import shown_bytes
-from dmeta.training.config import checked
+from dmeta.training.options import checked
 
 if TYPE_CHECKING:
     from dmeta.runtime.jobs import Ending, Jobs

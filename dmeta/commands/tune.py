@@ -25,7 +25,8 @@ from dmeta.search.kept import SEARCH, read_search
 from dmeta.search.space import Choice, Dimension, probes
 from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
-from dmeta.training.config import RunConfig, checked
+from dmeta.training.config import RunConfig
+from dmeta.training.options import checked
 
 _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated")
 """Keys that the command line alone says when a search is continued."""

@@ -11,7 +11,8 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import one_by_one
 from dmeta.runtime.blocks import blocks_of
 from dmeta.training.byte_size import shown_bytes
-from dmeta.training.config import MEMORY_BUDGET, Choice
+from dmeta.training.config import MEMORY_BUDGET
+from dmeta.training.options import Choice
 from dmeta.training.prediction import (
     EXACT,
     Exact,

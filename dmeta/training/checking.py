@@ -7,7 +7,8 @@ import inspect
 from dmeta.algorithms import ALGORITHMS
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
-from dmeta.training.config import RunConfig, checked_options
+from dmeta.training.config import RunConfig
+from dmeta.training.options import checked_options
 from dmeta.training.setup import make_estimator, prepare
 
 _DATA = "root"

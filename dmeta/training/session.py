@@ -22,12 +22,13 @@ from dmeta.training.checkpoint import (
     read_checkpoint,
     steps_in,
 )
-from dmeta.training.config import Choice, RunConfig
+from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.mirror import Mirror, MirroredStorage
+from dmeta.training.options import Choice
 from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.run_lock import only_one_in

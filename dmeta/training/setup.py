@@ -28,8 +28,9 @@ from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import SPLITS, TaskSource
-from dmeta.training.config import MEMORY_BUDGET, Choice, RunConfig, checked_options
+from dmeta.training.config import MEMORY_BUDGET, RunConfig
 from dmeta.training.losses import loss_of
+from dmeta.training.options import Choice, checked_options
 from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.prediction import EXACT, PeakMemory
 from dmeta.training.work import TaskWorkFactory

@@ -1,0 +1,164 @@
+"""Plain values as typed options, checked key by key; whose they are is unknown here.
+
+Every refusal names the key in full, and the nearest one that there is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from dmeta.registry import nearest
+
+T = TypeVar("T")
+
+_LARGEST = 2**63 - 1
+
+PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_seed"})
+"""Keywords of a factory that come from the run, not from a config."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A name from a registry and the options for what it names.
+
+    Attributes:
+        name: registered name.
+        options: keywords of the registered factory.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+
+def checked(cls: type[T], values: Any, prefix: str) -> T:
+    """`values` as the dataclass `cls`, every key known and of its declared type.
+
+    Raises:
+        ValueError: with the key's full name.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{prefix} must be a group of settings, got {values!r}")
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    _refuse_unknown(values, known, prefix)
+    hints = typing.get_type_hints(cls)
+    given = {key: typed(value, hints[key], _join(prefix, key)) for key, value in values.items()}
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.name not in given
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{_join(prefix, missing[0])} must be given, got nothing; set it")
+    return cls(**given)
+
+
+def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> dict[str, Any]:
+    """The options of `choice`, checked against the keywords of the factory they go to.
+
+    A keyword that is a dataclass (an inner loop, say) is not an option itself: its fields are, and
+    they change the keyword's default.
+
+    Args:
+        make: the factory; keywords that a run itself provides (network, loss, shapes) are skipped.
+        choice: name and options.
+        prefix: the group, for messages.
+
+    Raises:
+        ValueError: an unknown or ill-typed option.
+    """
+    target = make.__init__ if inspect.isclass(make) else make
+    hints = typing.get_type_hints(target)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(make).parameters.items()
+        if name not in PROVIDED
+    }
+    group_of = {
+        field.name: name
+        for name, default in defaults.items()
+        if dataclasses.is_dataclass(default)
+        for field in dataclasses.fields(default)
+    }
+    plain = [name for name, default in defaults.items() if not dataclasses.is_dataclass(default)]
+    _refuse_unknown(choice.options, [*plain, *group_of], prefix)
+    options: dict[str, Any] = {}
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in choice.options.items():
+        if key in group_of:
+            own = typing.get_type_hints(type(defaults[group_of[key]]))
+            changes.setdefault(group_of[key], {})[key] = typed(value, own[key], f"{prefix}.{key}")
+        else:
+            options[key] = typed(value, hints.get(key, Any), f"{prefix}.{key}")
+    for name, changed in changes.items():
+        options[name] = dataclasses.replace(defaults[name], **changed)
+    return options
+
+
+def typed(value: Any, hint: Any, key: str) -> Any:
+    """A value as the type `hint`.
+
+    Raises:
+        ValueError: it is of another, or NaN, infinite or too large; with the key.
+    """
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
+        return value
+    if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)) and hint is not Any:
+        raise ValueError(f"{key} must be {_words(hint)}, got {value}; change it")
+    try:
+        found = TypeAdapter(hint).validate_python(value)
+    except ValidationError:
+        raise ValueError(f"{key} must be {_words(hint)}, got {value!r}; change it") from None
+    _refuse_unusable(found, key)
+    return found
+
+
+def _refuse_unusable(value: Any, key: str) -> None:
+    """No setting means anything as NaN or infinity, or beyond what torch and numpy count with."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            _refuse_unusable(each, key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be finite, got {value}; change it")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{key} must be in -{_LARGEST}..{_LARGEST}, got {value}; change it")
+
+
+def _words(hint: Any) -> str:
+    """A type as a user would say it."""
+    if hint is type(None):
+        return "null"
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(str(arg) for arg in typing.get_args(hint))
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return f"a list such as [{_words(args[0])}]"
+    if typing.get_origin(hint) is Mapping:
+        return f"a group, of which each is {_words(args[1])}"
+    if args and typing.get_origin(hint) not in (list, dict):
+        return " or ".join(_words(arg) for arg in args)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(hint))
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str) -> None:
+    for key in values:
+        if key not in known:
+            options = ", ".join(known) or "nothing"
+            raise ValueError(
+                f"unknown key '{_join(prefix, key)}'{nearest(key, known)}; "
+                f"{prefix or 'the configuration'} has {options}"
+            )
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
