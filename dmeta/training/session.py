@@ -24,6 +24,7 @@ from dmeta.training.checkpoint import (
 )
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
+from dmeta.training.function_figure import FunctionPanel, adapted_functions, function_panels
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
@@ -236,14 +237,14 @@ def draw_figures(
     has_steps = len(test.transductive.mean) > 1
     if source.kind == "regression" and source.input_shape == (1,) and has_steps:
         panels = {title: _function_panels(*each) for title, each in runs.items()}
-        figures.adapted_functions(panels, folder / "adapted_functions.png")
+        adapted_functions(panels, folder / "adapted_functions.png")
 
 
-def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[figures.FunctionPanel]:
+def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[FunctionPanel]:
     config = run.config
     storage = open_checkpoints(run_dir, config.checkpoint.location)
     learner = learner_of(run, read_checkpoint(storage, test.step))
-    return figures.function_panels(
+    return function_panels(
         learner.algorithm,
         learner.meta_params,
         run.source,
