@@ -17,8 +17,9 @@ from xdist.scheduler import LoadScopeScheduling
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.training.config import RunConfig, run_config
 
-RUNTIME = "runtime"  # its tests share one cluster
-SEARCHES = "search/test_search.py"
+ROOMS = ("runtime", "search")
+"""Of each, the tests share one cluster."""
+
 CLUSTERS = (
     "chaos/test_chaos.py",
     "commands/test_submit_cluster.py",
@@ -76,14 +77,15 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest groups, so that none is left alone at the end."""
-    items.sort(key=lambda item: group_of(item.nodeid) not in (RUNTIME, SEARCHES))
+    items.sort(key=lambda item: group_of(item.nodeid) not in ROOMS)
 
 
 def group_of(nodeid: str) -> str:
-    """Tests of a group run in one process: those of a file, which share what is dear to set up."""
+    """Tests of a group run in one process: those of a file or room share what is dear to set up."""
     path = nodeid.partition("::")[0].removeprefix("tests/")
-    if path.startswith(f"{RUNTIME}/"):
-        return RUNTIME
+    room = path.partition("/")[0]
+    if room in ROOMS:
+        return room
     return CLUSTERS[0] if path in CLUSTERS else path
 
 

@@ -11,7 +11,7 @@ For a regression source W is 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +93,7 @@ class TaskSource(Protocol):
         ...
 
 
-@runtime_checkable
-class PicksExamples(Protocol):
+class PicksExamples(TaskSource, Protocol):
     """A source whose tasks are rows of one array, which can so lie on the device that computes.
 
     Its `draw` is `pick`, then `take` of its `examples`.
@@ -120,6 +119,14 @@ class PicksExamples(Protocol):
             [..., *stored_shape].
         """
         ...
+
+
+def can_pick(source: TaskSource) -> TypeGuard[PicksExamples]:
+    """Whether it has what `PicksExamples` has, itself or by standing in for one that has.
+
+    (From Python 3.12 on `isinstance` does not see what an object hands through.)
+    """
+    return hasattr(source, "pick")
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from torch import Tensor
 from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.classes import shared_tensor
-from dmeta.tasks.source import DrawnTask, EpisodeSize, PicksExamples, TaskSource
+from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource, can_pick
 
 PHASES = {"train": 0, "val": 1, "test": 2}
 """Numbers that stand for the phases where randomness is seeded."""
@@ -52,9 +52,10 @@ class _Wanted(NamedTuple):
 class TaskSupply:
     """Tasks for one device.
 
-    Where the source can pick examples (`PicksExamples`), these are copied to the device once, in
-    the form in which they are stored, and a block is sent the numbers of its rows. Where they would
-    take more than a quarter of a GPU's free memory they stay, and the examples are sent.
+    Where the source can pick examples (`dmeta.tasks.source.PicksExamples`), these are copied to the
+    device once, in the form in which they are stored, and a block is sent the numbers of its rows.
+    Where they would take more than a quarter of a GPU's free memory they stay, and the examples are
+    sent.
     """
 
     def __init__(self, source: TaskSource, device: str) -> None:
@@ -66,7 +67,7 @@ class TaskSupply:
         """
         self._source, self._device = source, torch.device(device)
         self._examples: Tensor | None = None
-        if isinstance(source, PicksExamples):
+        if can_pick(source):
             stored = shared_tensor(source.examples)
             self._examples = stored.to(self._device) if self._has_room(stored.nbytes) else stored
         self._ahead: tuple[_Wanted, DrawnTask] | None = None
@@ -113,7 +114,7 @@ class TaskSupply:
 
     def _drawn(self, wanted: _Wanted) -> DrawnTask:
         block, source = wanted.block, self._source
-        draw = source.pick if isinstance(source, PicksExamples) else source.draw
+        draw = source.pick if can_pick(source) else source.draw
         slots = range(block.first_slot, block.first_slot + block.num_slots)
         tasks = [draw(block.phase, wanted.size, task_rng(wanted.seed, block, s)) for s in slots]
         return DrawnTask(*(np.stack(parts) for parts in zip(*tasks, strict=True)))
@@ -121,7 +122,7 @@ class TaskSupply:
     def _inputs(self, drawn: npt.NDArray[np.generic]) -> Tensor:
         x = torch.from_numpy(drawn)
         if self._examples is not None:
-            assert isinstance(self._source, PicksExamples)
+            assert can_pick(self._source)
             x = self._source.take(self._examples, x.to(self._examples.device))
         return self._source.preprocess(x.to(self._device))
 

@@ -1,7 +1,9 @@
-"""Small searches on the sinusoid, and settings that make trials fail."""
+"""Small searches on the sinusoid, what they left, and settings that make trials fail."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -80,3 +82,21 @@ def search(
         searcher=searcher,
         watchers=[watching or Watching()],
     )
+
+
+def table(run_dir: Path) -> list[dict[str, str]]:
+    """The rows of its trials."""
+    with (run_dir / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def outcome(run_dir: Path) -> dict[Any, Any]:
+    """Point -> what came of it: what does not depend on the clock, nor on who came first."""
+    keys = ("status", "score", "ci95", "of_step", "step", "tasks")
+    searched = ("outer.lr", "algorithm.inner_lr")
+    return {tuple(row[k] for k in searched): tuple(row[k] for k in keys) for row in table(run_dir)}
+
+
+def results_of(run_dir: Path) -> dict[str, Any]:
+    """What it concluded."""
+    return dict(json.loads((run_dir / "results.json").read_text()))

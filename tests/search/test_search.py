@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,63 +14,24 @@ from ray.tune.search.optuna import OptunaSearch
 
 import dmeta
 from dmeta.commands.hydra_app import compose
-from dmeta.runtime.cluster import connect
-from dmeta.search import Choice, Interval, SearchStopped, Space
+from dmeta.search import Choice, Interval, Space
 from dmeta.search.experiment import Changed
 from dmeta.search.sharing import SharedSource
 from dmeta.search.trial import digest_of
 from dmeta.tasks.source import EpisodeSize
-from dmeta.training.checkpoint import open_checkpoints, read_checkpoint, steps_in
+from dmeta.training.checkpoint import open_checkpoints, read_checkpoint
 from dmeta.training.config import run_config
 from dmeta.training.metrics import read_metrics
 from dmeta.training.setup import make_source
 from tests.conftest import tiny_config
-from tests.search.searches import RATES, Failing, Watching, search
+from tests.search.searches import RATES, outcome, results_of, search, table
 from tests.training.test_session import finish
 
 # Tune's loggers leave the files of a search that is stopped to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-ROOT = str(Path(__file__).parents[2])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Ray with 2 CPUs, which the searches join and leave running."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        inherited = os.environ.get("PYTHONPATH")
-        patch.setenv("PYTHONPATH", f"{ROOT}:{inherited}" if inherited else ROOT)
-        patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
-        assert connect(None, shows_logs=False)
-        yield
-        ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search of all four points."""
-    run_dir = tmp_path_factory.mktemp("search") / "whole"
-    results = search(run_dir)
-    assert len(results) == 4
-    assert not results.errors
-    return run_dir
-
-
-def table(run_dir: Path) -> list[dict[str, str]]:
-    with (run_dir / "trials.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def outcome(run_dir: Path) -> dict[Any, Any]:
-    """Point -> what came of it: what does not depend on the clock, nor on who came first."""
-    keys = ("status", "score", "ci95", "of_step", "step", "tasks")
-    searched = ("outer.lr", "algorithm.inner_lr")
-    return {tuple(row[k] for k in searched): tuple(row[k] for k in keys) for row in table(run_dir)}
-
-
-def results_of(run_dir: Path) -> dict[str, Any]:
-    return dict(json.loads((run_dir / "results.json").read_text()))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("cluster"),
+]
 
 
 def test_a_search_has_a_table_of_its_trials(whole: Path) -> None:
@@ -152,65 +110,6 @@ def test_a_search_has_figures_a_page_and_hyperparameters_for_tensorboard(whole: 
     assert b"outer.lr" in events
 
 
-def test_a_stopped_search_goes_on_to_the_same_results(whole: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "stopped"
-    stopped = Watching(signal_at=(2, 2))
-    with pytest.raises(SearchStopped):
-        search(run_dir, watching=stopped, max_concurrent=1)
-    before = {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/results.json")}
-    assert not before  # nothing is evaluated on test tasks yet
-    assert not (run_dir / "results.json").exists()
-    begun = {p.name: steps_in(open_checkpoints(p, None)) for p in (run_dir / "trials").iterdir()}
-    assert 1 <= len(begun) <= 3
-    with pytest.raises(ValueError, match="add resume=true"):
-        search(run_dir, max_concurrent=1)
-    with pytest.raises(ValueError, match="of another search;"):
-        search(run_dir, max_concurrent=2, resume=True)
-    search(run_dir, max_concurrent=1, resume=True)
-    assert outcome(run_dir) == outcome(whole)
-    assert results_of(run_dir)["test"]["evaluation"] == results_of(whole)["test"]["evaluation"]
-    assert {p.name for p in (run_dir / "trials").iterdir()} == {
-        p.name for p in (whole / "trials").iterdir()
-    }
-    for path in (run_dir / "trials").iterdir():  # no step was taken twice
-        steps = [r["step"] for r in read_metrics(path) if r["event"] == "val"]
-        assert steps == [2, 4, 6]
-
-
-def test_a_search_that_is_through_can_be_concluded_again(tmp_path: Path) -> None:
-    """As when it was stopped while the best was evaluated."""
-    run_dir, space = tmp_path / "search", Space({"outer.lr": Choice((0.001, 0.01))})
-    search(run_dir, space)
-    first = results_of(run_dir)
-    (run_dir / "results.json").unlink()
-    search(run_dir, space, resume=True)
-    assert len(table(run_dir)) == 2
-    for key in ("best", "test", "trials"):
-        assert results_of(run_dir)[key] == first[key]
-
-
-def test_a_validation_that_was_lost_is_made_up_for(whole: Path, tmp_path: Path) -> None:
-    """As when the trial was killed between the checkpoint of a step and its report."""
-    run_dir = tmp_path / "search"
-    search(run_dir, evaluate_best=False)
-    row = table(run_dir)[0]
-    reports = Path(row["run_dir"]) / "reports.jsonl"
-    lines = reports.read_text().splitlines()
-    reports.write_text("\n".join(lines[:-1]) + "\n")
-    for path in (run_dir / "tune").glob("experiment_state*"):
-        path.unlink()
-    search(run_dir, evaluate_best=False, resume=True)
-    assert outcome(run_dir) == outcome(whole)
-
-
-def test_a_folder_that_is_no_search_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "tune").mkdir()
-    (tmp_path / "tune" / "tuner.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
-    with pytest.raises(ValueError, match="a folder tune of no search"):
-        search(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["tune"]
-
-
 def test_checkpoints_elsewhere_are_each_trials_own(whole: Path, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere"
     settings = {"checkpoint__location": str(place)}
@@ -236,55 +135,6 @@ def test_the_best_model_of_a_trial_counts_where_that_is_evaluated(tmp_path: Path
     assert any(row["of_step"] != "6" for row in table(tmp_path / "search"))
     results = results_of(tmp_path / "search")
     assert results["test"]["evaluation"]["step"] == results["best"]["of_step"]
-
-
-def test_a_search_that_forgot_its_trials_computes_nothing_twice(
-    whole: Path, tmp_path: Path
-) -> None:
-    """As when it is killed before Tune has saved its state: the runs are there, and are taken."""
-    run_dir = tmp_path / "again"
-    search(run_dir, evaluate_best=False)
-    for path in (run_dir / "tune").glob("experiment_state*"):
-        path.unlink()
-    files = {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")}
-    search(run_dir, evaluate_best=False, resume=True)
-    assert outcome(run_dir) == outcome(whole)
-    assert {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")} == files
-
-
-@pytest.mark.parametrize(("times", "status"), [(1, "finished"), (99, "failed")])
-def test_a_trial_that_fails_is_tried_again_then_marked_and_ends_no_search(
-    tmp_path: Path, times: int, status: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "failures"
-    folder.mkdir()
-    space = Space({"outer.lr": Choice((0.001, 0.01))})
-    config = tiny_config("unused", eval__every=2, device="cpu")
-    search(
-        tmp_path / "search",
-        space,
-        configure=Failing(config, folder, times),
-        max_failures=1,
-        evaluate_best=False,
-    )
-    rows = {row["outer.lr"]: row for row in table(tmp_path / "search")}
-    assert rows["0.001"]["status"] == "finished"
-    assert rows["0.01"]["status"] == status
-    assert rows["0.01"]["failures"] == str(min(times, 2))
-    if status == "failed":
-        assert "the disk of this node is on fire" in rows["0.01"]["error"]
-    assert results_of(tmp_path / "search")["best"]["number"] in (1, 2)
-
-
-def test_a_trial_that_diverges_is_marked_and_is_not_the_best(tmp_path: Path) -> None:
-    space = Space({"algorithm.inner_lr": Choice((0.01, 1e30))})
-    search(tmp_path / "search", space, settings={"max_rejected": 2}, evaluate_best=False)
-    rows = {row["algorithm.inner_lr"]: row for row in table(tmp_path / "search")}
-    assert rows["0.01"]["status"] == "finished"
-    assert rows["1e+30"]["status"] == "diverged"
-    assert rows["1e+30"]["score"] == ""
-    assert rows["1e+30"]["failures"] == "0"  # the same bits would come again
-    assert results_of(tmp_path / "search")["best"]["point"] == {"algorithm.inner_lr": 0.01}
 
 
 def test_the_worst_go_on_from_the_best_with_other_rates(tmp_path: Path) -> None:
@@ -369,18 +219,6 @@ def test_an_own_searcher_and_its_study_are_at_hand(tmp_path: Path) -> None:
     scores = {trial.value for trial in study.trials}
     assert scores == {result.metrics["score"] for result in results if result.metrics}
     assert len(scores) == 2
-
-
-def test_what_others_may_have_written_is_not_gone_on_with(whole: Path) -> None:
-    """Tune unpickles what it finds."""
-    path = whole / "tune" / "tuner.pkl"
-    mode = path.stat().st_mode
-    path.chmod(mode | 0o002)
-    try:
-        with pytest.raises(ValueError, match="anyone can write to"):
-            search(whole, resume=True)
-    finally:
-        path.chmod(mode)
 
 
 @pytest.mark.parametrize(

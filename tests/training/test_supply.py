@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,16 @@ def in_colour() -> ImageClasses:
     return replace(glyphs, images=np.stack([glyphs.images, 255 - glyphs.images, glyphs.images // 2], -1))  # noqa: E501  # fmt: skip
 
 
+class HandedThrough:
+    """Stands for another source, as one that lies in the object store."""
+
+    def __init__(self, source: ImageClasses) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
 def block(step: int, index: int, phase: Split = "train") -> Block:
     return Block(phase, step, index, 3 * index, 3)
 
@@ -48,9 +59,10 @@ def one_by_one(source: TaskSource, size: EpisodeSize, of: Block) -> list[list[li
     [
         (turned_glyphs(), SIZE),
         (in_colour(), SIZE),
+        (HandedThrough(turned_glyphs()), SIZE),
         (Sinusoid(), EpisodeSize(1, 5, 6)),
     ],
-    ids=["grey", "colour", "without examples"],
+    ids=["grey", "colour", "another's", "without examples"],
 )
 def test_a_blocks_tasks_are_those_that_the_source_draws(
     source: TaskSource, size: EpisodeSize
@@ -103,6 +115,12 @@ def test_what_is_drawn_ahead_is_what_follows_and_changes_nothing() -> None:
     assert drawn_now(block(0, 1, "val")) == 3
     assert drawn_now(block(4, 0)) == 0, "an evaluation between two steps costs nothing"
     assert drawn_now(block(4, 1)) == 3, "another block than in the last step"
+
+
+def test_examples_of_another_are_on_the_device_too() -> None:
+    supply = TaskSupply(HandedThrough(turned_glyphs()), "cpu")  # type: ignore[arg-type]
+    assert supply._examples is not None
+    assert TaskSupply(Sinusoid(), "cpu")._examples is None
 
 
 def test_a_single_block_a_step_is_drawn_ahead_from_the_first_step_on() -> None:
