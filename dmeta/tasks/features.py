@@ -27,7 +27,14 @@ from torch import Tensor
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Kind
 from dmeta.tasks.arrays import READ_ERRORS, write_arrays
-from dmeta.tasks.classes import IntArray, check_episode, draw_episode, drawn_from, make_starts
+from dmeta.tasks.classes import (
+    IntArray,
+    check_episode,
+    draw_episode,
+    drawn_from,
+    make_starts,
+    rows_of,
+)
 from dmeta.tasks.roots import fetch_file, resolve_root
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
@@ -113,7 +120,7 @@ class FeatureClasses:
 
     def take(self, examples: Tensor, picks: Tensor) -> Tensor:
         """Copies of the vectors at picks [..., 1]."""
-        return examples[picks[..., 0]]
+        return rows_of(examples, picks[..., 0])
 
     def preprocess(self, x: Tensor) -> Tensor:
         """As they are: [..., D] float32."""
