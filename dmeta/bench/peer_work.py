@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import itertools
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,18 @@ from dmeta.models.network import BatchStatisticsNorm, Network
 from dmeta.training.setup import Run
 from dmeta.training.work import BlockInputs
 
+Written: TypeAlias = Literal["same", "textbook"]
+"""How a peer's network is written: as dmeta's, or with every activation before its pool, as in the
+papers and in the libraries' own networks. The same function; dmeta pools first."""
 
-def work_of(run: Run, inputs: BlockInputs) -> Work:
+
+def work_of(run: Run, inputs: BlockInputs, written: Written = "same") -> Work:
     """What a peer has to compute for the run's meta-gradient of a block.
+
+    Args:
+        run: the run.
+        inputs: of the block.
+        written: how the network is.
 
     Raises:
         ValueError: no peer has the method or one of its settings; the message says which.
@@ -34,6 +44,8 @@ def work_of(run: Run, inputs: BlockInputs) -> Work:
     _check_plain_sgd(inner)
     method = _method_of(inner, estimator)
     module = _plain_module(algorithm.network, network_params(inputs.meta_params))
+    if written == "textbook":
+        _activate_before_pooling(module)
     if method == "anil":
         _check_head_is_last(module, algorithm.network)
     implicit = estimator if isinstance(estimator, Implicit) else Implicit()
@@ -132,6 +144,19 @@ def _with_torch_norms(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, _with_torch_norms(child))
     return module
+
+
+def _activate_before_pooling(module: nn.Module) -> None:
+    """Turn each max-pool that a (Leaky)ReLU follows round: as they commute, the same function."""
+    for child in module.children():
+        _activate_before_pooling(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    layers = module._modules
+    for first, second in itertools.pairwise(layers):
+        pool, activation = layers[first], layers[second]
+        if isinstance(pool, nn.MaxPool2d) and isinstance(activation, nn.ReLU | nn.LeakyReLU):
+            layers[first], layers[second] = activation, pool
 
 
 def _check_head_is_last(module: nn.Module, network: Network) -> None:

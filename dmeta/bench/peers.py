@@ -19,7 +19,7 @@ import torch
 from dmeta.bench.agreement import BAR, in_float64, relative_difference
 from dmeta.bench.peer_libraries import LABELS, PEERS, Gradient, Peer, Work
 from dmeta.bench.peer_packages import import_peer, is_there
-from dmeta.bench.peer_work import work_of
+from dmeta.bench.peer_work import Written, work_of
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import PlanName, block_gradient, eager
@@ -41,12 +41,14 @@ class PeersOptions:
     Attributes:
         peers: names of libraries; None: all.
         paths: name -> the folder that its package lies in; None: wherever it is installed.
+        network: how that of the peers is written.
         num_tasks: T; None: all tasks of an outer step.
         repeats: timed runs of each.
     """
 
     peers: tuple[str, ...] | None = None
     paths: Mapping[str, str | None] = field(default_factory=dict)
+    network: Written = "same"
     num_tasks: int | None = None
     repeats: int = 10
 
@@ -175,12 +177,13 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
     plan, estimator = run.work.plan, run.work.estimator
     inputs = first_block_inputs(run, options.num_tasks or run.config.meta_batch_size)
     device = inputs.tasks.support.x.device.type
-    found, left_out = _found(run, inputs, options)
+    work_at = functools.partial(work_of, run, written=options.network)
+    found, left_out = _found(lambda: work_at(inputs), options)
     if found:
         tell(f"meta-gradients in float64: {', '.join([OWN, *found])}")
-    differences, failed = _differences(run, inputs, list(found))
+    differences, failed = _differences(run, inputs, work_at, list(found))
     of_peers = {
-        name: functools.partial(_of_peer, PEERS[name], work_of(run, inputs)) for name in differences
+        name: functools.partial(_of_peer, PEERS[name], work_at(inputs)) for name in differences
     }
     # Counting what they need is their first run, for warming up.
     peaks = {OWN: block_peak(plan, estimator, inputs)}
@@ -203,14 +206,14 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
 
 
 def _found(
-    run: Run, inputs: BlockInputs, options: PeersOptions
+    work: Callable[[], Work], options: PeersOptions
 ) -> tuple[dict[str, str], list[LeftOutPeer]]:
     """Name -> version of the peers that can do the work and are there; the others, and why."""
     found: dict[str, str] = {}
     left_out: list[LeftOutPeer] = []
     for name in options.names:
         try:
-            _check_does(PEERS[name], work_of(run, inputs))
+            _check_does(PEERS[name], work())
             found[name] = _import(name, options.folder_of(name))
         except ValueError as refused:
             left_out.append(LeftOutPeer(name, str(refused)))
@@ -234,7 +237,7 @@ def _import(name: str, folder: Path | None) -> str:
 
 
 def _differences(
-    run: Run, inputs: BlockInputs, names: Sequence[str]
+    run: Run, inputs: BlockInputs, work_at: Callable[[BlockInputs], Work], names: Sequence[str]
 ) -> tuple[dict[str, float], list[LeftOutPeer]]:
     """Of the peers' meta-gradients from dmeta's in float64; the peers that failed, and how."""
     if not names:
@@ -245,7 +248,7 @@ def _differences(
     failed: list[LeftOutPeer] = []
     for name in names:
         try:
-            got = _of_peer(PEERS[name], work_of(run, double))
+            got = _of_peer(PEERS[name], work_at(double))
         except Exception as error:  # whatever another library raises; the rest is measured
             failed.append(LeftOutPeer(name, f"it fails: {_told(error)}"))
         else:

@@ -41,7 +41,8 @@ def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
         costs = peer_costs(run, options, lambda line: say(console, line))
     block = f"one block of {counted(costs.num_tasks, 'task')}"
     threads = counted(costs.threads, "thread")
-    title = title_of(run, block, f"plan={costs.plan}", costs.device, threads)
+    textbook = ["the peers' network as in textbooks"] if options.network == "textbook" else []
+    title = title_of(run, block, f"plan={costs.plan}", costs.device, threads, *textbook)
     say(console, title)
     console.print(_table(costs))
     for line in _LEGEND:

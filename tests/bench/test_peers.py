@@ -78,6 +78,26 @@ def test_a_peer_that_does_the_same_work_has_the_same_gradient(
     assert all(0 <= (row.difference or 0) < 1e-12 for row in costs.rows)
 
 
+@pytest.mark.parametrize("model", ["conv4", "resnet12"])
+def test_a_network_as_in_textbooks_is_the_same_function_written_otherwise(
+    model: str, tmp_path: Path
+) -> None:
+    sizes = {"conv4": {"model__filters": 2}, "resnet12": {"model__widths": [2, 2]}}[model]
+    images = {key: value for key, value in IMAGES.items() if not key.startswith("model")}
+    run = run_of(**images, model=model, **sizes)
+    layers = {}
+    for written in ("same", "textbook"):
+        module = work_of(run, first_block_inputs(run, 1), written).module
+        kinds = [type(layer).__name__ for layer in module.modules()]
+        layers[written] = [k for k in kinds if k in ("MaxPool2d", "ReLU", "LeakyReLU")]
+    assert layers["same"] != layers["textbook"]
+    assert sorted(layers["same"]) == sorted(layers["textbook"])
+    assert layers["textbook"][-2:] == [layers["same"][-1], "MaxPool2d"]
+    write_peer(tmp_path, "learn2learn")
+    costs = costs_of(run, tmp_path, "learn2learn", network="textbook", num_tasks=1)
+    assert (costs.rows[1].difference or 0) < 1e-12
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_a_wrong_gradient_shows(name: str, tmp_path: Path) -> None:
     costs = costs_of(run_of(), write_peer(tmp_path, name, factor=1 + 1e-6), name)

@@ -267,6 +267,7 @@ OTHER_VERBS = [
         "bench peers runtime.precision=bfloat16 runtime.plan=loop task=glyphs",
         r"runtime.precision must be float32, in which the peers compute",
     ),
+    ("bench peers bench.network=theirs", r"bench.network must be same or textbook"),
     ("bench peers bench.inner_steps=[1]", r"unknown key 'bench.inner_steps'"),
     ("bench plans bench.plans=[vamp]", r"got \['vamp'\]"),
     ("bench plans bench.num_tasks=4", r"bench.num_tasks must be a list such as"),
