@@ -8,6 +8,7 @@ arrays of the factory) arrive as read-only numpy arrays in shared memory.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -201,9 +202,9 @@ def _pin_to_gpus() -> list[str]:
 
 
 def _set_torch_threads(threads: int) -> None:
-    import torch  # seconds to import: after the constructor, so that processes start at once
-
-    torch.set_num_threads(threads)
+    """Of torch, if the factory has brought it along; other work is spared its import (seconds)."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
 
 
 def _resident_bytes() -> int:
