@@ -13,6 +13,7 @@ import yaml
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from tests.runtime import toy
+from tests.runtime.toy_torch import TorchWorkerFactory
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "runtime"
 
@@ -33,7 +34,7 @@ def test_the_callers_thread_count_comes_back(tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with local(threads=2) as runtime:
+        with local(TorchWorkerFactory(), threads=2) as runtime:
             report = runtime.step(0, blocks())
         assert report.blocks[0].sums["threads"] == 2
         assert torch.get_num_threads() == 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import time
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 from dmeta.runtime.blocks import blocks_of
 from tests.runtime import toy
 from tests.runtime.toy_runs import NUM_STEPS, THREADS, num_actors, start, train, train_blocks
+from tests.runtime.toy_torch import TorchWorkerFactory
 
 
 def check_same(runtime, local_run):
@@ -101,8 +103,17 @@ def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped(runtime, local_ru
     assert runtime.digest() == local_run[0]
 
 
-def test_workers_use_the_threads_they_are_given(runtime):
-    assert {b.sums["threads"] for b in runtime.step(0, train_blocks(0)).blocks} == {THREADS}
+def test_workers_use_the_threads_they_are_given(cluster):
+    with start(TorchWorkerFactory(), num_workers=1, cpus_per_worker=0.5) as runtime:
+        blocks = runtime.step(0, train_blocks(0)).blocks
+    assert {block.sums["threads"] for block in blocks} == {THREADS}
+
+
+def test_a_process_whose_work_does_not_use_torch_is_spared_it(runtime):
+    import ray
+
+    [worker, *_] = runtime._team.crew.actors()
+    assert not ray.get(worker.__ray_call__.remote(lambda _: "torch" in sys.modules))
 
 
 def test_an_exception_of_the_factory_surfaces_as_itself_and_leaves_nothing(cluster):

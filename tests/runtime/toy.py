@@ -1,4 +1,7 @@
-"""A numpy worker and server whose bits depend on every block and on the order of addition."""
+"""A numpy worker and server whose bits depend on every block and on the order of addition.
+
+Without torch, whose import would be most of what their processes do.
+"""
 
 from __future__ import annotations
 
@@ -65,14 +68,12 @@ class ToyWorkerFactory:
     folder: str = ""
 
     def build(self, device):
-        import torch
-
-        return ToyWorker(self, device, torch.get_num_threads())
+        return ToyWorker(self, device)
 
 
 class ToyWorker:
-    def __init__(self, factory, device, threads):
-        self.factory, self.device, self.threads = factory, device, threads
+    def __init__(self, factory, device):
+        self.factory, self.device = factory, device
 
     def gradient(self, vector, block):
         started = time.perf_counter()
@@ -84,7 +85,7 @@ class ToyWorker:
             gradient += draw.standard_normal(len(vector), dtype=np.float32)
         finite = not self._misbehave(block)
         assert seen == digest_of(vector)
-        sums = {"loss": float(gradient[0]), "threads": float(self.threads)}
+        sums = {"loss": float(gradient[0])}
         sums["gpu"] = float(os.environ.get("CUDA_VISIBLE_DEVICES") or -1)
         return GradientResult(
             gradient, BlockReport(block, sums, finite, time.perf_counter() - started)
