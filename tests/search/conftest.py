@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,14 @@ def cluster() -> Iterator[None]:
         assert connect(None, shows_logs=False)
         yield
         ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a search leaves to the garbage collector is not found in the midst of another test."""
+    yield
+    if "cluster" in request.fixturenames:
+        gc.collect()
 
 
 @pytest.fixture(scope="package")
