@@ -38,6 +38,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("dmeta")
 
+# Ray's workers step back behind everything else (15): beside other tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 mpl.use("Agg")
 torch.set_num_threads(1)
 

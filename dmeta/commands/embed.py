@@ -22,6 +22,7 @@ from dmeta.tasks.features import write_features
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.embedding import embed_source, embedding_params
+from dmeta.training.gpu import set_up_gpu
 from dmeta.training.options import checked
 from dmeta.training.setup import make_network, make_source
 
@@ -142,11 +143,14 @@ def _embed(
     network = make_network(config, saved.shapes.input_shape, None, model)
     params = embedding_params(network, meta_params)
     source = _listing(config, source)
+    device = local_device(wanted.device)
+    if device != "cpu":
+        set_up_gpu(config.runtime.precision)
     arrays = embed_source(
         network,
         params,
         source,
-        device=local_device(wanted.device),
+        device=device,
         batch_size=wanted.batch_size,
         statistics_examples=wanted.statistics_examples,
         seed=config.seed,

@@ -98,8 +98,9 @@ class Network:
 
     Attributes:
         module: a private copy, its batch-norms replaced by `BatchStatisticsNorm`.
-        precision: with ``bfloat16`` its convolutions and products are computed in that (torch's
-            autocast); parameters, inputs and outputs, and their gradients, are as without.
+        precision: with ``bfloat16`` its convolutions and products, and what lies between them, are
+            computed in that (torch's autocast); parameters, batch statistics, inputs and outputs,
+            and their gradients, are as without.
     """
 
     module: nn.Module

@@ -70,6 +70,7 @@ class TaskWorkerActor:
             _set_torch_threads(self._threads)
             keep_freed_memory()
             self._worker = factory.build(self._device)
+            _set_torch_threads(self._threads)  # torch may have come with it
         node = ray.get_runtime_context().get_node_id()
         return WorkerStatus(self._device, _resident_bytes(), node)
 
@@ -170,6 +171,7 @@ class ParameterServerActor:
         if self._server is None:
             _set_torch_threads(self._threads)
             self._server = self._factory.build()
+            _set_torch_threads(self._threads)
         return self._server
 
 
@@ -202,7 +204,7 @@ def _pin_to_gpus() -> list[str]:
 
 
 def _set_torch_threads(threads: int) -> None:
-    """Of torch, if the factory has brought it along; other work is spared its import (seconds)."""
+    """Of torch, if it is there; work that does not use it is spared its import (seconds)."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)
 

@@ -60,8 +60,9 @@ class RuntimeOptions:
             ``auto``: the whole block, or as much of it as the memory allows.
         precision: of the computation, in training and evaluation: ``float32``; ``tf32``, with
             products rounded to 10 bits, on GPUs that can (elsewhere it is float32); or
-            ``bfloat16``, in which the network's convolutions and products are computed (torch's
-            autocast) while parameters, losses and everything else stay float32.
+            ``bfloat16``, in which the network's convolutions and products, and what lies between
+            them, are computed (torch's autocast) while parameters, batch statistics, the network's
+            outputs, losses and gradients stay float32.
         gradient_precision: in which a block's meta-gradient travels to the server: as it was
             computed, or rounded to bfloat16, in half the bytes.
         mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,

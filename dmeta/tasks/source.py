@@ -124,9 +124,19 @@ class PicksExamples(TaskSource, Protocol):
 def can_pick(source: TaskSource) -> TypeGuard[PicksExamples]:
     """Whether it has what `PicksExamples` has, itself or by standing in for one that has.
 
+    Not if somebody has replaced its `draw` alone: then that is what is meant.
+
     (From Python 3.12 on `isinstance` does not see what an object hands through.)
     """
-    return hasattr(source, "pick")
+    if not all(hasattr(source, name) for name in ("pick", "take", "examples")):
+        return False
+    owners = [getattr(method, "__self__", None) for method in (source.draw, source.pick)]  # type: ignore[attr-defined]
+    return owners[0] is owners[1] and _defines(owners[0], "draw") is _defines(owners[1], "pick")
+
+
+def _defines(owner: object, name: str) -> type | None:
+    """The class that an object has a method from."""
+    return next((cls for cls in type(owner).__mro__ if name in vars(cls)), None)
 
 
 @runtime_checkable

@@ -194,7 +194,12 @@ def make_estimator(config: RunConfig) -> Estimator:
     Raises:
         ValueError: unknown or impossible options.
     """
-    choice = config.gradient
+    choice, precision = config.gradient, config.runtime.precision
+    if choice.name == "finite_difference" and precision != "float32":
+        raise ValueError(
+            "runtime.precision must be float32 with gradient=finite_difference, whose differences "
+            f"are lost in a coarser one, got {precision}; remove it, or choose gradient=exact"
+        )
     if choice.name in EXACT:  # the run reads the budget, no estimator does
         options = {key: v for key, v in choice.options.items() if key != MEMORY_BUDGET}
         choice = Choice(choice.name, options)

@@ -52,14 +52,14 @@ class _Wanted(NamedTuple):
 class TaskSupply:
     """Tasks for one device.
 
-    Where the source can pick examples (`dmeta.tasks.source.PicksExamples`), these are copied to the
-    device once, in the form in which they are stored, and a block is sent the numbers of its rows.
-    Where they would take more than a quarter of a GPU's free memory they stay, and the examples are
-    sent.
+    Where the source can pick examples (`dmeta.tasks.source.PicksExamples`), these can be brought to
+    the device once, in the form in which they are stored; a block is then sent the numbers of its
+    rows. Where they would take more than a quarter of a GPU's free memory they stay, and the
+    examples are sent.
     """
 
     def __init__(self, source: TaskSource, device: str) -> None:
-        """Copy the examples, if they are to be there.
+        """Copies nothing yet.
 
         Args:
             source: of the tasks.
@@ -68,11 +68,17 @@ class TaskSupply:
         self._source, self._device = source, torch.device(device)
         self._examples: Tensor | None = None
         if can_pick(source):
-            stored = shared_tensor(source.examples)
-            self._examples = stored.to(self._device) if self._has_room(stored.nbytes) else stored
+            self._examples = shared_tensor(source.examples)
         self._ahead: tuple[_Wanted, DrawnTask] | None = None
         self._followers: dict[int, Block] = {}  # index -> the next block, of so many steps later
         self._last: Block | None = None
+
+    def bring_examples(self) -> None:
+        """Copy the examples to the device, unless they are there or there is no room for them."""
+        stored = self._examples
+        is_there = stored is None or stored.device.type == self._device.type
+        if stored is not None and not is_there and self._has_room(stored.nbytes):
+            self._examples = stored.to(self._device)
 
     def draw(self, block: Block, seed: int, size: EpisodeSize) -> DrawnTask:
         """The tasks of a block, stacked, on the CPU.
@@ -93,7 +99,7 @@ class TaskSupply:
         To be called after every block, while a GPU computes it. If another one is wanted next,
         nothing but this work is lost.
         """
-        if self._last is not None:
+        if self._last is not None and block.step >= self._last.step:  # not after a step back
             steps = block.step - self._last.step
             self._followers[self._last.index] = dataclasses.replace(block, step=steps)
         self._last = block

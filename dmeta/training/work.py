@@ -112,7 +112,8 @@ class TaskWork:
     def __init__(self, factory: TaskWorkFactory, device: str) -> None:
         self._factory = factory
         self._device = device
-        if device != "cpu":
+        self._queues = device != "cpu"  # a GPU computes while this process goes on
+        if self._queues:
             set_up_gpu(factory.precision)
         self._supply = TaskSupply(factory.source, device)
         network = factory.algorithm.network
@@ -138,12 +139,13 @@ class TaskWork:
 
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """Sum of the block's meta-gradients at `vector`, and its report."""
+        self._supply.bring_examples()
         laps = Laps(self._device)
         factory = self._factory
         inputs = self._inputs(vector, block, laps)
         with _seeded(factory.seed, block):
             result = self._block_gradient(*inputs[1:])
-        if self._device != "cpu":  # which only queues the work
+        if self._queues:
             self._supply.draw_ahead(block, factory.seed, factory.training)
         laps.end("mathematics")
         flat = factory.layout.flatten(result.gradients)
@@ -167,6 +169,7 @@ class TaskWork:
         With predictions, also what `predict_task` says of them.
         """
         started = time.perf_counter()
+        self._supply.bring_examples()
         factory = self._factory
         drawn = self._supply.draw(block, factory.eval_seed, factory.evaluation)
         tasks = self._supply.place(drawn)

@@ -168,7 +168,7 @@ def test_a_dry_run_lists_the_files_and_touches_nothing(
         "train",
     ]
     assert f"my.yaml  {len(EXPERIMENT)} B  (my.yaml)" in rest
-    assert re.search(r"dmeta/  .*KiB  \(\d+ files of dmeta", rest)
+    assert re.search(r"dmeta/  .*[KM]iB  \(\d+ files of dmeta", rest)
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
 

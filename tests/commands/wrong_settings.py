@@ -119,6 +119,10 @@ RUNTIME = [
     ("train runtime.plan=fast", r"runtime.plan must be auto or loop"),
     ("train runtime.chunk_size=0", r"runtime.chunk_size must be a whole number >= 1 or auto"),
     ("train runtime.precision=float16", r"runtime.precision must be float32 or tf32 or bfloat16"),
+    (
+        "train gradient=finite_difference runtime.precision=bfloat16",
+        r"runtime.precision must be float32 with gradient=finite_difference",
+    ),
     ("train runtime.gradient_precision=float16", r"gradient_precision must be float32 or bfloat"),
     ("train runtime.max_attempts=0", r"runtime.max_attempts must be a whole number >= 1"),
     ("train runtime.workers=3", r"did you mean 'runtime.num_workers'"),

@@ -215,7 +215,7 @@ def test_apply_uses_the_given_parameters_and_leaves_its_own() -> None:
     assert all(torch.equal(p, initial[n]) for n, p in network.init_params().items())
 
 
-def test_in_bfloat16_products_are_rounded_and_nothing_else() -> None:
+def test_in_bfloat16_layers_are_rounded_but_neither_outputs_nor_gradients() -> None:
     whole = conv4()
     half, x = Network.of(whole.module, "bfloat16"), images(0, S)
     params = {name: p.requires_grad_() for name, p in whole.init_params().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from dmeta.runtime.protocol import Block
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.sinusoid import Sinusoid
-from dmeta.tasks.source import DrawnTask, EpisodeSize, Split, TaskSource
+from dmeta.tasks.source import DrawnTask, EpisodeSize, Split, TaskSource, can_pick
+from dmeta.training.setup import prepare
 from dmeta.training.supply import TaskSupply, task_rng
+from tests.conftest import tiny_config
 
 SIZE = EpisodeSize(3, 2, 4)
 
@@ -132,10 +135,58 @@ def test_a_single_block_a_step_is_drawn_ahead_from_the_first_step_on() -> None:
     assert len(counting.draws) == 3 * 4
 
 
-def test_examples_that_do_not_fit_a_gpu_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = turned_glyphs()
-    free = 4 * source.images.nbytes - 1
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 2 * free))
+def test_a_step_back_is_a_step_like_any_other() -> None:
+    """As after a lost server, whose steps are taken again."""
+    supply, plain = TaskSupply(Sinusoid(), "cpu"), TaskSupply(Sinusoid(), "cpu")
+    size = EpisodeSize(1, 5, 6)
+    for step in (0, 1, 2, 0, 1):
+        got, expected = supply.draw(block(step, 0), 7, size), plain.draw(block(step, 0), 7, size)
+        assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+        supply.draw_ahead(block(step, 0), 7, size)
+
+
+def test_examples_are_brought_to_a_gpu_only_if_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, brought = turned_glyphs(), []
+    free = 4 * source.images.nbytes
     supply = TaskSupply(source, "cuda")
-    assert supply._examples is not None
-    assert supply._examples.device.type == "cpu"
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: brought.append(device) or self)
+    for free_bytes, expected in ((free - 1, []), (free, [torch.device("cuda")])):
+        memory = (free_bytes, 2 * free)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, found=memory: found)
+        supply.bring_examples()
+        assert brought == expected
+
+
+class Noisy(HandedThrough):
+    """Hands through another's pick, but draws in its own way."""
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        return self._source.draw(split, size, rng)._replace(query_y=np.zeros(12, np.int64))
+
+
+def test_who_draws_in_another_way_is_asked_to_draw() -> None:
+    class Inherited(ImageClasses):  # type: ignore[misc]
+        def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+            return super().draw(split, size, rng)._replace(query_y=np.zeros(12, np.int64))
+
+    glyphs = turned_glyphs()
+    inherited = Inherited(glyphs.images, glyphs.class_names, glyphs.starts, glyphs.splits)
+    for source in (Noisy(glyphs), inherited):
+        assert not can_pick(source)
+        drawn = TaskSupply(source, "cpu").draw(block(0, 0), 7, SIZE)  # type: ignore[arg-type]
+        assert not drawn.query_y.any()
+    assert can_pick(HandedThrough(glyphs))  # type: ignore[arg-type]
+
+
+def test_on_a_gpu_the_next_block_is_drawn_with_the_runs_own_seed_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(tiny_config(tmp_path))
+    asked: list[Any] = []
+    work, vector = run.work.build("cpu"), run.outer.initial
+    monkeypatch.setattr(work._supply, "draw_ahead", lambda *args: asked.append(args))
+    work.gradient(vector, block(0, 0))
+    assert asked == []
+    monkeypatch.setattr(work, "_queues", True)
+    work.gradient(vector, block(0, 0))
+    assert asked == [(block(0, 0), run.config.seed, run.config.task.training)]

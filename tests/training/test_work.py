@@ -11,10 +11,12 @@ import torch
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import kinds
+from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.commands.hydra_app import compose
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Block
 from dmeta.runtime.summation import widened
+from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import run_config
 from dmeta.training.setup import Run, prepare
 from dmeta.training.supply import task_seeds
@@ -117,6 +119,20 @@ def test_every_plan_computes_in_the_precision_of_the_run(tmp_path: Path, plan: s
     assert np.array_equal(results["tf32"], exact), "there is none on a CPU"
     difference = np.linalg.norm(half - exact) / np.linalg.norm(exact)
     assert 1e-3 < difference < 0.2
+
+
+def test_a_program_is_written_down_in_the_precision_of_the_run(tmp_path: Path) -> None:
+    """Not compiled: its operations are those that would be."""
+    small = {"task": "glyphs", "model": "conv4", "model__filters": 8, "task__num_classes": 30}
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        run = prepare(tiny_config(tmp_path, **small, runtime__precision=precision))
+        inputs = first_block_inputs(run, 2)
+        program = CompiledBlocks(run.work.estimator, inputs.algorithm, None, lambda graph: graph)
+        found = program(*inputs[1:]).gradients
+        gradients[precision] = run.work.layout.flatten(found)
+    exact, half = gradients["float32"], gradients["bfloat16"]
+    assert 1e-3 < (half - exact).norm() / exact.norm() < 0.2
 
 
 def test_a_precision_that_there_is_not_is_refused(tmp_path: Path) -> None:
