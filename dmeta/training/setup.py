@@ -25,7 +25,7 @@ from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Examples, Loss, Params, Stage, Task
 from dmeta.models import MODELS
-from dmeta.models.network import Network
+from dmeta.models.network import Network, Precision
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import SPLITS, TaskSource
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
@@ -128,10 +128,13 @@ def make_network(
                     f"model={config.model.name} must fit into the memory, got {sizes} "
                     f"({_first_line(error)}); lower them"
                 ) from error
-    half = config.runtime.precision == "bfloat16"
-    network = Network.of(module, "bfloat16" if half else "float32")
+    network = Network.of(module, _precision_of_layers(config))
     _check_fit(network, input_shape, num_outputs)
     return network
+
+
+def _precision_of_layers(config: RunConfig) -> Precision:
+    return "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
 
 
 def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int | None) -> None:
@@ -302,6 +305,9 @@ def prepare(
         network = make_network(config, source.input_shape, outputs, model)
         loss = loss_of(config.loss, source.kind) if loss is None else loss
         algorithm = make_algorithm(config, network, loss, source.input_shape, algorithm)
+    else:
+        network = dataclasses.replace(algorithm.network, precision=_precision_of_layers(config))
+        algorithm = dataclasses.replace(algorithm, network=network)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
     layout, options = Layout.of(initial), config.runtime

@@ -135,6 +135,19 @@ def test_a_program_is_written_down_in_the_precision_of_the_run(tmp_path: Path) -
     assert 1e-3 < (half - exact).norm() / exact.norm() < 0.2
 
 
+def test_an_own_algorithm_that_is_ready_computes_in_the_precision_of_the_run(
+    tmp_path: Path,
+) -> None:
+    ready = prepare(tiny_config(tmp_path)).algorithm
+    for precision in ("bfloat16", "float32"):
+        config = tiny_config(tmp_path, runtime__precision=precision)
+        made, own = prepare(config), prepare(config, algorithm=ready)
+        ready = own.algorithm  # the next run is not bound by what this one asked for
+        vector = made.outer.initial
+        expected, got = (run.work.build("cpu").gradient(vector, block(0, 2)) for run in (made, own))
+        assert np.array_equal(got.gradient, expected.gradient)
+
+
 def test_a_precision_that_there_is_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"runtime\.gradient_precision must be"):
         tiny_config(tmp_path, runtime__gradient_precision="float16")
