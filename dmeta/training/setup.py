@@ -300,14 +300,7 @@ def prepare(
             f"algorithm whose output layer has one unit per way, got {config.task.training.ways}; "
             "remove task.train_ways"
         )
-    if algorithm is None or inspect.isclass(algorithm) or not hasattr(algorithm, "adapt"):
-        outputs = num_outputs_of(method, source, config)
-        network = make_network(config, source.input_shape, outputs, model)
-        loss = loss_of(config.loss, source.kind) if loss is None else loss
-        algorithm = make_algorithm(config, network, loss, source.input_shape, algorithm)
-    else:
-        network = dataclasses.replace(algorithm.network, precision=_precision_of_layers(config))
-        algorithm = dataclasses.replace(algorithm, network=network)
+    algorithm = _algorithm(config, source, model, loss, algorithm)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
     layout, options = Layout.of(initial), config.runtime
@@ -329,6 +322,21 @@ def prepare(
     return Run(
         config, algorithm, work, OuterLoopFactory(vector, layout, config.outer, config.steps)
     )
+
+
+def _algorithm(
+    config: RunConfig, source: TaskSource, model: Any, loss: Loss | None, own: Any
+) -> Algorithm:
+    """The method on its network; both may be the user's own, or ready (see `prepare`)."""
+    if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):
+        network = dataclasses.replace(own.network, precision=_precision_of_layers(config))
+        ready: Algorithm = dataclasses.replace(own, network=network)
+        return ready
+    method = ALGORITHMS[config.algorithm.name].make if own is None else own
+    outputs = num_outputs_of(method, source, config)
+    network = make_network(config, source.input_shape, outputs, model)
+    loss = loss_of(config.loss, source.kind) if loss is None else loss
+    return make_algorithm(config, network, loss, source.input_shape, own)
 
 
 def _named_after(
