@@ -1,31 +1,29 @@
-"""The task workers of a run as Ray actors: given blocks, watched, replaced.
+"""The task workers of a run at work: given blocks, heard, watched.
 
 What a lost or late worker means is decided in `dmeta.runtime.schedule`; this module carries it out.
-Knows no server: the meta-parameters are a reference that it hands on.
+Who the workers are is in `dmeta.runtime.roster`. Knows no server: the meta-parameters are a
+reference that it hands on.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.patience import Patience
 from dmeta.runtime.protocol import Block, BlockReport
 from dmeta.runtime.remote import Actor, Pieces, Ref, is_from_the_work, raise_cause
+from dmeta.runtime.roster import News, Roster
 from dmeta.runtime.schedule import RoundFailed, Schedule
 
 _LOG = logging.getLogger(__name__)
-
-START_TIMEOUT_S = 600.0
-"""Seconds that workers may take to be placed and built before the run gives up."""
 
 _TELL_AFTER_S, _TELL_EVERY_S = 5.0, 60.0  # while waiting for workers
 _LEAST_WAIT_S, _MOST_WAIT_S = 0.01, 5.0
@@ -82,10 +80,8 @@ class Crew:
             check: is called often while blocks are waited for; raises what ends that.
         """
         self._check = check
-        self._start, self._factory, self._options = start, factory, options
-        self._workers: dict[int, Actor] = {}
-        self._num_started = 0  # numbers that were given
-        self._num_given_up = 0
+        self._options = options
+        self._roster = Roster(start, factory, options.max_attempts)
         self._least = min(num_workers, options.min_workers or 1)
         self._schedule = Schedule(
             (),
@@ -97,24 +93,18 @@ class Crew:
         self._results: dict[int, Computed] = {}
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
-        self._probes: dict[Ref, int] = {}
-        self._nodes: dict[int, str] = {}  # where the workers are that were ever built
-        self._replaced: Counter[int] = Counter()  # times in a row
         self._tell_at: float | None = None  # that workers are waited for
         self.grow(num_workers)
 
     def grow(self, num_workers: int) -> None:
         """Start as many workers as are missing; they get blocks as soon as they are built."""
-        while self.num_workers < num_workers:
-            number, self._num_started = self._num_started, self._num_started + 1
-            self._workers[number] = self._start(number)
-            self._schedule.away(number)
-            self._probes[self._build(number)] = number
+        for worker in self._roster.grow(num_workers):
+            self._schedule.away(worker)
 
     @property
     def num_workers(self) -> int:
         """Those that answer, are waited for, or were given up: no others take their places."""
-        return len(self._workers) + self._num_given_up
+        return self._roster.num_workers
 
     @property
     def num_retries(self) -> int:
@@ -134,31 +124,14 @@ class Crew:
     @property
     def num_nodes(self) -> int:
         """On which workers are, or were."""
-        return len(set(self._nodes.values()))
+        return self._roster.num_nodes
 
     def wait_until_built(self) -> list[WorkerStatus]:
-        """Wait for the workers, or for `min_workers` of them if that is set; the others join later.
-
-        Raises:
-            RuntimeError: fewer were there within `START_TIMEOUT_S`.
-            Exception: what the factory raised.
-        """
-        needed = min(len(self._workers), self._options.min_workers or len(self._workers))
-        refs = list(self._probes)
-        ready, _ = ray.wait(refs, num_returns=needed, timeout=START_TIMEOUT_S)
-        if len(ready) < needed:
-            raise RuntimeError(
-                f"{needed} workers must start within {START_TIMEOUT_S:g} s, got {len(ready)}; "
-                "lower runtime.num_workers or runtime.min_workers, or free CPUs and GPUs that "
-                "other jobs hold on the cluster (`ray status` shows them)"
-            )
-        try:
-            statuses: list[WorkerStatus] = ray.get(ready)
-        except RayTaskError as error:
-            raise_cause(error)
-        for ref, status in zip(ready, statuses, strict=True):
-            self._admit(self._probes.pop(ref), status)
-        return statuses
+        """`Roster.wait_until_built`, for `min_workers` if that is set."""
+        built = self._roster.wait_until_built(self._options.min_workers)
+        for news, _ in built:
+            self._follow(news)
+        return [status for _, status in built]
 
     def want(self, blocks: Sequence[Block], vector: Pieces) -> Batch:
         """Ask for blocks at the meta-parameters `vector`; the first are begun at once."""
@@ -211,13 +184,13 @@ class Crew:
 
     def actors(self) -> list[Actor]:
         """Of the workers, to be killed at the end."""
-        return list(self._workers.values())
+        return self._roster.actors()
 
     def _submit(self) -> None:
         """Start what the schedule wants to be started."""
         for worker, number in self._schedule.assign():
             block, vector = self._vectors[number]
-            actor, gradient = self._workers[worker], ()
+            actor, gradient = self._roster[worker], ()
             if block.phase == "train":
                 returned = actor.gradient.options(num_returns=len(vector) + 1)
                 *gradient, report = returned.remote(block, *vector)
@@ -234,16 +207,17 @@ class Crew:
             patience = min(patience, self._tell_of_waiting())
         else:
             self._tell_at = None
-        refs = [*self._probes, *self._calls]
+        refs = [*self._roster.building, *self._calls]
         # Whoever has answered is not late, however long nobody listened.
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         if not ready:
             ready, _ = ray.wait(refs, num_returns=1, timeout=patience)
         for ref in ready:
-            if ref in self._probes:
-                self._end_probe(ref)
-            else:
+            if ref in self._calls:
                 self._end_call(ref)
+            else:
+                others_do = self._schedule.num_up >= self._least
+                self._follow(self._roster.hear(ref, others_do=others_do))
 
     def _end_call(self, ref: Ref) -> None:
         call = self._calls.pop(ref)
@@ -251,7 +225,7 @@ class Crew:
             self._take(call, ref)
         finally:
             if self._schedule.is_lost(call.worker):  # and all of its answers have come
-                self._probes[self._build(call.worker)] = call.worker
+                self._roster.build(call.worker)
 
     def _take(self, call: _Call, ref: Ref) -> None:
         try:
@@ -261,7 +235,7 @@ class Crew:
             return
         self._patience.answered(call.worker, call.number)
         if self._schedule.done(call.worker, call.number):
-            node = self._nodes[call.worker]
+            node = self._roster.node(call.worker)
             self._results[call.number] = Computed(report, call.gradient, node)
             del self._vectors[call.number]
 
@@ -285,52 +259,14 @@ class Crew:
         self._patience.lost(call.worker, call.number)
         self._schedule.lost(call.worker, call.number, f"{type(error).__name__}: {cause}")
 
-    def _end_probe(self, ref: Ref) -> None:
-        """A lost worker answered, or never will: then another takes its place."""
-        worker = self._probes.pop(ref)
-        try:
-            status: Any = ray.get(ref)
-        except RayError as error:
-            # That a new one can not be built, on a node that just joined, is no reason to end.
-            others_do = worker not in self._nodes and self._schedule.num_up >= self._least
-            if isinstance(error, RayTaskError) and not others_do:
-                raise_cause(error)
-            self._replace(worker, error)
-        else:
-            self._replaced[worker] = 0
-            self._admit(worker, status)
-
-    def _admit(self, worker: int, status: WorkerStatus) -> None:
-        """The worker is built: it is given blocks from now on, its node's neighbouring ones."""
-        self._schedule.back(worker)
-        if self._nodes.get(worker) != status.node:
-            self._nodes[worker] = status.node
-            self._schedule.arrange(lambda number: self._nodes.get(number, ""))
-
-    def _replace(self, worker: int, error: RayError) -> None:
-        self._replaced[worker] += 1
-        if self._replaced[worker] > self._options.max_attempts:
-            _LOG.warning(
-                "worker %d could not be replaced (%s); going on without",
-                worker,
-                error,
-                extra=_where(worker),
-            )
-            self._schedule.gone(worker)
-            del self._workers[worker]
-            self._num_given_up += 1
-            return
-        _LOG.warning(
-            "worker %d is gone for good (%s); another is started",
-            worker,
-            error,
-            extra=_where(worker),
-        )
-        self._workers[worker] = self._start(worker)
-        self._probes[self._build(worker)] = worker
-
-    def _build(self, worker: int) -> Ref:
-        return self._workers[worker].build.remote(self._factory)
+    def _follow(self, news: News) -> None:
+        """A worker that is built is given blocks from now on, its node's neighbouring ones."""
+        if news.what == "given up":
+            self._schedule.gone(news.worker)
+        elif news.what != "replaced":
+            self._schedule.back(news.worker)
+            if news.what == "moved":
+                self._schedule.arrange(self._roster.node)
 
     def _watch(self) -> None:
         """Pass over the workers that take too long, and start anew those that never answer."""
@@ -343,7 +279,7 @@ class Crew:
                     silent_s,
                     extra=_where(worker),
                 )
-                ray.kill(self._workers[worker], no_restart=False)
+                ray.kill(self._roster[worker], no_restart=False)
                 self._patience.killed(worker)
 
     def _tell_of_waiting(self) -> float:

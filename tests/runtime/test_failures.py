@@ -110,13 +110,13 @@ def test_below_the_least_number_of_workers_a_run_says_that_it_waits(
 ):
     crew = runtime._team.crew
     wait_for_both(runtime)
-    status = WorkerStatus("cpu", 0, crew._nodes[1])
+    status = WorkerStatus("cpu", 0, crew._roster.node(1))
     slow = cluster.remote(lambda: time.sleep(2) or status).options(num_cpus=0).remote()
     monkeypatch.setattr("dmeta.runtime.crew._TELL_AFTER_S", 0.1)
     monkeypatch.setattr(crew, "_least", 2)
     monkeypatch.setattr(crew._schedule, "_min_workers", 2)
     crew._schedule.away(1)  # as if it were being started again
-    crew._probes[slow] = 1
+    crew._roster._building[slow] = 1
     with caplog.at_level(logging.WARNING):
         assert len(runtime.evaluate(blocks_of("val", 0, 4, 2))) == 2
     # 1 of them, or none where the other has just lost a block of a test before this one.
