@@ -11,34 +11,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-import numpy as np
-
+from dmeta.bench.idle import IdleWorkers, SumServers, idle_state
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.cluster import connected, nodes_for_workers
 from dmeta.runtime.gathering import parts_of
-from dmeta.runtime.protocol import (
-    ApplyReport,
-    Block,
-    BlockReport,
-    Gradient,
-    GradientResult,
-    Runtime,
-    ServerState,
-    Sums,
-    Vector,
-)
-from dmeta.runtime.summation import FAN_IN, total_of
+from dmeta.runtime.protocol import Block, Runtime
+from dmeta.runtime.summation import FAN_IN
 
 Way: TypeAlias = Literal["flat", "tree", "sharded"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
-_VECTOR = "vector"
 _WARMUP, _LEAST = 2, 3  # steps
+_SIZES_OF_THE_MODEL = (0.05, 4.0)  # MB, besides those that are asked for
 _SHARE = 0.01  # of a CPU: workers that compute nothing need no room
 
 
@@ -115,6 +104,13 @@ class Rates:
     step_seconds: float
     bytes_per_second: float
 
+    @classmethod
+    def of(cls, step_seconds: Mapping[int, float]) -> Rates:
+        """Of the smallest and the largest vector: seconds of a step by bytes, of two or more."""
+        small, large = min(step_seconds), max(step_seconds)
+        more = step_seconds[large] - step_seconds[small]
+        return cls(step_seconds[small], (large - small) / more if more > 0 else math.inf)
+
 
 def predicted(
     rates: Rates, num_workers: int, num_bytes: int, way: Way, num_parts: int = 1
@@ -147,24 +143,21 @@ def capacities(
     found: list[Capacity] = []
     with connected(runtime):
         parts = {"sharded": parts_of(len(nodes_for_workers()))}
-        for num_workers in sorted({1, *options.workers}):
+        tell("1 worker, for the model")
+        with _started(runtime, 1, "flat") as running:
+            rates = _rates(running, options)
+        for num_workers in sorted(set(options.workers)):
             for way in options.ways if num_workers > 1 else ("flat",):
                 tell(f"{num_workers} worker{'s' * (num_workers > 1)}, {way}")
                 with _started(runtime, num_workers, way) as running:
-                    for mb in options.megabytes:
-                        row = Capacity(num_workers, _bytes(mb), way, parts.get(way, 1), 0, 0.0, 0.0)
-                        found.append(_measured(running, row, options.seconds))
-    rates = _rates([each for each in found if each.num_workers == 1])
-    return [
-        dataclasses.replace(
-            each,
-            model_seconds=predicted(
-                rates, each.num_workers, each.num_bytes, each.way, each.num_parts
-            ),
-        )
-        for each in found
-        if each.num_workers in options.workers
-    ]
+                    for size in map(_bytes, options.megabytes):
+                        num_parts = parts.get(way, 1)
+                        num_steps, seconds = _measured(running, num_workers, size, options.seconds)
+                        model = predicted(rates, num_workers, size, way, num_parts)
+                        found.append(
+                            Capacity(num_workers, size, way, num_parts, num_steps, seconds, model)
+                        )
+    return found
 
 
 def _started(runtime: RuntimeOptions, num_workers: int, way: Way) -> Runtime:
@@ -185,117 +178,29 @@ def _bytes(megabytes: float) -> int:
     return 4 * max(1, round(megabytes * 1e6 / 4))
 
 
-def _measured(running: Runtime, row: Capacity, seconds: float) -> Capacity:
-    num_workers = row.num_workers
-    running.load(ServerState(0, {_VECTOR: np.zeros(row.num_bytes // 4, np.float32)}))
+def _measured(
+    running: Runtime, num_workers: int, num_bytes: int, seconds: float
+) -> tuple[int, float]:
+    """So many steps, in so many seconds."""
+    running.load(idle_state(num_bytes))
     started, step = 0.0, 0
     while step < _WARMUP + _LEAST or time.perf_counter() - started < seconds:
         if step == _WARMUP:
             started = time.perf_counter()
         running.step(step, _blocks(step, num_workers), _blocks(step + 1, num_workers))
         step += 1
-    spent = time.perf_counter() - started
-    return dataclasses.replace(row, num_steps=step - _WARMUP, seconds=spent)
+    return step - _WARMUP, time.perf_counter() - started
 
 
 def _blocks(step: int, num_workers: int) -> list[Block]:
     return blocks_of("train", step, num_workers, 1)
 
 
-def _rates(alone: Sequence[Capacity]) -> Rates:
-    """Of the smallest and the largest vector of one worker."""
-    small = min(alone, key=lambda each: each.num_bytes)
-    large = max(alone, key=lambda each: each.num_bytes)
-    step = 1 / small.steps_per_second
-    more = 1 / large.steps_per_second - step
-    rate = (large.num_bytes - small.num_bytes) / more if more > 0 else math.inf
-    return Rates(step, rate)
-
-
-@dataclass(frozen=True)
-class IdleWorkers:
-    """Becomes workers that return a gradient of ones without computing anything."""
-
-    def build(self, device: str) -> IdleWorker:  # noqa: ARG002 - a factory's
-        """One of them."""
-        return IdleWorker()
-
-
-class IdleWorker:
-    """See `dmeta.runtime.protocol.Worker`."""
-
-    def gradient(self, vector: Vector, block: Block) -> GradientResult:
-        """Ones."""
-        return GradientResult(np.ones_like(vector), BlockReport(block, {}, True, 0.0))
-
-    def evaluate(self, vector: Vector, block: Block) -> BlockReport:  # noqa: ARG002 - a worker's
-        """Nothing."""
-        return BlockReport(block, {}, True, 0.0)
-
-
-@dataclass(frozen=True)
-class SumServers:
-    """Becomes servers that add up what comes, of vectors of any length."""
-
-    def build(self) -> SumServer:
-        """One of them."""
-        return SumServer()
-
-    def parts(self, num: int) -> list[SumServers]:
-        """All the same."""
-        return [self] * num
-
-    def joined(self, parts: Sequence[ServerState]) -> ServerState:
-        """The sum so far."""
-        return ServerState(
-            parts[0].step, {_VECTOR: np.concatenate([part.arrays[_VECTOR] for part in parts])}
-        )
-
-    def divided(self, state: ServerState, num: int) -> list[ServerState]:
-        """A sum, of any length."""
-        pieces = np.array_split(state.arrays[_VECTOR], num)
-        return [ServerState(state.step, {_VECTOR: piece}) for piece in pieces]
-
-    def digest(self, pieces: Sequence[Vector]) -> str:
-        """The first number, which is the number of steps."""
-        return f"{float(pieces[0][0])}"
-
-
-class SumServer:
-    """Adds gradients, and has no optimiser (see `dmeta.runtime.protocol.Server`)."""
-
-    def __init__(self) -> None:
-        self._step = 0
-        self._vector: Vector = np.zeros(1, np.float32)
-        self._mean: Vector = np.zeros(1, np.float32)
-        self._seconds = 0.0
-
-    def vector(self) -> Vector:
-        """A copy."""
-        return self._vector.copy()
-
-    def gather(self, gradients: Sequence[Gradient], num_tasks: int) -> Sums:
-        """The mean; nothing to be decided by."""
-        started = time.perf_counter()
-        self._mean = total_of(gradients)
-        self._mean /= np.float32(num_tasks)
-        self._seconds = time.perf_counter() - started
-        return np.empty(0)
-
-    def commit(self, step: int, sums: Sequence[Sums]) -> ApplyReport:  # noqa: ARG002 - a server's
-        """Add the mean."""
-        started = time.perf_counter()
-        if step >= self._step:
-            self._vector += self._mean
-            self._step = step + 1
-        seconds = self._seconds + time.perf_counter() - started
-        return ApplyReport(step, True, 0.0, 0.0, seconds)
-
-    def state(self) -> ServerState:
-        """The sum so far."""
-        return ServerState(self._step, {_VECTOR: self._vector.copy()})
-
-    def load(self, state: ServerState) -> None:
-        """Go on from a sum, of any length."""
-        self._step = state.step
-        self._vector = np.array(state.arrays[_VECTOR], np.float32)
+def _rates(alone: Runtime, options: ScaleOptions) -> Rates:
+    """Of one worker's smallest and largest vectors, which are never of the same size."""
+    sizes = [_bytes(megabytes) for megabytes in (*_SIZES_OF_THE_MODEL, *options.megabytes)]
+    step_seconds = {}
+    for size in (min(sizes), max(sizes)):
+        num_steps, seconds = _measured(alone, 1, size, options.seconds)
+        step_seconds[size] = seconds / num_steps
+    return Rates.of(step_seconds)

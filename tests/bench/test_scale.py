@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dmeta.bench.scale import Capacity, IdleWorkers, Rates, ScaleOptions, SumServers, predicted
+from dmeta.bench.idle import IdleWorkers, SumServers
+from dmeta.bench.scale import Capacity, Rates, ScaleOptions, predicted
 from dmeta.cli import main
 from dmeta.runtime.blocks import blocks_of
 
 
 def test_every_combination_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench.workers=[2]", "bench.megabytes=[0.01,0.1]", "bench.seconds=0.1"]
+    words = ["bench.workers=[2]", "bench.megabytes=[0.1]", "bench.seconds=0.1"]
     main(["bench", "scale", *words, f"bench.out={tmp_path}"])
     rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
     assert [(row["num_workers"], row["num_bytes"], row["way"]) for row in rows] == [
-        (2, size, way) for way in ("flat", "tree", "sharded") for size in (10_000, 100_000)
+        (2, 100_000, way) for way in ("flat", "tree", "sharded")
     ]
     for row in rows:
         assert row["num_steps"] >= 3
@@ -49,6 +51,11 @@ def test_the_model_counts_what_goes_into_sums() -> None:
     assert predicted(rates, 64, 1_000_000, "tree") == pytest.approx(0.015 + 0.016)
     assert predicted(rates, 8, 1_000_000, "tree") == predicted(rates, 8, 1_000_000, "flat")
     assert predicted(rates, 64, 1_000_000, "sharded", 4) == pytest.approx(0.015 + 0.016)
+
+
+def test_the_model_is_of_the_smallest_and_the_largest_vector() -> None:
+    assert Rates.of({1000: 0.5, 2000: 0.6, 5000: 1.5}) == Rates(0.5, 4000.0)
+    assert Rates.of({1000: 0.5, 5000: 0.4}) == Rates(0.5, math.inf)
 
 
 def test_rates_are_of_steps_and_of_all_gradients() -> None:
