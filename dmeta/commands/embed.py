@@ -24,7 +24,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.embedding import embed_source, embedding_params
 from dmeta.training.gpu import set_up_gpu
 from dmeta.training.options import checked
-from dmeta.training.setup import make_network, make_source
+from dmeta.training.parts import make_network, make_source
 
 _WRITTEN = "features.npz"
 

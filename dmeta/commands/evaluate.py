@@ -30,10 +30,11 @@ from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
 from dmeta.training.options import Choice, checked
+from dmeta.training.parts import make_algorithm, make_network
 from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints
-from dmeta.training.setup import make_algorithm, make_network, prepare
+from dmeta.training.setup import prepare
 
 _WRITTEN = "evaluation.json"
 

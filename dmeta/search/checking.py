@@ -13,7 +13,8 @@ from dmeta.search.trial import Configure, source_key
 from dmeta.tasks.source import TaskSource
 from dmeta.training.checking import check_without_data
 from dmeta.training.config import RunConfig
-from dmeta.training.setup import make_source, prepare
+from dmeta.training.parts import make_source
+from dmeta.training.setup import prepare
 
 _NOT_SEARCHED = ("runtime", "run_dir", "resume", "search", "checkpoint", "device", "joint_baseline")
 

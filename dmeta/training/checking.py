@@ -9,7 +9,8 @@ from dmeta.models import MODELS
 from dmeta.tasks import TASKS
 from dmeta.training.config import RunConfig
 from dmeta.training.options import checked_options
-from dmeta.training.setup import make_estimator, prepare
+from dmeta.training.parts import make_estimator
+from dmeta.training.setup import prepare
 
 _DATA = "root"
 """Keyword of the task sources that read data."""

@@ -1,6 +1,6 @@
 """From settings to everything a run needs, checked before any process is started.
 
-The one place where algorithms, models, tasks and the runtime's factories are joined.
+The one place where the parts (`dmeta.training.parts`) and the runtime's factories are joined.
 """
 
 from __future__ import annotations
@@ -8,31 +8,27 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
 from dmeta.bilevel.compiled import CompiledBlocks
-from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Examples, Loss, Params, Stage, Task
 from dmeta.models import MODELS
-from dmeta.models.network import Network, Precision
-from dmeta.tasks import TASKS
 from dmeta.tasks.source import SPLITS, TaskSource
-from dmeta.training.config import MEMORY_BUDGET, RunConfig
-from dmeta.training.losses import loss_of
-from dmeta.training.options import Choice, checked_options
+from dmeta.training.config import RunConfig
+from dmeta.training.options import Choice
 from dmeta.training.outer import OuterLoopFactory
-from dmeta.training.prediction import EXACT, PeakMemory
+from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
+from dmeta.training.prediction import PeakMemory
 from dmeta.training.work import TaskWorkFactory
 
 
@@ -80,134 +76,22 @@ class Run:
         return self.work.source
 
 
-def make_source(config: RunConfig) -> TaskSource:
-    """The task source that the settings name; reads its data.
-
-    Raises:
-        ValueError: unknown options, or data that is not there.
-    """
-    choice = config.task.source
-    entry = TASKS[choice.name]
-    return entry.make(**checked_options(entry.make, choice, "task"))
-
-
-def check_sizes(config: RunConfig, source: TaskSource) -> None:
-    """Raises ValueError if tasks of the wanted sizes can not be drawn from some split."""
+def _check_tasks(config: RunConfig, source: TaskSource, method: Any) -> None:
+    """Raises ValueError if such tasks can not be drawn, or the method can not learn them."""
     for split in SPLITS:
         size = config.task.training if split == "train" else config.task.evaluation
         source.check(split, size)
-
-
-def make_network(
-    config: RunConfig,
-    input_shape: tuple[int, ...],
-    num_outputs: int | None,
-    module: nn.Module | None,
-) -> Network:
-    """The network with its initial weights, which follow from the seed.
-
-    Args:
-        config: settings.
-        input_shape: of one example.
-        num_outputs: width of the output; None: an embedding, of any width.
-        module: the user's own, or None for the one that the settings name.
-
-    Raises:
-        ValueError: the model does not fit the task.
-    """
-    if module is None:
-        entry = MODELS[config.model.name]
-        options = checked_options(entry.make, config.model, "model")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            try:
-                module = entry.make(input_shape=input_shape, num_outputs=num_outputs, **options)
-            except (RuntimeError, MemoryError) as error:  # tensors that can not be made
-                sizes = ", ".join(f"model.{key}={value}" for key, value in options.items())
-                raise ValueError(
-                    f"model={config.model.name} must fit into the memory, got {sizes} "
-                    f"({_first_line(error)}); lower them"
-                ) from error
-    network = Network.of(module, _precision_of_layers(config))
-    _check_fit(network, input_shape, num_outputs)
-    return network
-
-
-def _precision_of_layers(config: RunConfig) -> Precision:
-    return "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
-
-
-def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int | None) -> None:
-    # Two rows of noise: batch statistics need two, and all-equal inputs have no variance.
-    x = torch.linspace(-1, 1, 2 * int(np.prod(input_shape))).reshape(2, *input_shape)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            got = tuple(network.apply(network.init_params(), x).shape)
-    except (RuntimeError, ValueError, TypeError) as error:
+    if source.kind not in kinds(method):
         raise ValueError(
-            f"the model must take inputs of shape {input_shape}, got: {error}; "
-            "choose another model or task"
-        ) from error
-    if num_outputs is None:
-        if len(got) < 2 or got[0] != 2:
-            raise ValueError(
-                f"the model must give one embedding per input, got shape {got} for 2 inputs; "
-                "change its last layer"
-            )
-    elif got != (2, num_outputs):
-        raise ValueError(
-            f"the model must give {num_outputs} outputs for this task (shape (2, {num_outputs}) "
-            f"for 2 inputs), got shape {got}; change its last layer, or task.ways"
+            f"algorithm={config.algorithm.name} must have {' or '.join(kinds(method))} tasks, got "
+            f"{source.kind} (task={config.task.source.name}); choose another task or algorithm"
         )
-
-
-def make_algorithm(
-    config: RunConfig,
-    network: Network,
-    loss: Loss,
-    input_shape: tuple[int, ...],
-    make: Callable[..., Algorithm] | None = None,
-) -> Algorithm:
-    """The method that the settings name, or the user's own.
-
-    Args:
-        config: settings.
-        network: its network.
-        loss: of support and query set.
-        input_shape: of one example.
-        make: the user's own factory; None: that of the settings, with their options.
-
-    Raises:
-        ValueError: unknown or impossible options.
-    """
-    options: dict[str, Any] = {}
-    if make is None:
-        make = ALGORITHMS[config.algorithm.name].make
-        options = checked_options(make, config.algorithm, "algorithm")
-    # These two are for methods with parameters of their own, beside the network's.
-    beside = {"input_shape": input_shape, "init_seed": config.seed}
-    taken = inspect.signature(make).parameters
-    options |= {key: value for key, value in beside.items() if key in taken}
-    return make(network=network, loss=loss, **options)
-
-
-def make_estimator(config: RunConfig) -> Estimator:
-    """The meta-gradient estimator that the settings name.
-
-    Raises:
-        ValueError: unknown or impossible options.
-    """
-    choice, precision = config.gradient, config.runtime.precision
-    if choice.name == "finite_difference" and precision != "float32":
+    if not embeds(method) and config.task.training.ways != config.task.evaluation.ways:
         raise ValueError(
-            "runtime.precision must be float32 with gradient=finite_difference, whose differences "
-            f"are lost in a coarser one, got {precision}; remove it, or choose gradient=exact"
+            f"task.train_ways must equal task.ways ({config.task.evaluation.ways}) for an "
+            f"algorithm whose output layer has one unit per way, got {config.task.training.ways}; "
+            "remove task.train_ways"
         )
-    if choice.name in EXACT:  # the run reads the budget, no estimator does
-        options = {key: v for key, v in choice.options.items() if key != MEMORY_BUDGET}
-        choice = Choice(choice.name, options)
-    entry = ESTIMATORS[choice.name]
-    return entry.make(**checked_options(entry.make, choice, "gradient"))
 
 
 def _check_gradient(
@@ -246,16 +130,11 @@ def _check_gradient(
             except RuntimeError as error:
                 raise ValueError(
                     f"runtime.plan={config.runtime.plan} must have a model that torch.func.vmap "
-                    f"can map over tasks, got: {_first_line(error)}; choose runtime.plan=loop or "
+                    f"can map over tasks, got: {first_line(error)}; choose runtime.plan=loop or "
                     "auto"
                 ) from error
         if config.runtime.plan == "compiled":
             CompiledBlocks(estimator, algorithm).num_operations(initial, task, stage, None)
-
-
-def num_outputs_of(method: Any, source: TaskSource, config: RunConfig) -> int | None:
-    """Width of the network's output for the settings' tasks; None where the method embeds."""
-    return None if embeds(method) else source.num_outputs(config.task.evaluation.ways)
 
 
 def prepare(
@@ -288,19 +167,8 @@ def prepare(
         MODELS[config.model.name]
     config = _named_after(config, model=model, source=source, algorithm=algorithm, loss=loss)
     source = source or data or make_source(config)
-    check_sizes(config, source)
-    if source.kind not in kinds(method):
-        raise ValueError(
-            f"algorithm={config.algorithm.name} must have {' or '.join(kinds(method))} tasks, got "
-            f"{source.kind} (task={config.task.source.name}); choose another task or algorithm"
-        )
-    if not embeds(method) and config.task.training.ways != config.task.evaluation.ways:
-        raise ValueError(
-            f"task.train_ways must equal task.ways ({config.task.evaluation.ways}) for an "
-            f"algorithm whose output layer has one unit per way, got {config.task.training.ways}; "
-            "remove task.train_ways"
-        )
-    algorithm = _algorithm(config, source, model, loss, algorithm)
+    _check_tasks(config, source, method)
+    algorithm = algorithm_of(config, source, model, loss, algorithm)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, source, initial)
     layout, options = Layout.of(initial), config.runtime
@@ -324,21 +192,6 @@ def prepare(
     )
 
 
-def _algorithm(
-    config: RunConfig, source: TaskSource, model: Any, loss: Loss | None, own: Any
-) -> Algorithm:
-    """The method on its network; both may be the user's own, or ready (see `prepare`)."""
-    if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):
-        network = dataclasses.replace(own.network, precision=_precision_of_layers(config))
-        ready: Algorithm = dataclasses.replace(own, network=network)
-        return ready
-    method = ALGORITHMS[config.algorithm.name].make if own is None else own
-    outputs = num_outputs_of(method, source, config)
-    network = make_network(config, source.input_shape, outputs, model)
-    loss = loss_of(config.loss, source.kind) if loss is None else loss
-    return make_algorithm(config, network, loss, source.input_shape, own)
-
-
 def _named_after(
     config: RunConfig, model: Any, source: Any, algorithm: Any, loss: Any
 ) -> RunConfig:
@@ -353,10 +206,6 @@ def _named_after(
     if loss is not None:
         config = dataclasses.replace(config, loss=_own(loss).name)
     return config
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _own(thing: Any) -> Choice:

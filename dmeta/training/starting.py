@@ -18,9 +18,10 @@ from dmeta.training.checkpoint import (
     steps_in,
 )
 from dmeta.training.config import RunConfig
+from dmeta.training.parts import num_outputs_of
 from dmeta.training.progress import Progress, fresh, progress_of
 from dmeta.training.results import write_json
-from dmeta.training.setup import Run, num_outputs_of
+from dmeta.training.setup import Run
 from dmeta.training.storage import Storage
 
 CONFIG = "config.json"

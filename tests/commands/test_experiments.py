@@ -13,7 +13,8 @@ from dmeta.bilevel.types import Kind
 from dmeta.commands.hydra_app import compose, config_dir
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.config import run_config
-from dmeta.training.setup import make_source, prepare
+from dmeta.training.parts import make_source
+from dmeta.training.setup import prepare
 
 PRESETS = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
 SHAPES = {"omniglot": (1, 28, 28), "miniimagenet": (3, 84, 84), "features": (64,)}

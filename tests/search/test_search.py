@@ -22,7 +22,7 @@ from dmeta.tasks.source import EpisodeSize
 from dmeta.training.checkpoint import open_checkpoints, read_checkpoint
 from dmeta.training.config import run_config
 from dmeta.training.metrics import read_metrics
-from dmeta.training.setup import make_source
+from dmeta.training.parts import make_source
 from tests.conftest import tiny_config
 from tests.search.searches import RATES, outcome, results_of, search, table
 from tests.training.test_session import finish
