@@ -11,7 +11,7 @@ from dmeta.commands.bench_peers import bench_peers
 from dmeta.commands.bench_plans import bench_plans
 from dmeta.commands.bench_profile import bench_profile
 from dmeta.commands.bench_scale import bench_scale
-from dmeta.commands.places import check_folder
+from dmeta.training.places import check_folder
 
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
     "gradients": bench_gradients,

@@ -15,7 +15,6 @@ from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.commands.evaluate import find_checkpoint, with_root
-from dmeta.commands.places import RunPlace, check_folder, run_place
 from dmeta.commands.saved import read_saved
 from dmeta.runtime.local import local_device
 from dmeta.tasks.features import write_features
@@ -25,6 +24,7 @@ from dmeta.training.embedding import embed_source, embedding_params
 from dmeta.training.gpu import set_up_gpu
 from dmeta.training.options import checked
 from dmeta.training.parts import make_network, make_source
+from dmeta.training.places import RunPlace, check_folder, run_place
 
 _WRITTEN = "features.npz"
 

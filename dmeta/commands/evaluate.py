@@ -11,7 +11,6 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
-from dmeta.commands.places import RunPlace, run_place
 from dmeta.commands.saved import read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.options import DECIDING, RuntimeOptions
@@ -31,6 +30,7 @@ from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
 from dmeta.training.options import Choice, checked
 from dmeta.training.parts import make_algorithm, make_network
+from dmeta.training.places import RunPlace, run_place
 from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints

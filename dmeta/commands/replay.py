@@ -13,7 +13,6 @@ from rich.table import Table
 
 from dmeta.addresses import folder_here
 from dmeta.commands.evaluate import with_root
-from dmeta.commands.places import RunPlace, run_place
 from dmeta.commands.saved import read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.blocks import blocks_of
@@ -25,6 +24,7 @@ from dmeta.training.checkpoint import meta_params_of, open_checkpoints, read_che
 from dmeta.training.config import RunConfig
 from dmeta.training.loop import become
 from dmeta.training.options import checked
+from dmeta.training.places import RunPlace, run_place
 from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
 from dmeta.training.setup import Run, prepare

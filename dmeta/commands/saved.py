@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmeta.bilevel.types import Kind
-from dmeta.commands.places import RunPlace
 from dmeta.training.checkpoint import CheckpointError
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.options import checked
+from dmeta.training.places import RunPlace
 from dmeta.training.starting import CONFIG, placed_at, read_settings
 
 

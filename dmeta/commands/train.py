@@ -13,7 +13,6 @@ from torch import nn
 from dmeta.bilevel.types import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import as_override, compose
-from dmeta.commands.places import RunPlace, check_folder, run_place, training_at
 from dmeta.commands.saved import read_saved
 from dmeta.runtime import make_runtime
 from dmeta.runtime.protocol import Runtime
@@ -23,6 +22,7 @@ from dmeta.training.budget import memory_line, within_budget
 from dmeta.training.checking import check_without_data
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
+from dmeta.training.places import RunPlace, check_folder, run_place, training_at
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.results import Result
 from dmeta.training.session import JOINT, joint_config, run_session

@@ -13,7 +13,6 @@ from ray.tune import ResultGrid
 
 from dmeta.addresses import folder_here
 from dmeta.commands.hydra_app import as_override, compose
-from dmeta.commands.places import check_folder
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.tune_display import TuneDisplay
@@ -27,6 +26,7 @@ from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
 from dmeta.training.config import RunConfig
 from dmeta.training.options import checked
+from dmeta.training.places import check_folder
 
 _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated")
 """Keys that the command line alone says when a search is continued."""

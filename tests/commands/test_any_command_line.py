@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from dmeta.commands.errors import told
 from dmeta.commands.hydra_app import compose, config_dir
-from dmeta.commands.places import RunPlace
 from dmeta.commands.saved import SavedRun, read_saved
 from dmeta.training.config import RunConfig, run_config
+from dmeta.training.places import RunPlace
 from dmeta.training.setup import prepare
 from tests.conftest import tiny_config
 
