@@ -45,7 +45,7 @@ def folder_here(location: str | Path, key: str) -> Path:
     if is_address(location):
         raise ValueError(
             f"{key} must be a folder that this machine sees, got the address {location}; choose a "
-            "path (data roots, and run_dir of dmeta train, may be addresses)"
+            "path (data roots and run_dir may be addresses)"
         )
     return local_path(location)
 
@@ -84,6 +84,21 @@ def within(location: str, name: str) -> str:
     mark = "?" if "://" in location else "\0"
     path, mark, query = location.partition(mark)
     return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
+def name_of(location: str) -> str:
+    """The last part of a path or an address."""
+    path = location.partition("?")[0] if is_address(location) else location
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def open_arrow(location: str, key: str) -> tuple[Any, str]:
+    """As `open_address`, the file system as one of pyarrow's."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    files, root = open_address(location, key)
+    own = getattr(files, "fs", None) if type(files).__name__ == "ArrowFSWrapper" else None
+    return own or PyFileSystem(FSSpecHandler(files)), root
 
 
 def parent_of(address: str) -> tuple[str, str]:

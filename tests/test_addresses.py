@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from dmeta.addresses import (
     cache_folder,
     is_address,
     local_path,
+    name_of,
     open_address,
+    open_arrow,
     parent_of,
     within,
 )
@@ -28,6 +31,23 @@ from dmeta.addresses import (
 )
 def test_a_folder_within_a_location(location: str, inside: str) -> None:
     assert within(location, "b") == inside
+
+
+@pytest.mark.parametrize(
+    "location", ["/runs/a", "a", "runs/a/", "s3://bucket/a", "s3://bucket/a/?scheme=http/x"]
+)
+def test_the_name_of_a_location_is_its_last_part(location: str) -> None:
+    assert name_of(location) == "a"
+
+
+def test_pyarrow_reads_what_fsspec_wrote() -> None:
+    address = f"memory://{uuid.uuid4().hex}/a"
+    files, path = open_address(address, "key")
+    files.pipe_file(path, b"1")
+    arrow, same = open_arrow(address, "key")
+    assert same == path
+    with arrow.open_input_stream(same) as stream:
+        assert stream.read() == b"1"
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/a", "s3://bucket/a?endpoint=http://host/"])

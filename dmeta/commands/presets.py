@@ -1,7 +1,7 @@
 """YAML files of a user's own that settings are composed with, beside those of dmeta.
 
-``experiment=FILE.yaml`` names one, ``--config-dir FOLDER`` a folder of them. Their texts can be
-kept, to compose the same settings later, or on a machine that does not have them.
+``experiment=FILE.yaml`` names one (or its address), ``--config-dir FOLDER`` a folder of them. Their
+texts can be kept, to compose the same settings later, or on a machine that does not have them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from dmeta.addresses import is_address, name_of, open_address, reading
 from dmeta.training.byte_size import shown_bytes
 
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
@@ -62,9 +63,9 @@ def settings_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def experiment_file(overrides: Iterable[str]) -> Path | None:
-    """The YAML file that ``experiment=`` names, if it names one."""
-    named = [Path(each.partition("=")[2]) for each in overrides if _names_file(each)]
+def experiment_file(overrides: Iterable[str]) -> str | None:
+    """Path or address of the YAML file that ``experiment=`` names, if it names one."""
+    named = [each.partition("=")[2] for each in overrides if _names_file(each)]
     return named[-1] if named else None
 
 
@@ -114,20 +115,24 @@ def named(override: str) -> str:
     """The preset of that file instead of the file."""
     if not _names_file(override):
         return override
-    return f"experiment={_name_of(Path(override.partition('=')[2]))}"
+    return f"experiment={_name_of(override.partition('=')[2])}"
 
 
 def _names_file(override: str) -> bool:
     return override.startswith("experiment=") and override.endswith(_SUFFIXES)
 
 
-def _name_of(path: Path) -> str:
-    return f"file_{path.stem}"  # no name of ours
+def _name_of(file: str) -> str:
+    return f"file_{Path(name_of(file)).stem}"  # no name of ours
 
 
-def _text(path: Path, rule: str) -> str:
+def _text(path: str | Path, rule: str) -> str:
+    if is_address(path):
+        files, there = open_address(str(path), "experiment")
+        with reading(str(path), "experiment"):
+            return bytes(files.cat_file(there)).decode()
     try:
-        return path.read_text()
+        return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{rule}, got {path}, which can not be read ({error}); correct it (`dmeta list` names "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dmeta
+from dmeta.addresses import is_address
 from dmeta.commands.hydra_app import config_dir
 from dmeta.commands.presets import CONFIG_DIR_FLAGS, experiment_file, settings_in
 from dmeta.training.byte_size import shown_bytes
@@ -84,9 +85,9 @@ def shipment_of(arguments: Sequence[str], *, code: bool) -> Shipment:
         elif flag in CONFIG_DIR_FLAGS and equals:
             files |= _settings_in(Path(value))
             there = f"{flag}={_CONFIGS}"
-        elif flag == "experiment" and Path(value) == experiment:
-            files[experiment.name] = experiment
-            there = f"experiment={experiment.name}"
+        elif flag == "experiment" and value == experiment and not is_address(value):
+            files[Path(value).name] = Path(value)
+            there = f"experiment={Path(value).name}"
         moved.append(there)
     if code:
         files |= _code()

@@ -6,12 +6,11 @@ import datetime
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ray.tune import ResultGrid
 
-from dmeta.addresses import folder_here
+from dmeta.addresses import is_address, local_path
 from dmeta.commands.hydra_app import as_override, compose
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
@@ -26,7 +25,7 @@ from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
 from dmeta.training.config import RunConfig
 from dmeta.training.options import checked
-from dmeta.training.places import check_folder
+from dmeta.training.places import RunPlace, check_folder, run_place
 
 _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated")
 """Keys that the command line alone says when a search is continued."""
@@ -59,7 +58,7 @@ class Search(NamedTuple):
         space: what is searched.
         options: how.
         composer: makes settings of a point.
-        run_dir: where to write.
+        run_dir: where to write, a path or an address.
         resume: whether to go on.
     """
 
@@ -68,7 +67,7 @@ class Search(NamedTuple):
     space: Space
     options: SearchOptions
     composer: Composer
-    run_dir: Path
+    run_dir: str
     resume: bool
 
 
@@ -124,11 +123,12 @@ def tune_command(
         except KeyboardInterrupt as stop:
             stop.add_note(f"go on with: dmeta tune run_dir={search.run_dir} resume=true")
             raise
-    display.conclude(
-        in_words(json.loads((search.run_dir / RESULTS).read_text())),
-        [search.run_dir / name for name in (PRESET, PAGE, TABLE, RESULTS)],
-        f"dmeta train experiment={search.run_dir / PRESET}",
-    )
+    with run_place(search.run_dir, [RESULTS]) as place:
+        display.conclude(
+            in_words(json.loads((place.folder / RESULTS).read_text())),
+            [place.locate(name) for name in (PRESET, PAGE, TABLE, RESULTS)],
+            f"dmeta train experiment={place.locate(PRESET)}",
+        )
 
 
 def check_command(
@@ -143,7 +143,7 @@ def check_command(
     Raises:
         ValueError: whatever is wrong with the settings or the space.
     """
-    search = _asked_for(settings, space, arguments)
+    search = _asked_for({**settings, "resume": False}, space, arguments)
     if settings["resume"] is True:  # then the search has its space, which is not here
         return
     search.composer.check(search.space)
@@ -160,7 +160,8 @@ def _asked_for(
 
 
 def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
-    check_folder(search.run_dir, "run_dir")
+    if not is_address(search.run_dir):
+        check_folder(local_path(search.run_dir), "run_dir")
     search.composer.check(search.space)
     return run_search(
         search.config,
@@ -182,11 +183,14 @@ def _search_of(
     presets: Mapping[str, str],
 ) -> Search:
     """The search that the command line asks for, or the one that is there and is continued."""
-    run_dir = folder_here(settings["run_dir"] or _new_run_dir(settings), "run_dir")
-    is_there = (run_dir / SEARCH).exists()
-    resume = settings["resume"] is True or (settings["resume"] == "auto" and is_there)
-    if resume and is_there:
-        given, presets = _continued(run_dir, given)
+    run_dir, resume = settings["run_dir"] or _new_run_dir(settings), settings["resume"] is True
+    there = None
+    if settings["resume"]:
+        with run_place(run_dir, [SEARCH]) as place:
+            if (place.folder / SEARCH).exists():
+                resume, there = True, _continued(place, given)
+    if there is not None:
+        given, presets = there
         fixed, space = split_overrides(given)
         settings = compose("tune", [*fixed, *_firsts(space)], presets=presets)
     group = dict(settings["search"])
@@ -200,13 +204,13 @@ def _search_of(
     return Search(list(given), composer(first), whole, options, composer, run_dir, resume)
 
 
-def _continued(run_dir: Path, given: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
+def _continued(place: RunPlace, given: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
     """What the search that is there was asked for with, and the user's presets of that time."""
-    there = read_search(run_dir)
+    there = read_search(place)
     command, presets = there.get("command"), there.get("presets")
     if not (isinstance(command, list) and all(isinstance(each, str) for each in command)):
         raise ValueError(
-            f"a search that `dmeta tune` continues must have been begun by it, got {run_dir} "
+            f"a search that `dmeta tune` continues must have been begun by it, got {place.name} "
             "without a command; continue it from Python (dmeta.search.run)"
         )
     own = [each for each in command if each.partition("=")[0] not in _ANEW]

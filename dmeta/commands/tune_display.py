@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
@@ -81,7 +80,7 @@ class TuneDisplay:
         """Say what the search turns to."""
         self._print(what)
 
-    def conclude(self, lines: Sequence[str], paths: Sequence[Path], next_command: str) -> None:
+    def conclude(self, lines: Sequence[str], paths: Sequence[str], next_command: str) -> None:
         """Say what was found, what was written and what to do next."""
         self.close()
         for line in lines:

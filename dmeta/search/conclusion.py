@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,6 +36,7 @@ from dmeta.search.watching import Watch, Watcher
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import as_plain, model_in_words
 from dmeta.training.loop import TrainingStopped
+from dmeta.training.places import RunPlace
 from dmeta.training.results import hardware, versions, write_json
 
 RESULTS, PRESET, PAGE = "results.json", "best.yaml", "report.html"
@@ -46,7 +46,7 @@ _GROUPS = ("algorithm", "gradient", "model", "task")
 
 
 def conclude(
-    run_dir: Path,
+    place: RunPlace,
     watch: Watch,
     space: Space,
     options: SearchOptions,
@@ -58,7 +58,7 @@ def conclude(
     """Evaluate the best trial on test tasks, once, and write what was found.
 
     Args:
-        run_dir: of the search.
+        place: of the search.
         watch: has the trials.
         space: that was searched.
         options: of the search.
@@ -79,24 +79,24 @@ def conclude(
         )
     best = ranked[0]
     config = setup.configure(dict(best.point))
-    (run_dir / PRESET).write_text(preset_of(config, best, len(rows), options))
+    (place.folder / PRESET).write_text(preset_of(config, best, len(rows), options))
     test = None
     if options.evaluate_best:
         _tell(watchers, f"evaluating the best on {config.eval.num_tasks} test tasks")
-        test = _tested(_tested_run(config, best, options, run_dir), best, setup, bundles)
+        test = _tested(_tested_run(config, best, options, place), best, setup, bundles)
     summary = {
         **_summary(rows, best, config, mode),
         "test": test,
         "space": space_in_words(space),
         "search": dataclasses.asdict(options),
     }
-    write_json(run_dir / RESULTS, summary)
+    write_json(place.folder / RESULTS, summary)
     _tell(watchers, "drawing figures")
-    _report(run_dir, watch, space, config, mode, summary)
+    _report(place, watch, space, config, mode, summary)
 
 
 def _report(
-    run_dir: Path,
+    place: RunPlace,
     watch: Watch,
     space: Space,
     config: RunConfig,
@@ -107,21 +107,21 @@ def _report(
     pictures = search_figures(
         rows,
         ranked[0],
-        events_of(rows, run_dir / TUNE),
+        events_of(rows, place.locate(TUNE)),
         space,
         summary["metric"],
         mode,
-        run_dir / "figures",
+        place.folder / "figures",
     )
     write_page(
-        run_dir / PAGE,
+        place.folder / PAGE,
         f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials",
         in_words(summary),
         [*ranked, *(row for row in rows if row not in ranked)],
         ranked[0],
         space.searched(),
         pictures,
-        (run_dir / PRESET).read_text(),
+        (place.folder / PRESET).read_text(),
     )
 
 
@@ -191,7 +191,7 @@ def in_words(summary: dict[str, Any]) -> list[str]:
 
 
 def _tested_run(
-    config: RunConfig, best: TrialRow, options: SearchOptions, run_dir: Path
+    config: RunConfig, best: TrialRow, options: SearchOptions, place: RunPlace
 ) -> RunConfig:
     """Settings of the run that is evaluated: the trial's own, or one that is trained anew."""
     assert best.run_dir is not None
@@ -201,8 +201,8 @@ def _tested_run(
     if options.final_seed is not None:
         anew["seed"] = options.final_seed
     if anew:
-        return dataclasses.replace(placed(config, run_dir / "final"), **anew)  # type: ignore[arg-type]
-    return dataclasses.replace(placed(config, Path(best.run_dir)), resume=True)
+        return dataclasses.replace(placed(config, place.locate("final")), **anew)  # type: ignore[arg-type]
+    return dataclasses.replace(placed(config, best.run_dir), resume=True)
 
 
 def _tested(

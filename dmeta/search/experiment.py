@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,23 @@ from ray.tune import ResultGrid
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from dmeta.addresses import folder_here
+from dmeta.addresses import is_address, local_path, open_arrow
 from dmeta.runtime import cluster
 from dmeta.search.checking import Checked, checked_search
 from dmeta.search.conclusion import conclude
-from dmeta.search.kept import SEARCH, TUNE, can_go_on, check_begun, record_of
+from dmeta.search.kept import SEARCH, SEARCH_FILES, TUNE, can_go_on, check_begun, record_of
 from dmeta.search.options import SearchOptions
 from dmeta.search.reports import Mode, mode_of
 from dmeta.search.reservation import Bundle, reservation
 from dmeta.search.sampling import Sampling, domains_of, sampling_of
 from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
-from dmeta.search.stopping import SearchStopped, environment, stopping
+from dmeta.search.stopping import SearchStopped, environment, quiet, stopping
 from dmeta.search.trial import TRIALS, Configure, TrialSetup, digest_of, run_trial
 from dmeta.search.visibility import alive_nodes, check_seen, read_by_tasks
 from dmeta.search.watching import Watch, Watcher
 from dmeta.training.config import RunConfig, run_config
+from dmeta.training.places import RunPlace, run_place, training_at
 from dmeta.training.results import write_json
 from dmeta.training.run_lock import only_one_in
 
@@ -62,7 +62,8 @@ def run(
         config: settings of a trial, but for what is searched; its runtime is that of each trial.
         space: what is searched: dotted keys of the settings, with the values that each may take.
         options: how.
-        run_dir: where to write; every node of the cluster sees it, which is checked.
+        run_dir: where to write, a path or an address; every node of the cluster sees it, which is
+            checked.
         resume: go on with the search that is there, of the same arguments.
         configure: makes settings of a point; None: as `config`, with the point's values in it.
         searcher: one of Tune's own instead of what ``search.sampler`` names: an `OptunaSearch`,
@@ -79,30 +80,34 @@ def run(
     """
     options = options or SearchOptions()
     space = space if isinstance(space, Space) else space_of(space)
-    run_dir, configure = folder_here(run_dir, "run_dir").absolute(), configure or Changed(config)
+    where = run_dir if is_address(run_dir) else local_path(run_dir).absolute()
+    configure = configure or Changed(config)
     for watcher in watchers:
         watcher.on_phase("trying the ends of the space")
     found = checked_search(space, configure)
     mode = mode_of(found.kind)
-    search = _Search(run_dir, space, options, configure, found, mode, searcher, scheduler)
-    search.sampling()
-    search.scheduling()
     record = record_of(space, options, found.base)
-    check_begun(run_dir, resume, record)
-    with _connected(found.base, options) as bundles, only_one_in(run_dir):
-        check_seen(run_dir, alive_nodes(), read_by_tasks)
-        (run_dir / TRIALS).mkdir(exist_ok=True)
-        write_json(run_dir / SEARCH, {**record, "mode": mode, **(notes or {})})
-        sources = {key: ray.put(source) for key, source in found.sources.items()}
-        setup = TrialSetup(configure, run_dir / TRIALS, sources, Path.cwd())
-        watch = Watch(space, configure, mode, run_dir, watchers)
-        quiet = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
-        with quiet, stopping() as heard, _seeded(options.seed):
-            results = search.tuner(setup, bundles, watch, resume).fit()
-        if heard:
-            raise SearchStopped(heard[0])
-        watch.take()
-        conclude(run_dir, watch, space, options, setup, bundles, mode, watchers)
+    with run_place(where, SEARCH_FILES) as place:
+        search = _Search(place, space, options, configure, found, mode, searcher, scheduler)
+        search.sampling()
+        search.scheduling()
+        check_begun(place, resume, record)
+        locked = training_at(place), only_one_in(place.folder)
+        with _connected(found.base, options) as bundles, locked[0], locked[1]:
+            check_seen(place.name, alive_nodes(), read_by_tasks)
+            (place.folder / TRIALS).mkdir(exist_ok=True)
+            write_json(place.folder / SEARCH, {**record, "mode": mode, **(notes or {})})
+            place.push()
+            sources = {key: ray.put(source) for key, source in found.sources.items()}
+            setup = TrialSetup(configure, place.locate(TRIALS), sources, Path.cwd())
+            watch = Watch(space, configure, mode, place, watchers)
+            switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
+            with switches, quiet(), stopping() as heard, _seeded(options.seed):
+                results = search.tuner(setup, bundles, watch, resume).fit()
+            if heard:
+                raise SearchStopped(heard[0])
+            watch.take()
+            conclude(place, watch, space, options, setup, bundles, mode, watchers)
     return results
 
 
@@ -145,7 +150,7 @@ class Changed:
 class _Search:
     """What Tune is told."""
 
-    run_dir: Path
+    place: RunPlace
     space: Space
     options: SearchOptions
     configure: Configure
@@ -163,24 +168,24 @@ class _Search:
     def scheduling(self) -> TrialScheduler:
         if self.scheduler is not None:
             return self.scheduler
-        base, folder = self.found.base, self.run_dir / TUNE
+        base, folder = self.found.base, self.place.locate(TUNE)
         return scheduler_of(self.space, self.options, base, self.mode, folder)
 
     def tuner(
         self, setup: TrialSetup, bundles: list[Bundle], watch: Watch, resume: bool
     ) -> tune.Tuner:
         """A new one, or the one that is there."""
-        folder = self.run_dir / TUNE
         trainable: Any = tune.with_resources(
             tune.with_parameters(run_trial, setup=setup), tune.PlacementGroupFactory(bundles)
         )
-        if resume and can_go_on(folder):
-            tuner = tune.Tuner.restore(str(folder), trainable)
+        if resume and can_go_on(self.place):
+            files, root = self._storage()
+            tuner = tune.Tuner.restore(f"{root}/{TUNE}", trainable, storage_filesystem=files)
             restored: Any = tuner._local_tuner
             restored.get_run_config().callbacks = [watch]
             return tuner
         if resume:
-            shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed at its start
+            self.place.remove_folder(TUNE)  # of a search that was killed at its start
         sampling = self.sampling()
         return tune.Tuner(
             trainable,
@@ -207,14 +212,22 @@ class _Search:
         # In a population others may go on from a checkpoint until the exchange after the next.
         every = self.found.base.eval.every
         kept = _CHECKPOINTS + (self.options.perturb_every or every) // every
+        files, root = self._storage()
         return tune.RunConfig(
             name=TUNE,
-            storage_path=str(self.run_dir),
+            storage_path=root,
+            storage_filesystem=files,
             failure_config=tune.FailureConfig(max_failures=self.options.max_failures),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=kept),
             callbacks=[watch],
             verbose=0,
         )
+
+    def _storage(self) -> tuple[Any, str]:
+        """Where Tune keeps what it does: pyarrow's file system (None: the disk), and a path."""
+        if self.place.mirror is None:
+            return None, str(self.place.folder)
+        return open_arrow(self.place.name, "run_dir")
 
     def _digest(self, point: Mapping[str, Value]) -> str:
         return digest_of(self.configure(point))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ray import tune
 
+from dmeta.addresses import name_of, within
+from dmeta.search.reports import REPORTS
 from dmeta.training.checkpoint import (
     Checkpoint,
     last_checkpoint,
@@ -19,10 +21,13 @@ from dmeta.training.checkpoint import (
     steps_in,
     write_checkpoint,
 )
-from dmeta.training.config import RunConfig
+from dmeta.training.places import RUN_FILES, RunPlace, run_place, training_at
 from dmeta.training.results import write_json
 from dmeta.training.run_lock import RunLocked, only_one_in
 from dmeta.training.starting import CONFIG, read_settings
+
+TRIAL_FILES = (*RUN_FILES, REPORTS)
+"""What is needed of a trial's folder to go on."""
 
 _ORIGIN = "origin.json"
 _LOCK_S = 10.0  # a folder's last owner is given so long to leave it
@@ -55,27 +60,25 @@ def handed_over() -> Handed | None:
     return Handed(checkpoint, str(origin["folder"]), str(origin["settings"]))
 
 
-def write_handover(folder: Path, config: RunConfig, checkpoint: Checkpoint, digest: str) -> None:
+def write_handover(folder: Path, place: RunPlace, checkpoint: Checkpoint, digest: str) -> None:
     """Write what Tune keeps of a checkpoint: a run's folder, as `dmeta.load` reads it."""
-    assert config.run_dir is not None
-    run_dir = Path(config.run_dir)
     write_checkpoint(open_checkpoints(folder, None), checkpoint.state, checkpoint.progress)
-    content = read_settings(run_dir)
+    content = read_settings(place.folder)
     # What is handed over has its checkpoint beside it, wherever the run's own are.
     content["settings"]["checkpoint"]["location"] = None
     write_json(folder / CONFIG, content)
-    write_json(folder / _ORIGIN, {"folder": run_dir.name, "settings": digest})
+    write_json(folder / _ORIGIN, {"folder": name_of(place.name), "settings": digest})
 
 
 @contextlib.contextmanager
 def own_folder(
-    digest: str, trials: Path, handed: Handed | None
-) -> Iterator[tuple[Path, Checkpoint | None]]:
+    digest: str, trials: str, handed: Handed | None
+) -> Iterator[tuple[RunPlace, Checkpoint | None]]:
     """The folder of a trial's run, locked, and the checkpoint with which it begins if it is new.
 
     Args:
         digest: of its settings.
-        trials: where the folders are.
+        trials: where the folders are, a path or an address.
         handed: what Tune handed over.
     """
     first, name = None, digest[:16]
@@ -88,10 +91,12 @@ def own_folder(
     number = 1
     while True:
         # The same settings, drawn twice, and both at work: the same bits, in two folders.
-        place = trials / (name if number == 1 else f"{name}-{number}")
+        folder = within(trials, name if number == 1 else f"{name}-{number}")
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(only_one_in(place))
+                place = stack.enter_context(run_place(folder, TRIAL_FILES))
+                stack.enter_context(training_at(place))
+                stack.enter_context(only_one_in(place.folder))
             except RunLocked:
                 if time.monotonic() < patience:
                     time.sleep(0.2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dmeta.search.reports import Mode, is_better
 from dmeta.search.scheduling import SCORE, STEP, reports_in
@@ -30,7 +29,7 @@ class Event:
     time: float
 
 
-def events_of(rows: Sequence[TrialRow], folder: Path) -> list[Event]:
+def events_of(rows: Sequence[TrialRow], folder: str) -> list[Event]:
     """All reports that Tune keeps in its folder, by their time.
 
     What came twice is there once: reported again, or by a trial of settings that another one had.

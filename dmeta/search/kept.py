@@ -12,9 +12,14 @@ from typing import Any
 from dmeta.search.options import SearchOptions
 from dmeta.search.space import Space
 from dmeta.search.trial import TRIALS, digest_of
+from dmeta.search.trials import TABLE
 from dmeta.training.config import RunConfig
+from dmeta.training.places import RunPlace
 
 SEARCH, TUNE = "search.json", "tune"
+
+SEARCH_FILES = (SEARCH, TABLE)
+"""What is needed of a search's folder to go on."""
 
 
 def record_of(space: Space, options: SearchOptions, base: RunConfig) -> dict[str, Any]:
@@ -34,31 +39,30 @@ def space_in_words(space: Space) -> dict[str, Any]:
     return words | {c: space_in_words(inner) for c, inner in space.conditions.items()}
 
 
-def read_search(run_dir: Path) -> dict[str, Any]:
+def read_search(place: RunPlace) -> dict[str, Any]:
     """What is kept of a search: its space, its options, its settings, and notes.
 
     Raises:
         ValueError: it is not readable.
     """
-    path = run_dir / SEARCH
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads((place.folder / SEARCH).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} must be a search's settings, got {error!r}; restore it, or choose another "
-            "run_dir"
+            f"{place.locate(SEARCH)} must be a search's settings, got {error!r}; restore it, or "
+            "choose another run_dir"
         ) from None
 
 
-def check_begun(run_dir: Path, resume: bool, record: Mapping[str, Any]) -> None:
+def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> None:
     """Raises ValueError if there is a search and it is not to be continued, or is another one."""
-    path = run_dir / SEARCH
-    if not path.exists():
+    run_dir = place.name
+    if not (place.folder / SEARCH).exists():
         if resume:
             raise ValueError(
                 f"resume=true must have a search in run_dir, got none in {run_dir}; correct run_dir"
             )
-        if others := [name for name in (TUNE, TRIALS) if (run_dir / name).exists()]:
+        if others := [name for name in (TUNE, TRIALS) if place.has(name)]:
             raise ValueError(
                 f"run_dir must be new, got {run_dir} with a folder {others[0]} of no search; "
                 "choose another run_dir"
@@ -69,7 +73,7 @@ def check_begun(run_dir: Path, resume: bool, record: Mapping[str, Any]) -> None:
             f"run_dir must be new, got {run_dir} with a search in it; add resume=true to go on "
             "with it, or choose another run_dir"
         )
-    there = read_search(run_dir)
+    there = read_search(place)
     changed = [key for key in ("space", "search", "sha256") if there.get(key) != record[key]]
     if changed:
         what = "settings" if changed[0] == "sha256" else changed[0]
@@ -77,7 +81,8 @@ def check_begun(run_dir: Path, resume: bool, record: Mapping[str, Any]) -> None:
             f"run_dir must belong to this search, got {run_dir} of another {what}; give the same, "
             "or choose another run_dir"
         )
-    _check_ours(run_dir / TUNE)
+    if place.mirror is None:
+        _check_ours(place.folder / TUNE)
 
 
 def _check_ours(folder: Path) -> None:
@@ -91,6 +96,6 @@ def _check_ours(folder: Path) -> None:
             )
 
 
-def can_go_on(folder: Path) -> bool:
+def can_go_on(place: RunPlace) -> bool:
     """Whether Tune has saved a search in its folder."""
-    return (folder / "tuner.pkl").exists() and any(folder.glob("experiment_state-*.json"))
+    return place.has(f"{TUNE}/tuner.pkl") and bool(place.find(f"{TUNE}/experiment_state-*.json"))

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from dmeta.addresses import name_of
 from dmeta.bilevel.types import Kind
 from dmeta.search.scheduling import SCORE, SCORES, STEP
 from dmeta.search.space import Value
@@ -27,6 +28,8 @@ from dmeta.training.work import metric_name
 
 Report: TypeAlias = dict[str, Any]
 Mode: TypeAlias = Literal["max", "min"]
+
+REPORTS = "reports.jsonl"
 
 _WORST = {"max": 0.0, "min": 1e9}
 """The score of a trial that diverged: a number, for searchers do not take an infinity."""
@@ -46,20 +49,25 @@ class Reports:
     """The reports of a trial, on the disk."""
 
     def __init__(
-        self, config: RunConfig, kind: Kind, point: Mapping[str, Value], step: int
+        self,
+        config: RunConfig,
+        folder: Path,
+        kind: Kind,
+        point: Mapping[str, Value],
+        step: int,
     ) -> None:
         """Read those that are there; those after `step`, which will come again, are dropped.
 
         Args:
-            config: settings of the trial; its run_dir is there.
+            config: settings of the trial.
+            folder: its run_dir, or the copy of it that is at hand.
             kind: of its tasks.
             point: what it tries.
             step: outer steps that the trial has done.
         """
-        assert config.run_dir is not None
         self._config, self._point = config, point
         self._mode, self._metric = mode_of(kind), metric_name(kind)
-        path = Path(config.run_dir) / "reports.jsonl"
+        path = folder / REPORTS
         lines = path.read_text().splitlines() if path.exists() else []
         self.there = [report for line in lines if (report := _parsed(line, step)) is not None]
         aside = path.with_suffix(".new")
@@ -105,7 +113,7 @@ class Reports:
             "tasks": report[STEP] * self._config.meta_batch_size,
             "metric": self._metric,
             "point": dict(self._point),
-            "folder": Path(self._config.run_dir).name,
+            "folder": name_of(self._config.run_dir),
         }
 
 

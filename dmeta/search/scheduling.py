@@ -19,10 +19,12 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from dmeta.addresses import is_address
 from dmeta.search.options import SearchOptions
 from dmeta.search.sampling import domain_of
 from dmeta.search.space import Interval, Space
 from dmeta.training.config import RunConfig
+from dmeta.training.mirror import DistantFolder
 
 Scores = npt.NDArray[np.float64]
 
@@ -31,7 +33,7 @@ STEP, SCORE, SCORES = "step", "score", "scores"
 
 
 def scheduler_of(
-    space: Space, options: SearchOptions, config: RunConfig, mode: str, folder: Path
+    space: Space, options: SearchOptions, config: RunConfig, mode: str, folder: str
 ) -> TrialScheduler:
     """The scheduler that the options name.
 
@@ -40,7 +42,7 @@ def scheduler_of(
         options: how.
         config: settings of a trial.
         mode: ``max`` or ``min``: which way scores are better.
-        folder: where Tune keeps the reports of the trials.
+        folder: where Tune keeps the reports of the trials, a path or an address.
 
     Raises:
         ValueError: it can not be had with this space or these settings.
@@ -59,7 +61,7 @@ def scheduler_of(
     return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
-def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: Path) -> TrialScheduler:
+def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: str) -> TrialScheduler:
     grace = options.grace_steps or config.eval.every
     _check_due("search.grace_steps", grace, config)
     return PairedASHA(
@@ -111,7 +113,7 @@ class PairedASHA(ASHAScheduler):
     knows the rungs of before, which Tune's does not.
     """
 
-    def __init__(self, folder: Path, keep_possible_best: bool, mode: str, **options: Any) -> None:
+    def __init__(self, folder: str, keep_possible_best: bool, mode: str, **options: Any) -> None:
         """Remembers what the trials in Tune's folder have reported.
 
         Args:
@@ -175,17 +177,25 @@ class PairedASHA(ASHAScheduler):
                 self._brackets[0].on_result(trial, result[STEP], score)
 
 
-def reports_in(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def reports_in(folder: str) -> list[tuple[str, dict[str, Any]]]:
     """(trial's id, report) of all reports that Tune keeps in its folder, by trial and time."""
     found = []
-    for path in sorted(folder.glob("*/result.json")):
-        for line in path.read_text().splitlines():
+    for text in _texts_in(folder, "*/result.json"):
+        for line in text.splitlines():
             try:
                 report = json.loads(line)
             except ValueError:  # the last line, when the search was killed
                 continue
             found.append((str(report["trial_id"]), report))
     return found
+
+
+def _texts_in(folder: str, pattern: str) -> list[str]:
+    if not is_address(folder):
+        return [path.read_text() for path in sorted(Path(folder).glob(pattern))]
+    there = DistantFolder(folder)
+    contents = (there.read(name) for name in there.find(pattern))
+    return [content.decode() for content in contents if content is not None]
 
 
 class _Brackets(HyperBandForBOHB):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -23,6 +24,26 @@ class SearchStopped(KeyboardInterrupt):
         """By a signal."""
         super().__init__("stopped the search; what its trials have done is kept")
         self.signal_number = signal_number
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Tune does not tell of old checkpoints that it can not delete because they are gone.
+
+    The state that a killed search is continued from may name some that were deleted after it.
+    """
+
+    def matters(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        is_gone = isinstance(error, FileNotFoundError)
+        return not (is_gone and "Error handling checkpoint" in record.getMessage())
+
+    logger = logging.getLogger("ray.tune.execution.tune_controller")
+    logger.addFilter(matters)
+    try:
+        yield
+    finally:
+        logger.removeFilter(matters)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 from ray import tune
 
-from dmeta.addresses import within
+from dmeta.addresses import is_address, name_of, within
 from dmeta.runtime import make_runtime
 from dmeta.runtime.gauges import Gauges
 from dmeta.runtime.protocol import Runtime, StepReport
@@ -43,10 +43,17 @@ from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped, evaluate
 from dmeta.training.metrics import Row
+from dmeta.training.places import RunPlace, run_place, training_at
 from dmeta.training.planning import planned
 from dmeta.training.session import begin, run_session, take_steps
 from dmeta.training.setup import Run, prepare
-from dmeta.training.starting import CONFIG, StartingPoint, read_settings, starting_point
+from dmeta.training.starting import (
+    CONFIG,
+    StartingPoint,
+    placed_at,
+    read_settings,
+    starting_point,
+)
 
 Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
 """Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
@@ -63,13 +70,13 @@ class TrialSetup:
 
     Attributes:
         configure: makes settings of a point.
-        folder: of the trials' folders; every node sees it.
+        folder: of the trials' folders, a path or an address; every node sees it.
         sources: key of a task source (`source_key`) -> it, in the object store.
         working_dir: of the search: what paths in the settings are relative to.
     """
 
     configure: Configure
-    folder: Path
+    folder: str
     sources: Mapping[str, Ref]
     working_dir: Path
 
@@ -108,15 +115,15 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
     point = settled(config)
     settings = setup.configure(point)
     digest = digest_of(settings)
-    with own_folder(digest, setup.folder, handed) as (run_dir, first):
-        run = ready(placed(settings, run_dir), setup.source(settings))
-        start = starting_point(run.config, run_dir, first)
+    with own_folder(digest, setup.folder, handed) as (place, first):
+        run = ready(placed(settings, place.name), place, setup.source(settings))
+        start = starting_point(run.config, place.folder, first, place.mirror)
         plain = settings.as_mapping()
         tried = {key: value for key, value in point.items() if has_key(plain, key)}
-        reports = Reports(run.config, run.source.kind, tried, start.progress.step)
+        reports = Reports(run.config, place.folder, run.source.kind, tried, start.progress.step)
         told = handed.checkpoint.step if handed is not None else 0
         try:
-            _report(_Teller(run, run_dir, start, reports, digest), told)
+            _report(_Teller(run, place, start, reports, digest), told)
         finally:
             reports.close()
 
@@ -133,45 +140,48 @@ def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
     """
     _enter(setup)
     assert settings.run_dir is not None
-    run = ready(settings, setup.source(settings))
-    return run_session(run, Path(settings.run_dir), open_runtime, []).test
+    with run_place(settings.run_dir) as place:
+        run = ready(settings, place, setup.source(settings))
+        with training_at(place):
+            return run_session(run, place.folder, open_runtime, [], mirror=place.mirror).test
 
 
 def _enter(setup: TrialSetup) -> None:
     """Be where paths in the settings are relative to; Tune had gone elsewhere."""
     if setup.working_dir.is_dir():
         os.chdir(setup.working_dir)
-    if not setup.folder.is_dir():
+    if not (is_address(setup.folder) or Path(setup.folder).is_dir()):
         raise ValueError(
             f"every node must see the search's run_dir, got a node without {setup.folder}; choose "
             "a run_dir on a storage that all of them share"
         )
 
 
-def placed(settings: RunConfig, run_dir: Path) -> RunConfig:
+def placed(settings: RunConfig, run_dir: str) -> RunConfig:
     """Settings of a trial in its folder; its checkpoints apart from those of others."""
     location = settings.checkpoint.location
     if location is not None:
-        location = within(location, run_dir.name)
-    return dataclasses.replace(
+        location = within(location, name_of(run_dir))
+    settings = dataclasses.replace(
         settings,
-        run_dir=str(run_dir),
+        run_dir=run_dir,
         resume="auto",
         checkpoint=dataclasses.replace(settings.checkpoint, location=location),
     )
+    return placed_at(settings, run_dir) if is_address(run_dir) else settings
 
 
-def ready(settings: RunConfig, source: TaskSource | None = None) -> Run:
+def ready(settings: RunConfig, place: RunPlace, source: TaskSource | None = None) -> Run:
     """A trial's run, with the plan that it was begun with if it is there already.
 
     Args:
-        settings: its run_dir among them.
-        source: what these name, where it was made before.
+        settings: of the trial.
+        place: its folder.
+        source: what the settings name, where it was made before.
     """
-    assert settings.run_dir is not None
-    run_dir = Path(settings.run_dir)
     with torch_threads(settings.runtime.threads_per_worker):
-        begun = read_settings(run_dir)["settings"] if (run_dir / CONFIG).exists() else None
+        is_begun = (place.folder / CONFIG).exists()
+        begun = read_settings(place.folder)["settings"] if is_begun else None
         return planned(within_budget(prepare(settings, data=source)), begun)
 
 
@@ -179,13 +189,14 @@ def _report(teller: _Teller, told: int) -> None:
     """Report what was reported before, but not to this Tune, then train on."""
     for report in [each for each in teller.reports.there if each[STEP] > told]:
         teller.tell(report)
-    run, run_dir, start = teller.run, teller.run_dir, teller.start
+    run, run_dir, start = teller.run, teller.place.folder, teller.start
     step, config = start.progress.step, run.config
     reported = step == told or any(each[STEP] == step for each in teller.reports.there)
     if step == config.steps and reported:
         return
     try:
         with begin(run, run_dir, start, open_runtime, []) as runtime:
+            teller.place.push()  # the settings: there is a run now
             teller.start_clock()
             if step > 0 and step % config.eval.every == 0 and not reported:
                 # It was lost between its checkpoint and its report.
@@ -201,9 +212,9 @@ class _Teller:
     """Reports to Tune; an `Observer`, to know how far the run is."""
 
     def __init__(
-        self, run: Run, run_dir: Path, start: StartingPoint, reports: Reports, digest: str
+        self, run: Run, place: RunPlace, start: StartingPoint, reports: Reports, digest: str
     ) -> None:
-        self.run, self.run_dir, self.start, self.reports = run, run_dir, start, reports
+        self.run, self.place, self.start, self.reports = run, place, start, reports
         self._digest = digest
         self._began, self._step = time.perf_counter(), start.progress.step
 
@@ -221,7 +232,9 @@ class _Teller:
         self._step = step
 
     def validated(self, evaluation: Evaluation) -> None:
-        self.tell(self.reports.add(evaluation, self._seconds()))
+        report = self.reports.add(evaluation, self._seconds())
+        self.place.push()
+        self.tell(report)
 
     def diverged(self) -> None:
         tune.report({**self.reports.diverged(self._step + 1, self._seconds()), "done": True})
@@ -235,7 +248,7 @@ class _Teller:
             return
         checkpoint = read_checkpoint(self.start.storage, report[STEP])
         with tempfile.TemporaryDirectory() as folder:
-            write_handover(Path(folder), self.run.config, checkpoint, self._digest)
+            write_handover(Path(folder), self.place, checkpoint, self._digest)
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
     def _seconds(self) -> float:

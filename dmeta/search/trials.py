@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from ray.tune.experiment import Trial
 
+from dmeta.addresses import within
 from dmeta.search.reports import Mode
 from dmeta.search.scheduling import SCORE, SCORES, STEP, Scores, may_be_best
 from dmeta.search.space import Value
@@ -74,13 +75,13 @@ class TrialRow:
     error: str | None
 
 
-def row_of(number: int, trial: Trial, folder: Path, point: Mapping[str, Value]) -> TrialRow:
+def row_of(number: int, trial: Trial, folder: str, point: Mapping[str, Value]) -> TrialRow:
     """One of Tune's trials as a row.
 
     Args:
         number: its number.
         trial: Tune's.
-        folder: of the trials' runs.
+        folder: of the trials' runs, a path or an address.
         point: what it is to try, until it has reported.
     """
     report: Mapping[str, Any] = trial.last_result if SCORE in trial.last_result else {}
@@ -101,7 +102,7 @@ def row_of(number: int, trial: Trial, folder: Path, point: Mapping[str, Value]) 
         tasks=report.get("tasks", 0),
         seconds=report.get("seconds", 0.0),
         failures=trial.num_failures,
-        run_dir=str(folder / report["folder"]) if report else None,
+        run_dir=within(folder, report["folder"]) if report else None,
         error=_last_line(trial.error_file) if status == "failed" else None,
     )
 

@@ -6,14 +6,18 @@ it would be lost, hours later; so each node is asked to read what was just writt
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dmeta.addresses import is_address, within
+from dmeta.training.mirror import DistantFolder
 
 _PATIENCE_S = 120.0
 """A node starts a process for the answer: a second, or many where it is busy."""
@@ -33,15 +37,15 @@ class Node(NamedTuple):
     address: str
 
 
-ReadOn: TypeAlias = Callable[[Sequence[Node], Path], Mapping[Node, str]]
+ReadOn: TypeAlias = Callable[[Sequence[Node], str], Mapping[Node, str]]
 """What each node finds in a file; empty where there is none. Those that do not answer lack."""
 
 
-def check_seen(folder: Path, nodes: Sequence[Node], read_on: ReadOn) -> None:
+def check_seen(folder: str, nodes: Sequence[Node], read_on: ReadOn) -> None:
     """Raise if a folder is not one and the same on all nodes.
 
     Args:
-        folder: there, and can be written to.
+        folder: there, and can be written to; or an address.
         nodes: those that are alive.
         read_on: asks them.
 
@@ -52,19 +56,20 @@ def check_seen(folder: Path, nodes: Sequence[Node], read_on: ReadOn) -> None:
         return
     # A new name each time: some network file systems remember for a while what was not there.
     token = secrets.token_hex(16)
-    marker = folder / f".seen-{token}"
-    marker.write_text(token)
-    try:
+    with _written(folder, f".seen-{token}", token) as marker:
         found = read_on(nodes, marker)
-    finally:
-        marker.unlink(missing_ok=True)
     blind = [node.address for node in nodes if found.get(node, token) != token]
     silent = [node.address for node in nodes if node not in found]
     if blind:
         raise ValueError(
             f"every node must see the search's run_dir, got {folder}, which "
-            f"{_in_words(blind, len(nodes))} can not read; choose a run_dir on a storage that all "
-            "nodes have mounted at the same path"
+            f"{_in_words(blind, len(nodes))} can not read; "
+            + (
+                "give every node the storage's credentials and endpoint"
+                if is_address(folder)
+                else "choose a run_dir on a storage that all nodes have mounted at the same path, "
+                "or an address"
+            )
         )
     if silent:
         raise ValueError(
@@ -72,6 +77,25 @@ def check_seen(folder: Path, nodes: Sequence[Node], read_on: ReadOn) -> None:
             f"{_in_words(silent, len(nodes))} in {_PATIENCE_S:g} s; see to them (ray status), or "
             "try again"
         )
+
+
+@contextlib.contextmanager
+def _written(folder: str, name: str, content: str) -> Iterator[str]:
+    """A file in a folder or at an address, for a while; where it is."""
+    if is_address(folder):
+        there = DistantFolder(folder)
+        there.write(name, content.encode())
+        try:
+            yield within(folder, name)
+        finally:
+            there.remove(name)
+        return
+    path = Path(folder, name)
+    path.write_text(content)
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def alive_nodes() -> list[Node]:
@@ -84,18 +108,22 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-def read_by_tasks(nodes: Sequence[Node], path: Path) -> dict[Node, str]:
+def read_by_tasks(nodes: Sequence[Node], location: str) -> dict[Node, str]:
     """Read a file on each node, by a task of Ray's that takes no CPU."""
 
     def content() -> str:
-        # Sent as it is: a function of a module would have each node import torch first.
+        # Sent as it is: a function of this module would have each node import torch first.
+        from dmeta.addresses import is_address, open_address
+
         try:
-            with open(name) as file:  # noqa: PTH123
+            if is_address(location):
+                files, path = open_address(location, "run_dir")
+                return bytes(files.cat_file(path)).decode()
+            with open(location) as file:  # noqa: PTH123
                 return file.read()
-        except OSError:
+        except Exception:
             return ""
 
-    name = str(path)
     task: Any = ray.remote(num_cpus=0, max_retries=0)(content)
     refs = {}
     for node in nodes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from ray.tune import Callback
@@ -22,8 +22,11 @@ from dmeta.search.trials import (
     row_of,
     write_table,
 )
+from dmeta.training.places import RunPlace
 
-_EVERY_S = 1.0
+_LOG = logging.getLogger(__name__)
+
+_EVERY_S, _PUSH_EVERY_S = 1.0, 20.0
 
 
 class Watcher(Protocol):
@@ -51,7 +54,7 @@ class Watch(Callback):
         space: Space,
         configure: Configure,
         mode: Mode,
-        run_dir: Path,
+        place: RunPlace,
         watchers: Sequence[Watcher],
     ) -> None:
         """Knows nothing yet.
@@ -60,12 +63,13 @@ class Watch(Callback):
             space: that is searched.
             configure: makes settings of a point.
             mode: which way scores are better.
-            run_dir: of the search.
+            place: of the search.
             watchers: to be told.
         """
         self._searched, self._configure, self._mode = space.searched(), configure, mode
-        self._path, self._folder, self._watchers = run_dir / TABLE, run_dir / TRIALS, watchers
-        self._at = 0.0
+        self._place, self._watchers = place, watchers
+        self._path, self._folder = place.folder / TABLE, place.locate(TRIALS)
+        self._at = self._pushed_at = 0.0
         self._trials: Sequence[Trial] = ()
         self._numbers = read_numbers(self._path)
         self._points: dict[str, Mapping[str, Value]] = {}
@@ -111,6 +115,12 @@ class Watch(Callback):
         for watcher in self._watchers:
             watcher.on_trials(self.rows, next(iter(self.ranked), None))
         self._at = time.monotonic()
+        if self._at - self._pushed_at >= _PUSH_EVERY_S:
+            try:
+                self._place.push()
+            except OSError as error:  # at the end it must be there; until then it may come late
+                _LOG.warning("%s; it is tried again", error)
+            self._pushed_at = time.monotonic()
 
     def _point(self, trial: Trial) -> Mapping[str, Value]:
         """What a trial is to try: values that its settings have no key for left out."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dmeta.addresses import is_address
+from dmeta.addresses import is_address, name_of
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
@@ -195,7 +195,7 @@ class RunConfig:
     def run_id(self) -> str:
         """Names the run in logs and metrics: its folder and what it is of, so that it stays."""
         place = "run" if self.run_dir is None else self.run_dir
-        folder = Path(place.partition("?")[0] if is_address(place) else place).absolute().name
+        folder = name_of(place if is_address(place) else str(Path(place).absolute()))
         return f"{folder}-{self.fingerprint()[:6]}"
 
     @property

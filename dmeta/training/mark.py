@@ -26,6 +26,8 @@ BEAT_S = 10.0
 SILENCE_S = 40.0
 """A mark that does not change for so long is that of a training that was killed."""
 
+_LOOK_S = 1.0  # whoever waits is to see soon that the mark is gone
+
 
 @contextlib.contextmanager
 def only_one_at(
@@ -106,8 +108,8 @@ def _wait_for_silence(there: DistantFolder, sleep: Callable[[float], object]) ->
         host,
         SILENCE_S,
     )
-    for _ in range(int(SILENCE_S / BEAT_S)):
-        sleep(BEAT_S)
+    for _ in range(int(SILENCE_S / _LOOK_S)):
+        sleep(_LOOK_S)
         now = there.read(MARK)
         if now is None:
             return

@@ -88,6 +88,22 @@ class DistantFolder:
         """Delete a file."""
         self._files.rm_file(f"{self._root}/{name}")
 
+    def find(self, pattern: str) -> list[str]:
+        """Names of what matches a pattern such as ``*/result.json``, sorted.
+
+        Raises:
+            ValueError: the address can not be read.
+        """
+        self._files.invalidate_cache()
+        with reading(self.address, _KEY):
+            paths = (str(path) for path in self._files.glob(f"{self._root}/{pattern}"))
+            return sorted(path.partition(f"{self._root}/")[2] for path in paths)
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it; nothing if there is none."""
+        if self.has(name):
+            self._files.rm(f"{self._root}/{name}", recursive=True)
+
 
 class Mirror:
     """A folder of this machine and its copy at an address."""

@@ -1,4 +1,7 @@
-"""The folders that the user names: whether they can be written to, and those at an address."""
+"""The folders that the user names: whether they can be written to, and those at an address.
+
+Of a run, or of a search.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +21,24 @@ from dmeta.training.run_log import LOG
 from dmeta.training.session import JOINT
 from dmeta.training.starting import CONFIG
 
-_FETCHED = tuple(
+RUN_FILES = tuple(
     f"{folder}{name}" for folder in ("", f"{JOINT}/") for name in (CONFIG, METRICS, LOG)
 )
 
 
 @dataclass(frozen=True)
 class RunPlace:
-    """The folder of a run.
+    """The folder of a run, or of a search.
 
     Attributes:
         folder: where to read and write: itself, or a copy of what is needed of one at an address.
         mirror: between that copy and the address; None: it is the folder itself.
+        needed: names of the files that are.
     """
 
     folder: Path
     mirror: Mirror | None = None
+    needed: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -50,6 +55,19 @@ class RunPlace:
             return (self.folder / file).exists()
         return self.mirror.there.has(file)
 
+    def find(self, pattern: str) -> list[str]:
+        """Names of what is in it and matches a pattern, sorted."""
+        if self.mirror is not None:
+            return self.mirror.there.find(pattern)
+        found = sorted(self.folder.glob(pattern))
+        return [path.relative_to(self.folder).as_posix() for path in found]
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder in it; nothing if there is none."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.there.remove_folder(name)
+
     def push(self) -> None:
         """Copy what was written to the address, if it is at one.
 
@@ -61,8 +79,12 @@ class RunPlace:
 
 
 @contextlib.contextmanager
-def run_place(run_dir: str | Path) -> Iterator[RunPlace]:
-    """The folder of a run at hand; of one at an address what there is, but for its checkpoints.
+def run_place(run_dir: str | Path, needed: Sequence[str] = RUN_FILES) -> Iterator[RunPlace]:
+    """The folder of a run at hand; of one at an address what there is of the files that are needed.
+
+    Args:
+        run_dir: path or address.
+        needed: names of files; of a run all but its checkpoints.
 
     Raises:
         ValueError: it is at an address that can not be read, or not be opened.
@@ -77,8 +99,8 @@ def run_place(run_dir: str | Path) -> Iterator[RunPlace]:
     folder = Path(tempfile.mkdtemp(dir=copies))
     try:
         mirror = Mirror(folder, there)
-        mirror.fetch(_FETCHED)
-        yield RunPlace(folder, mirror)
+        mirror.fetch(needed)
+        yield RunPlace(folder, mirror, needed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -95,7 +117,7 @@ def training_at(place: RunPlace) -> Iterator[None]:
         yield
         return
     with only_one_at(place.mirror.there):
-        place.mirror.fetch(_FETCHED)  # another may have come to its end meanwhile
+        place.mirror.fetch(place.needed)  # another may have come to its end meanwhile
         try:
             yield
         except BaseException:

@@ -28,7 +28,7 @@ from dmeta.training.function_figure import FunctionPanel, adapted_functions, fun
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
-from dmeta.training.mirror import Mirror, MirroredStorage
+from dmeta.training.mirror import Mirror
 from dmeta.training.options import Choice
 from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
@@ -102,9 +102,7 @@ def train_in(
 ) -> Finished:
     """Train a run to its end in its directory, and evaluate it on test tasks."""
     with only_one_in(run_dir):
-        start = starting_point(run.config, run_dir)
-        if mirror is not None:
-            start = start._replace(storage=MirroredStorage(start.storage, mirror))
+        start = starting_point(run.config, run_dir, mirror=mirror)
         with begin(run, run_dir, start, open_runtime, observers) as runtime:
             if mirror is not None:
                 mirror.push()  # the settings: there is a run now

@@ -18,6 +18,7 @@ from dmeta.training.checkpoint import (
     steps_in,
 )
 from dmeta.training.config import RunConfig
+from dmeta.training.mirror import Mirror, MirroredStorage
 from dmeta.training.parts import num_outputs_of
 from dmeta.training.progress import Progress, fresh, progress_of
 from dmeta.training.results import write_json
@@ -45,7 +46,10 @@ class StartingPoint(NamedTuple):
 
 
 def starting_point(
-    config: RunConfig, run_dir: Path, first: Checkpoint | None = None
+    config: RunConfig,
+    run_dir: Path,
+    first: Checkpoint | None = None,
+    mirror: Mirror | None = None,
 ) -> StartingPoint:
     """Where the run begins: at step 0, or at its last whole checkpoint if it is to be resumed.
 
@@ -53,12 +57,15 @@ def starting_point(
         config: settings.
         run_dir: of the run.
         first: begin there rather than at step 0: a checkpoint of a run of other settings.
+        mirror: copies `run_dir` elsewhere, before each checkpoint; None: it stays there.
 
     Raises:
         ValueError: there is a run and ``resume`` is not set, or one of other settings, or all its
             checkpoints are damaged.
     """
     storage = open_checkpoints(run_dir, config.checkpoint.location)
+    if mirror is not None:
+        storage = MirroredStorage(storage, mirror)
     steps = steps_in(storage)
     if not _is_resumed(config, run_dir, steps) or not steps:
         if first is None:

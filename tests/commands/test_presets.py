@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from dmeta.commands.hydra_app import compose
@@ -35,6 +37,18 @@ def test_the_files_of_a_folder_compose_where_it_is_not(folder: Path, flag: str) 
     assert space_of_preset(settings["search"]["space"]).dimensions["outer.lr"].ends == (0.1, 0.2)
     trial = Composer(("algorithm=slow",), tuple(presets.items()))({})
     assert trial.as_mapping()["algorithm"]["inner_lr"] == 0.0001
+
+
+def test_an_experiment_may_be_at_an_address() -> None:
+    address = f"memory://{uuid.uuid4().hex}/best.yaml"
+    with pytest.raises(ValueError, match=f"experiment must be an address that .* got {address}"):
+        own_presets([f"experiment={address}"])
+    fsspec.filesystem("memory").pipe_file(
+        address, b"# @package _global_\ndefaults: [{override /algorithm: anil}]\nsteps: 77\n"
+    )
+    overrides = [f"experiment={address}"]
+    settings = compose("train", overrides, presets=own_presets(overrides))
+    assert (settings["steps"], settings["algorithm"]["name"]) == (77, "anil")
 
 
 def test_an_experiment_in_a_file_is_a_preset_too(folder: Path) -> None:

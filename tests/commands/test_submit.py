@@ -133,10 +133,13 @@ def test_files_do_not_fit_into_an_image(capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"image must be alone.*got my.yaml besides; put it into the image", told)
 
 
-def test_a_run_to_go_on_with_need_not_be_here(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "tune"):
-        words, _ = dry(f"submit {verb} run_dir=/shared/run resume=true", capsys)
-        assert words[-3:] == [verb, "run_dir=/shared/run", "resume=true"]
+@pytest.mark.parametrize("run_dir", ["/shared/run", "of-the-cluster://run"])
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_a_run_to_go_on_with_need_not_be_here(
+    verb: str, run_dir: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, _ = dry(f"submit {verb} run_dir={run_dir} resume=true", capsys)
+    assert words[-3:] == [verb, f"run_dir={run_dir}", "resume=true"]
 
 
 def test_a_dry_run_prints_rays_command(capsys: pytest.CaptureFixture[str]) -> None:

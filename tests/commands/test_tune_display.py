@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,9 +105,7 @@ def test_before_a_score_there_is_no_best() -> None:
 
 def test_the_end_says_what_was_written_and_what_is_next() -> None:
     display, text, _ = shown(terminal=False, encoding="ascii")
-    display.conclude(
-        ["accuracy 0.9 ± 0.1"], [Path("a/best.yaml"), Path("a/report.html")], "dmeta x"
-    )
+    display.conclude(["accuracy 0.9 ± 0.1"], ["a/best.yaml", "a/report.html"], "dmeta x")
     assert text().splitlines() == [
         "accuracy 0.9 +- 0.1",
         "wrote     a/best.yaml",

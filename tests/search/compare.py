@@ -25,7 +25,9 @@ def search_line(run_dir: Path, sign: int) -> Line:
     seen: set[tuple[str, int]] = set()
     done: dict[str, int] = {}
     total, best, line = 0, None, []
-    reports = sorted(reports_in(run_dir / "tune"), key=lambda each: float(each[1]["timestamp"]))
+    reports = sorted(
+        reports_in(str(run_dir / "tune")), key=lambda each: float(each[1]["timestamp"])
+    )
     for trial, report in reports:
         if (trial, report["step"]) in seen:
             continue

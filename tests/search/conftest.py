@@ -12,17 +12,27 @@ import ray
 
 from dmeta.runtime.cluster import connect
 from tests.search.searches import search
+from tests.search.shared_files import announce
 
 ROOT = str(Path(__file__).parents[2])
 
 
 @pytest.fixture(scope="package")
-def cluster() -> Iterator[None]:
-    """Ray with 2 CPUs, which the searches join and leave running."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cluster's processes keep copies of what is at addresses."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="package")
+def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray with 2 CPUs, which the searches join and leave running; knows addresses `shared://`."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DMETA_CACHE", str(cache))
         patch.delenv("RAY_ADDRESS", raising=False)
-        inherited = os.environ.get("PYTHONPATH")
-        patch.setenv("PYTHONPATH", f"{ROOT}:{inherited}" if inherited else ROOT)
+        plugins = tmp_path_factory.mktemp("plugins")
+        announce(plugins)
+        paths = [str(plugins), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
         assert connect(None, shows_logs=False)
         yield

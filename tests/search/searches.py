@@ -61,7 +61,7 @@ class Watching:
 
 
 def search(
-    run_dir: Path,
+    run_dir: Path | str,
     space: Space = RATES,
     watching: Watching | None = None,
     configure: Any = None,

@@ -97,7 +97,7 @@ def test_a_restarted_search_knows_the_rungs_of_before(tmp_path: Path) -> None:
         line = {**report(1, scores(mean, 0.1, 7)), "trial_id": name}
         torn = json.dumps(line)[:20]  # the kill that ended the search
         (tmp_path / name / "result.json").write_text(f"{json.dumps(line)}\n{torn}")
-    assert [trial for trial, _ in reports_in(tmp_path)] == ["one", "two"]
+    assert [trial for trial, _ in reports_in(str(tmp_path))] == ["one", "two"]
     late = {"late": report(1, scores(0.3, 0.1, 8))}
     assert decisions(asha(tmp_path), late) == {"late": TrialScheduler.STOP}
     assert decisions(asha(tmp_path / "empty"), late) == {"late": TrialScheduler.CONTINUE}
@@ -121,7 +121,7 @@ def test_population_based_training_stays_inside_the_space(tmp_path: Path) -> Non
     )
     config = tiny_config(tmp_path, steps=6, eval__every=2)
     options = SearchOptions(scheduler="pbt", perturb_every=4)
-    scheduler: Any = scheduler_of(space, options, config, "max", tmp_path)
+    scheduler: Any = scheduler_of(space, options, config, "max", str(tmp_path))
     for seed in range(30):
         np.random.seed(seed)  # noqa: NPY002 - Tune draws from it
         point = {"outer.lr": 1.9e-3, "algorithm.inner_steps": 3, "outer.clip_norm": 1.0}
@@ -154,4 +154,4 @@ def test_what_a_scheduler_can_not_do_is_refused(
 ) -> None:
     config = tiny_config(tmp_path, steps=6, eval__every=2)
     with pytest.raises(ValueError, match=match):
-        scheduler_of(space, SearchOptions(**options), config, "max", tmp_path)
+        scheduler_of(space, SearchOptions(**options), config, "max", str(tmp_path))

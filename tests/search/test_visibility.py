@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from dmeta.search.experiment import run
+from dmeta.addresses import open_address
 from dmeta.search.visibility import Node, check_seen
-from tests.conftest import tiny_config
-from tests.search.searches import RATES
+from dmeta.training.mirror import DistantFolder
 
 NODES = [Node(str(i), f"10.0.0.{i}") for i in range(4)]
 
@@ -22,8 +22,9 @@ class Mounts:
         self.folders = {key.removeprefix("n"): folder for key, folder in folders.items()}
         self.asked: list[Node] = []
 
-    def __call__(self, nodes: Sequence[Node], path: Path) -> Mapping[Node, str]:
+    def __call__(self, nodes: Sequence[Node], location: str) -> Mapping[Node, str]:
         self.asked += nodes
+        path = Path(location)
         seen = {node: self.folders.get(node.node_id, path.parent) for node in nodes}
         found = {node: folder / path.name for node, folder in seen.items() if folder is not None}
         return {n: file.read_text() if file.exists() else "" for n, file in found.items()}
@@ -31,7 +32,7 @@ class Mounts:
 
 def test_nodes_that_see_the_folder_pass_and_nothing_is_left_in_it(tmp_path: Path) -> None:
     mounts = Mounts()
-    check_seen(tmp_path, NODES, mounts)
+    check_seen(str(tmp_path), NODES, mounts)
     assert mounts.asked == NODES
     assert list(tmp_path.iterdir()) == []
 
@@ -42,21 +43,31 @@ def test_nodes_that_have_another_folder_there_are_named(tmp_path: Path) -> None:
     other.mkdir()
     words = r"see the search's run_dir, got .*here, which 2 of 4 nodes \(10.0.0.1, 10.0.0.3\)"
     with pytest.raises(ValueError, match=words):
-        check_seen(here, NODES, Mounts(n1=tmp_path / "none", n3=other))
+        check_seen(str(here), NODES, Mounts(n1=tmp_path / "none", n3=other))
     assert list(here.iterdir()) == []
 
 
 def test_a_node_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got no answer from 1 of 4 nodes \(10.0.0.2\) in 120 s"):
-        check_seen(tmp_path, NODES, Mounts(n2=None))
+        check_seen(str(tmp_path), NODES, Mounts(n2=None))
 
 
 def test_a_cluster_of_one_node_is_not_asked(tmp_path: Path) -> None:
     mounts = Mounts(n0=None)
-    check_seen(tmp_path, NODES[:1], mounts)
+    check_seen(str(tmp_path), NODES[:1], mounts)
     assert mounts.asked == []
 
 
-def test_an_address_is_no_folder_of_a_search(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"run_dir must be a folder that this machine sees"):
-        run(tiny_config(tmp_path), RATES, run_dir="s3://bucket/runs/x")
+def test_nodes_that_can_not_read_an_address_are_named_and_nothing_is_left_there() -> None:
+    address = f"memory://{uuid.uuid4().hex}/search"
+    asked: list[str] = []
+
+    def read(nodes: Sequence[Node], location: str) -> Mapping[Node, str]:
+        files, path = open_address(location, "run_dir")
+        asked.append(files.cat_file(path).decode())
+        return {nodes[0]: asked[0], nodes[1]: asked[0], nodes[2]: "", nodes[3]: asked[0]}
+
+    with pytest.raises(ValueError, match=r"\(10.0.0.2\) can not read; give every node"):
+        check_seen(address, NODES, read)
+    assert len(asked[0]) == 32
+    assert DistantFolder(address).find("*") == []

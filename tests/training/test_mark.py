@@ -68,7 +68,8 @@ def test_one_that_ends_meanwhile_is_not_waited_for_any_longer(there: DistantFold
 
     with only_one_at(there, sleep=end):
         pass
-    assert waited == [BEAT_S]
+    assert len(waited) == 1
+    assert waited[0] < BEAT_S
 
 
 def test_the_mark_changes_while_the_training_lives_even_after_a_write_that_fails(

@@ -43,6 +43,17 @@ def test_a_file_is_there_once_it_is_written_and_no_more_once_removed(there: Dist
     assert there.read("a/b.json") is None
 
 
+def test_files_are_found_by_their_names_and_folders_removed(there: DistantFolder) -> None:
+    assert there.find("*/result.json") == []
+    for name in ("b/result.json", "a/result.json", "a/c/result.json", "a/other", "result.json"):
+        there.write(name, b"1")
+    assert there.find("*/result.json") == ["a/result.json", "b/result.json"]
+    there.remove_folder("a")
+    there.remove_folder("none")
+    assert there.find("*/result.json") == ["b/result.json"]
+    assert not there.has("a/c/result.json")
+
+
 def test_what_is_new_or_changed_is_copied_and_nothing_else(
     there: DistantFolder, written: list[str], tmp_path: Path
 ) -> None:
