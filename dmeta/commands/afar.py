@@ -1,4 +1,4 @@
-"""A run at an address, as `dmeta status` sees it: copies of its small files, and its mark.
+"""A run or a search at an address, as `dmeta status` sees it: its small files, and its mark.
 
 Imports no torch.
 """
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmeta.commands.signs import CONFIG, JOINT, LOG, METRICS, RESULTS
+from dmeta.addresses import parent_of
+from dmeta.commands.signs import CONFIG, JOINT, LOG, METRICS, RESULTS, SEARCH, TRIALS
 from dmeta.training.mark import MARK, SILENCE_S
 from dmeta.training.mirror import DistantFolder
 
@@ -25,25 +26,32 @@ _FILES = (
     f"{JOINT}/{CONFIG}",
     f"{JOINT}/{METRICS}",
     f"{JOINT}/{LOG}",
+    SEARCH,
+    TRIALS,
 )
+
+
+_OF_TRIALS = "trials"  # the folder of their runs, in that of the search
 
 
 @dataclass(frozen=True)
 class Afar:
-    """What is known of a run at an address besides its files.
+    """What is known of a run or a search at an address besides its files.
 
     Attributes:
-        address: of the run.
-        lives: whether a training lives there, which renews its mark.
+        address: of it.
+        lives: whether somebody is at work there, who renews the mark.
+        is_trial: whether it is a run of a search.
     """
 
     address: str
     lives: bool
+    is_trial: bool
 
 
 @contextlib.contextmanager
 def copied(address: str) -> Iterator[tuple[Path, Afar]]:
-    """A folder with copies of a run's small files, each as old as what it is of.
+    """A folder with copies of the small files, each as old as what it is of.
 
     Raises:
         ValueError: the address can not be read, or not be opened.
@@ -59,7 +67,12 @@ def copied(address: str) -> Iterator[tuple[Path, Afar]]:
                 written = there.written_at(file)
                 if written is not None:
                     os.utime(path, (written, written))
-        yield folder, Afar(address, _lives(there))
+        yield folder, Afar(address, _lives(there), _is_trial(address))
+
+
+def _is_trial(address: str) -> bool:
+    search, name = parent_of(parent_of(address.rstrip("/"))[0])
+    return name == _OF_TRIALS and DistantFolder(search).has(SEARCH)
 
 
 def _lives(there: DistantFolder) -> bool:

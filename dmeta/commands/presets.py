@@ -119,7 +119,8 @@ def named(override: str) -> str:
 
 
 def _names_file(override: str) -> bool:
-    return override.startswith("experiment=") and override.endswith(_SUFFIXES)
+    key, _, value = override.partition("=")
+    return key == "experiment" and name_of(value).endswith(_SUFFIXES)
 
 
 def _name_of(file: str) -> str:

@@ -193,7 +193,7 @@ def _judged(
         here=is_here(began) if afar is None else True,  # a mark is seen from everywhere
         silent_s=silent_s(run_dir),
         begun=bool(settings),
-        through=_is_through(run_dir, settings, what),
+        through=_is_through(run_dir, settings, what, afar),
         failure=event["message"] if what == "failed" else None,
         patience_s=max(Signs.patience_s, _SILENT_ROWS * longest_s),
     )
@@ -247,12 +247,17 @@ def _last_session(run_dir: Path) -> tuple[dict[str, Any] | None, dict[str, Any] 
     return last, None
 
 
-def _is_through(run_dir: Path, settings: Mapping[str, Any], event: str | None) -> bool:
+def _is_through(
+    run_dir: Path, settings: Mapping[str, Any], event: str | None, afar: Afar | None
+) -> bool:
     """Whether the results are there; a trial of a search has none of its own."""
     results = read_json(run_dir / RESULTS)
     if results is not None and results["training"]["steps"] >= settings.get("steps", 0):
         return True
-    is_trial = (run_dir.absolute().parent.parent / SEARCH).exists()
+    if afar is None:
+        is_trial = (run_dir.absolute().parent.parent / SEARCH).exists()
+    else:
+        is_trial = afar.is_trial
     return is_trial and event == "ended"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmeta.commands.afar import Afar
 from dmeta.commands.formats import duration
 from dmeta.commands.signs import (
     RESULTS,
@@ -76,8 +77,12 @@ class SearchStatus:
         return ["  ".join(line) for line in lines]
 
 
-def search_status(run_dir: Path) -> SearchStatus:
+def search_status(run_dir: Path, afar: Afar | None = None) -> SearchStatus:
     """What the files of a search say.
+
+    Args:
+        run_dir: its folder, or a copy of the small files in it.
+        afar: of a search at an address.
 
     Raises:
         ValueError: one of them is damaged.
@@ -86,7 +91,7 @@ def search_status(run_dir: Path) -> SearchStatus:
     rows = _rows(run_dir / TRIALS)
     silent, results = silent_s(run_dir), read_json(run_dir / RESULTS)
     signs = Signs(
-        locked=locked(run_dir),
+        locked=locked(run_dir) if afar is None else afar.lives,
         here=False,  # where it ran is not kept
         silent_s=silent,
         begun=True,
@@ -95,7 +100,7 @@ def search_status(run_dir: Path) -> SearchStatus:
     )
     state, why = judge(signs)
     return SearchStatus(
-        run_dir=str(run_dir),
+        run_dir=str(run_dir) if afar is None else afar.address,
         state=state,
         why=why,
         num_trials=record["search"]["num_trials"],

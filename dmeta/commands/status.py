@@ -45,7 +45,7 @@ def status(run_dir: Path | str) -> RunStatus | SearchStatus:
     """What the files of a run or a search say of it.
 
     Args:
-        run_dir: its folder, or the address of a run.
+        run_dir: its folder or address.
 
     Raises:
         ValueError: there is neither, or a file of it is damaged.
@@ -61,7 +61,8 @@ def status(run_dir: Path | str) -> RunStatus | SearchStatus:
         return found
     if isinstance(run_dir, str):
         raise ValueError(
-            f"run_dir must hold a run, got the address {run_dir} with none; correct run_dir"
+            f"run_dir must hold a run or a search, got the address {run_dir} with none; correct "
+            "run_dir"
         )
     what = "an empty or another folder" if run_dir.is_dir() else "no folder"
     raise ValueError(
@@ -72,6 +73,8 @@ def status(run_dir: Path | str) -> RunStatus | SearchStatus:
 def _look(run_dir: Path | str) -> RunStatus | SearchStatus | None:
     if isinstance(run_dir, str):
         with copied(run_dir) as (folder, afar):
+            if (folder / SEARCH).exists():
+                return search_status(folder, afar)
             is_there = (folder / CONFIG).exists() or afar.lives
             return run_status(folder, afar) if is_there else None
     if (run_dir / SEARCH).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -127,7 +128,7 @@ def tune_command(
         display.conclude(
             in_words(json.loads((place.folder / RESULTS).read_text())),
             [place.locate(name) for name in (PRESET, PAGE, TABLE, RESULTS)],
-            f"dmeta train experiment={place.locate(PRESET)}",
+            f"dmeta train {shlex.quote(f'experiment={place.locate(PRESET)}')}",
         )
 
 
@@ -144,7 +145,8 @@ def check_command(
         ValueError: whatever is wrong with the settings or the space.
     """
     search = _asked_for({**settings, "resume": False}, space, arguments)
-    if settings["resume"] is True:  # then the search has its space, which is not here
+    continues = settings["resume"] is True or (settings["resume"] == "auto" and not search.space)
+    if continues:  # then the search has its space, which is not here
         return
     search.composer.check(search.space)
     check_search_without_data(search.space, search.composer)

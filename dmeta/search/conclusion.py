@@ -80,6 +80,7 @@ def conclude(
     best = ranked[0]
     config = setup.configure(dict(best.point))
     (place.folder / PRESET).write_text(preset_of(config, best, len(rows), options))
+    place.push_or_warn()
     test = None
     if options.evaluate_best:
         _tell(watchers, f"evaluating the best on {config.eval.num_tasks} test tasks")
@@ -91,6 +92,7 @@ def conclude(
         "search": dataclasses.asdict(options),
     }
     write_json(place.folder / RESULTS, summary)
+    place.push_or_warn()
     _tell(watchers, "drawing figures")
     _report(place, watch, space, config, mode, summary)
 

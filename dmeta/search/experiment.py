@@ -20,7 +20,15 @@ from dmeta.addresses import is_address, local_path, open_arrow
 from dmeta.runtime import cluster
 from dmeta.search.checking import Checked, checked_search
 from dmeta.search.conclusion import conclude
-from dmeta.search.kept import SEARCH, SEARCH_FILES, TUNE, can_go_on, check_begun, record_of
+from dmeta.search.kept import (
+    SEARCH,
+    SEARCH_FILES,
+    TUNE,
+    can_go_on,
+    check_begun,
+    forget_marks,
+    record_of,
+)
 from dmeta.search.options import SearchOptions
 from dmeta.search.reports import Mode, mode_of
 from dmeta.search.reservation import Bundle, reservation
@@ -92,23 +100,16 @@ def run(
         search.sampling()
         search.scheduling()
         check_begun(place, resume, record)
-        locked = training_at(place), only_one_in(place.folder)
-        with _connected(found.base, options) as bundles, locked[0], locked[1]:
+        with (
+            _connected(found.base, options) as bundles,
+            training_at(place),
+            only_one_in(place.folder),
+        ):
             check_seen(place.name, alive_nodes(), read_by_tasks)
             (place.folder / TRIALS).mkdir(exist_ok=True)
             write_json(place.folder / SEARCH, {**record, "mode": mode, **(notes or {})})
             place.push()
-            sources = {key: ray.put(source) for key, source in found.sources.items()}
-            setup = TrialSetup(configure, place.locate(TRIALS), sources, Path.cwd())
-            watch = Watch(space, configure, mode, place, watchers)
-            switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
-            with switches, quiet(), stopping() as heard, _seeded(options.seed):
-                results = search.tuner(setup, bundles, watch, resume).fit()
-            if heard:
-                raise SearchStopped(heard[0])
-            watch.take()
-            conclude(place, watch, space, options, setup, bundles, mode, watchers)
-    return results
+            return search.carry_out(bundles, resume, watchers)
 
 
 def space_of(space: Mapping[str, Dimension | Sequence[Value]]) -> Space:
@@ -158,6 +159,29 @@ class _Search:
     mode: Mode
     searcher: Searcher | None
     scheduler: TrialScheduler | None
+
+    def carry_out(
+        self, bundles: list[Bundle], resume: bool, watchers: Sequence[Watcher]
+    ) -> ResultGrid:
+        """Try the points, and conclude.
+
+        Args:
+            bundles: that a trial reserves.
+            resume: whether to go on with what is there.
+            watchers: told how it goes.
+        """
+        sources = {key: ray.put(source) for key, source in self.found.sources.items()}
+        setup = TrialSetup(self.configure, self.place.locate(TRIALS), sources, Path.cwd())
+        watch = Watch(self.space, self.configure, self.mode, self.place, watchers)
+        switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
+        with switches, quiet(), stopping() as heard, _seeded(self.options.seed):
+            results = self.tuner(setup, bundles, watch, resume).fit()
+        forget_marks(self.place)
+        if heard:
+            raise SearchStopped(heard[0])
+        watch.take()
+        conclude(self.place, watch, self.space, self.options, setup, bundles, self.mode, watchers)
+        return results
 
     def sampling(self) -> Sampling:
         if self.searcher is not None:

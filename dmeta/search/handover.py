@@ -63,7 +63,7 @@ def handed_over() -> Handed | None:
 def write_handover(folder: Path, place: RunPlace, checkpoint: Checkpoint, digest: str) -> None:
     """Write what Tune keeps of a checkpoint: a run's folder, as `dmeta.load` reads it."""
     write_checkpoint(open_checkpoints(folder, None), checkpoint.state, checkpoint.progress)
-    content = read_settings(place.folder)
+    content = read_settings(place.folder, place.name)
     # What is handed over has its checkpoint beside it, wherever the run's own are.
     content["settings"]["checkpoint"]["location"] = None
     write_json(folder / CONFIG, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from dmeta.search.space import Space
 from dmeta.search.trial import TRIALS, digest_of
 from dmeta.search.trials import TABLE
 from dmeta.training.config import RunConfig
+from dmeta.training.mark import MARK
 from dmeta.training.places import RunPlace
 
 SEARCH, TUNE = "search.json", "tune"
@@ -99,3 +101,13 @@ def _check_ours(folder: Path) -> None:
 def can_go_on(place: RunPlace) -> bool:
     """Whether Tune has saved a search in its folder."""
     return place.has(f"{TUNE}/tuner.pkl") and bool(place.find(f"{TUNE}/experiment_state-*.json"))
+
+
+def forget_marks(place: RunPlace) -> None:
+    """Remove the marks of trials at an address: Tune does not wait for their ends."""
+    if place.mirror is None:
+        return
+    there = place.mirror.there
+    for name in there.find(f"{TRIALS}/*/{MARK}"):
+        with contextlib.suppress(Exception):  # it has just ended; or who comes next waits
+            there.remove(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,8 @@ from dmeta.search.sampling import domain_of
 from dmeta.search.space import Interval, Space
 from dmeta.training.config import RunConfig
 from dmeta.training.mirror import DistantFolder
+
+_LOG = logging.getLogger(__name__)
 
 Scores = npt.NDArray[np.float64]
 
@@ -194,7 +197,11 @@ def _texts_in(folder: str, pattern: str) -> list[str]:
     if not is_address(folder):
         return [path.read_text() for path in sorted(Path(folder).glob(pattern))]
     there = DistantFolder(folder)
-    contents = (there.read(name) for name in there.find(pattern))
+    try:
+        contents = [there.read(name) for name in there.find(pattern)]
+    except ValueError as error:  # figures and rungs without them are better than no end
+        _LOG.warning("what the trials have reported so far is left out: %s", error)
+        return []
     return [content.decode() for content in contents if content is not None]
 
 

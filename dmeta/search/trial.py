@@ -153,7 +153,7 @@ def _enter(setup: TrialSetup) -> None:
     if not (is_address(setup.folder) or Path(setup.folder).is_dir()):
         raise ValueError(
             f"every node must see the search's run_dir, got a node without {setup.folder}; choose "
-            "a run_dir on a storage that all of them share"
+            "a run_dir on a storage that all of them share, or an address"
         )
 
 
@@ -181,7 +181,7 @@ def ready(settings: RunConfig, place: RunPlace, source: TaskSource | None = None
     """
     with torch_threads(settings.runtime.threads_per_worker):
         is_begun = (place.folder / CONFIG).exists()
-        begun = read_settings(place.folder)["settings"] if is_begun else None
+        begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
         return planned(within_budget(prepare(settings, data=source)), begun)
 
 
@@ -204,6 +204,7 @@ def _report(teller: _Teller, told: int) -> None:
             gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)
             watched = teller, gauges
             take_steps(run, run_dir, start, runtime, watched, on_validated=teller.validated)
+        teller.conclude()
     except TrainingStopped:
         teller.diverged()
 
@@ -216,6 +217,7 @@ class _Teller:
     ) -> None:
         self.run, self.place, self.start, self.reports = run, place, start, reports
         self._digest = digest
+        self._last: Report | None = None
         self._began, self._step = time.perf_counter(), start.progress.step
 
     def start_clock(self) -> None:
@@ -232,9 +234,19 @@ class _Teller:
         self._step = step
 
     def validated(self, evaluation: Evaluation) -> None:
+        """Tell of it; at the last step only when the run is over (`conclude`)."""
         report = self.reports.add(evaluation, self._seconds())
-        self.place.push()
-        self.tell(report)
+        self.place.push_or_warn()
+        if report["status"] == "running":
+            self.tell(report)
+        else:
+            self._last = report
+
+    def conclude(self) -> None:
+        """Tell of the last validation: Tune does not wait for what a trial does after that."""
+        if self._last is not None:
+            self.place.push_or_warn()
+            self.tell(self._last)
 
     def diverged(self) -> None:
         tune.report({**self.reports.diverged(self._step + 1, self._seconds()), "done": True})

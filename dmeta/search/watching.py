@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -23,8 +22,6 @@ from dmeta.search.trials import (
     write_table,
 )
 from dmeta.training.places import RunPlace
-
-_LOG = logging.getLogger(__name__)
 
 _EVERY_S, _PUSH_EVERY_S = 1.0, 20.0
 
@@ -116,10 +113,7 @@ class Watch(Callback):
             watcher.on_trials(self.rows, next(iter(self.ranked), None))
         self._at = time.monotonic()
         if self._at - self._pushed_at >= _PUSH_EVERY_S:
-            try:
-                self._place.push()
-            except OSError as error:  # at the end it must be there; until then it may come late
-                _LOG.warning("%s; it is tried again", error)
+            self._place.push_or_warn()
             self._pushed_at = time.monotonic()
 
     def _point(self, trial: Trial) -> Mapping[str, Value]:

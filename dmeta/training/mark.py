@@ -26,6 +26,7 @@ BEAT_S = 10.0
 SILENCE_S = 40.0
 """A mark that does not change for so long is that of a training that was killed."""
 
+_SETTLE_S = 0.5  # two that begin together have both written their marks by then
 _LOOK_S = 1.0  # whoever waits is to see soon that the mark is gone
 
 
@@ -36,7 +37,7 @@ def only_one_at(
     """Keep others from training at an address until the end, however that comes.
 
     A mark there changes as long as this training lives; whoever finds one waits to see whether it
-    changes. Two that begin within the same moment do not see each other.
+    changes. Of two that begin within the same moment the last one to mark stays.
 
     Args:
         there: where.
@@ -64,6 +65,12 @@ def only_one_at(
             f"run_dir must be an address that can be written to, got {there.address} ({error}); "
             "give the rights to it, or choose another run_dir"
         ) from error
+    sleep(_SETTLE_S)
+    if not is_ours():
+        raise RunLocked(
+            f"run_dir must be of one training at a time, got {there.address}, in which another one "
+            "began at the same moment; wait for its end, or choose another run_dir"
+        )
     over = threading.Event()
     thread = threading.Thread(target=_beat_on, args=(beat, is_ours, over), name="mark", daemon=True)
     thread.start()

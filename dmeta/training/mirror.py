@@ -7,6 +7,7 @@ least as far as that. Checkpoints themselves go there directly (`dmeta.training.
 
 from __future__ import annotations
 
+import glob
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,7 +97,8 @@ class DistantFolder:
         """
         self._files.invalidate_cache()
         with reading(self.address, _KEY):
-            paths = (str(path) for path in self._files.glob(f"{self._root}/{pattern}"))
+            here = glob.escape(self._root)
+            paths = (str(path) for path in self._files.glob(f"{here}/{pattern}"))
             return sorted(path.partition(f"{self._root}/")[2] for path in paths)
 
     def remove_folder(self, name: str) -> None:

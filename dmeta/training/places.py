@@ -6,6 +6,7 @@ Of a run, or of a search.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from dmeta.training.mirror import DistantFolder, Mirror
 from dmeta.training.run_log import LOG
 from dmeta.training.session import JOINT
 from dmeta.training.starting import CONFIG
+
+_LOG = logging.getLogger(__name__)
 
 RUN_FILES = tuple(
     f"{folder}{name}" for folder in ("", f"{JOINT}/") for name in (CONFIG, METRICS, LOG)
@@ -76,6 +79,13 @@ class RunPlace:
         """
         if self.mirror is not None:
             self.mirror.push()
+
+    def push_or_warn(self) -> None:
+        """As `push`, where what can not be copied now may come later."""
+        try:
+            self.push()
+        except OSError as error:
+            _LOG.warning("%s; it is tried again", error)
 
 
 @contextlib.contextmanager

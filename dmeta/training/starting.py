@@ -119,7 +119,7 @@ def _is_resumed(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
 
 def _check_settings(config: RunConfig, run_dir: Path) -> None:
     """Raises ValueError if the run in the directory is of other settings."""
-    saved = read_settings(run_dir)
+    saved = read_settings(run_dir, _named(config, run_dir))
     if saved["fingerprint"] != config.fingerprint():
         changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
         changed = changed or "config.json was altered"

@@ -176,7 +176,7 @@ def test_features_are_written_beside_it_once(address: str, tmp_path: Path) -> No
         ("train run_dir=s4://bucket/x", "run_dir must be a path, or an address that fsspec"),
         ("evaluate run_dir=memory://none/x", "run_dir must hold a run, got memory://none/x"),
         ("train run_dir=memory://none/x resume=true", "got none in memory://none/x"),
-        ("tune run_dir=memory://none/x outer.lr=0.1,0.2", "run_dir must be a folder that this"),
+        ("tune run_dir=s4://bucket/x outer.lr=0.1,0.2", "run_dir must be a path, or an address"),
         ("bench gradients bench.out=memory://x", "bench.out must be a folder that this machine"),
     ],
 )

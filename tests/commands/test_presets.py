@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from dmeta.commands.hydra_app import compose
-from dmeta.commands.presets import composed_with, own_presets
+from dmeta.commands.presets import composed_with, experiment_file, named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset
 
 
@@ -37,6 +37,13 @@ def test_the_files_of_a_folder_compose_where_it_is_not(folder: Path, flag: str) 
     assert space_of_preset(settings["search"]["space"]).dimensions["outer.lr"].ends == (0.1, 0.2)
     trial = Composer(("algorithm=slow",), tuple(presets.items()))({})
     assert trial.as_mapping()["algorithm"]["inner_lr"] == 0.0001
+
+
+def test_the_query_of_an_address_is_not_its_name() -> None:
+    file = "experiment=s3://bucket/best.yaml?endpoint_override=h:1"
+    assert experiment_file([file]) == file.partition("=")[2]
+    assert named(file) == "experiment=file_best"
+    assert experiment_file(["experiment=omniglot_5w1s_maml"]) is None
 
 
 def test_an_experiment_may_be_at_an_address() -> None:

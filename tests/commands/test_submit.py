@@ -134,12 +134,13 @@ def test_files_do_not_fit_into_an_image(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("run_dir", ["/shared/run", "of-the-cluster://run"])
-@pytest.mark.parametrize("verb", ["train", "tune"])
+@pytest.mark.parametrize("asked", ["train resume=true", "tune resume=true", "tune resume=auto"])
 def test_a_run_to_go_on_with_need_not_be_here(
-    verb: str, run_dir: str, capsys: pytest.CaptureFixture[str]
+    asked: str, run_dir: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, _ = dry(f"submit {verb} run_dir={run_dir} resume=true", capsys)
-    assert words[-3:] == [verb, f"run_dir={run_dir}", "resume=true"]
+    verb, resume = asked.split()
+    words, _ = dry(f"submit {verb} run_dir={run_dir} {resume}", capsys)
+    assert words[-3:] == [verb, f"run_dir={run_dir}", resume]
 
 
 def test_a_dry_run_prints_rays_command(capsys: pytest.CaptureFixture[str]) -> None:

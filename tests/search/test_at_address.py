@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import dmeta
-from dmeta.search import Interval, SearchStopped, Space
+from dmeta.commands.status import status
+from dmeta.search import Interval, SearchStopped, Space, watching
 from dmeta.training.metrics import read_metrics
 from tests.search.searches import Watching, outcome, results_of, search, table
 
@@ -19,14 +20,15 @@ pytestmark = [
 
 
 def test_a_search_at_an_address_is_stopped_and_goes_on_to_the_same_results(
-    whole: Path, tmp_path: Path, cache: Path
+    whole: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watching, "_EVERY_S", 0.0)  # however fast the trials are
     there = tmp_path / "there"
     address = f"shared://{there}"
     with pytest.raises(SearchStopped):
-        search(address, watching=Watching(signal_at=(1, 2)), max_concurrent=1)
+        search(address, watching=Watching(signal_at=(2, 2)), max_concurrent=1)
     assert not (there / "results.json").exists()
-    assert any((there / "trials").iterdir())
+    assert 1 <= len(list((there / "trials").iterdir())) <= 3
     with pytest.raises(ValueError, match=r"run_dir must be new, got shared://.*add resume=true"):
         search(address, max_concurrent=1)
 
@@ -43,6 +45,8 @@ def test_a_search_at_an_address_is_stopped_and_goes_on_to_the_same_results(
         assert not (path / "running.json").exists()
         assert len((path / "reports.jsonl").read_text().splitlines()) == 3
     assert not any((cache / "runs").iterdir())
+    assert status(address).state == "finished"
+    assert {status(row["run_dir"]).state for row in table(there)} == {"finished"}
     result = dmeta.load(found["best"]["run_dir"])
     assert result.step == 6
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmeta.search import Choice, SearchStopped, Space
+from dmeta.search import Choice, SearchStopped, Space, watching
 from dmeta.training.checkpoint import open_checkpoints, steps_in
 from dmeta.training.metrics import read_metrics
 from tests.conftest import tiny_config
@@ -19,7 +19,10 @@ pytestmark = [
 ]
 
 
-def test_a_stopped_search_goes_on_to_the_same_results(whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_search_goes_on_to_the_same_results(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_EVERY_S", 0.0)  # however fast the trials are
     run_dir = tmp_path / "stopped"
     stopped = Watching(signal_at=(2, 2))
     with pytest.raises(SearchStopped):

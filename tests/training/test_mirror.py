@@ -48,6 +48,9 @@ def test_files_are_found_by_their_names_and_folders_removed(there: DistantFolder
     for name in ("b/result.json", "a/result.json", "a/c/result.json", "a/other", "result.json"):
         there.write(name, b"1")
     assert there.find("*/result.json") == ["a/result.json", "b/result.json"]
+    odd = DistantFolder(f"{there.address}lr[0.1]*")
+    odd.write("a/result.json", b"1")
+    assert odd.find("*/result.json") == ["a/result.json"]
     there.remove_folder("a")
     there.remove_folder("none")
     assert there.find("*/result.json") == ["b/result.json"]
