@@ -19,14 +19,16 @@ PACKAGE = Path(dmeta.__file__).parent
 # room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
 MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),
+    "randomness": set(),
     "addresses": set(),
-    "bilevel": {"registry"},
-    "models": {"registry"},
-    "algorithms": {"registry", "bilevel", "models"},
+    "bilevel": {"registry", "randomness"},
+    "models": {"registry", "randomness"},
+    "algorithms": {"registry", "randomness", "bilevel", "models"},
     "tasks": {"registry", "addresses", "bilevel"},
     "runtime": {"registry"},
     "training": {
         "registry",
+        "randomness",
         "addresses",
         "bilevel",
         "models",

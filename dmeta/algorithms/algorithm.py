@@ -8,6 +8,7 @@ Letters: S support examples, N examples to predict.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -68,3 +69,9 @@ def kinds(method: Any) -> tuple[Kind, ...]:
     """Kinds of task that a method can learn; both, unless its class has a ClassVar ``kinds``."""
     everything: tuple[Kind, ...] = ("classification", "regression")
     return tuple(getattr(getattr(method, "func", method), "kinds", everything))
+
+
+def with_network(algorithm: Any, network: Network) -> Algorithm:
+    """The method on another network, or on the same one with other batch statistics."""
+    replaced: Algorithm = dataclasses.replace(algorithm, network=network)
+    return replaced

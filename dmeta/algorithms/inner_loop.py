@@ -153,7 +153,8 @@ class InnerLoop:
         Raises:
             ValueError: a pattern fits no parameter, or nothing is left to move.
         """
-        return self.chosen(network.names, network.head)
+        head = network.head if self.adapt in ("head", "body") else ()
+        return self.chosen(network.names, head)
 
     def chosen(self, names: tuple[str, ...], head: Collection[str]) -> tuple[str, ...]:
         """The names that `adapt` stands for.

@@ -44,10 +44,10 @@ from dmeta.algorithms import latent_codes
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.algorithms.latent_codes import Gaussian
 from dmeta.bilevel.inner import InnerProblem, InnerSGD, LearnedRates
-from dmeta.bilevel.noise import Noise
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.models.network import Network
+from dmeta.randomness import Noise
 
 CODES, WEIGHTS = "codes", "weights"
 
@@ -136,7 +136,7 @@ class Leo:
 
         With `Stage.inner_steps` so many steps are taken in all, the latent ones first.
         """
-        noise = Noise.of(stage)
+        noise = Noise(torch.as_tensor(stage.task_seed) if stage.training else None)
         kept: dict[str, Any] = {"network": {n: meta_params[n] for n in self.network.names}}
         if stage.training:
             kept["seed"] = noise.seed

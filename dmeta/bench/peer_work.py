@@ -15,7 +15,8 @@ from dmeta.bench.peer_libraries import Method, Work
 from dmeta.bilevel.estimators import Annealed, Checkpointed, Implicit, exact, first_order
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params, Stage
-from dmeta.models.network import BatchStatisticsNorm, Network
+from dmeta.models.network import Network
+from dmeta.models.norms import BatchStatisticsNorm
 from dmeta.training.setup import Run
 from dmeta.training.work import BlockInputs
 

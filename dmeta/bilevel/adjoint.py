@@ -70,7 +70,7 @@ def gradient_pull(
 
     def gradient(theta: Params, w: Params) -> Params:
         problem = problem_at(theta)
-        g: Params = torch.func.grad(lambda v: problem.objective(v, step))(dict(w))
+        g: Params = torch.func.grad(lambda v: problem.loss(v, step))(dict(w))
         return g
 
     _, pull = vjp(gradient, dict(meta), dict(iterate))
@@ -264,7 +264,7 @@ def _again(problem: InnerProblem, at: Point, first: int, count: int) -> list[Poi
 
 
 def _step(problem: InnerProblem, at: Point, step: int) -> Point:
-    g: Params = torch.func.grad(lambda w: problem.objective(w, step))(dict(at.iterate))
+    g: Params = torch.func.grad(lambda w: problem.loss(w, step))(dict(at.iterate))
     return Point(*problem.optimizer.update(at.iterate, g, at.state, step))
 
 
@@ -286,6 +286,6 @@ def _gradients(problem_at: ProblemAt, meta: Params, iterate: Params, step: int) 
     """Gradients of the objective with respect to theta and w."""
 
     def objective(theta: Params, w: Params) -> Tensor:
-        return problem_at(theta).objective(w, step)
+        return problem_at(theta).loss(w, step)
 
     return Products(*torch.func.grad(objective, argnums=(0, 1))(dict(meta), dict(iterate)))

@@ -204,7 +204,7 @@ def _traced(
         leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
         surrogate = surrogates(estimator, algorithm, leaves, _timeless(stage))
         with torch.enable_grad():
-            scalars, report = for_each_task("vmap", surrogate, (tasks, seeds))
+            scalars, report = for_each_task("vmap", surrogate, tasks, seeds)
             gradients = gradients_of((scalars * counts.to(scalars)).sum(), leaves)
         outputs, packed = pytree.tree_flatten((gradients, *report))
         packings.append(packed)

@@ -26,6 +26,7 @@ from dmeta.bilevel.surrogates import (
     swept,
 )
 from dmeta.bilevel.types import Params, Stage, Task
+from dmeta.randomness import numbers_for
 from dmeta.registry import Entry, Registry
 
 
@@ -71,7 +72,8 @@ def displacement(
     scalar = torch.stack(
         [(p * (still[name] - adapted[name]).detach()).sum() for name, p in meta_params.items()]
     ).sum()
-    prediction = algorithm.predict(adapted, task.query.x).detach()
+    with numbers_for("query 0"):
+        prediction = algorithm.predict(adapted, task.query.x).detach()
     return Surrogate(scalar, algorithm.loss(prediction, task.query.y).detach(), prediction)
 
 

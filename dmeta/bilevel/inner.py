@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from dmeta.bilevel.types import Adapted, Outcome, Params
+from dmeta.randomness import numbers_for
 
 State: TypeAlias = Any
 
@@ -101,6 +102,11 @@ class InnerProblem:
     finish: Callable[[Params, int], Adapted]
     depends_on_meta: bool = False
     loss_weights: Mapping[int, float] | None = None
+
+    def loss(self, iterate: Params, step: int) -> torch.Tensor:
+        """The objective at one step; what it draws is the same whenever it is computed."""
+        with numbers_for(f"step {step}"):
+            return self.objective(iterate, step)
 
     @property
     def judged(self) -> tuple[int, ...]:

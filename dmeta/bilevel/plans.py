@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.surrogates import Differentiable, Estimator
 from dmeta.bilevel.types import Adapted, Examples, Loss, Outcome, Params, Stage, Task
+from dmeta.randomness import drawn_for, seeded_generator, task_numbers
 
 EagerPlan: TypeAlias = Literal["loop", "loop_channels_last", "loop_mixed", "vmap"]
 """Computed operation by operation: one task after the other, the same with the weights of
@@ -50,8 +51,8 @@ class BlockGradient(NamedTuple):
 Report: TypeAlias = tuple[Tensor, Tensor, dict[str, Tensor]]
 """Losses, predictions and notes of a `BlockGradient`; without T: of one task."""
 
-Surrogates: TypeAlias = Callable[[tuple[Task, Tensor]], tuple[Tensor, Report]]
-"""A task and its seed -> the scalar to differentiate, and the report."""
+Surrogates: TypeAlias = Callable[[Task], tuple[Tensor, Report]]
+"""A task -> the scalar to differentiate, and the report."""
 
 
 def one_by_one(plan: PlanName) -> bool:
@@ -125,18 +126,48 @@ class _Mixed:
         return self.algorithm.predict(pytree.tree_map(placed, adapted), x)
 
 
-def for_each_task(plan: PlanName, function: Callable[[In], Out], tasks: In) -> Out:
+def for_each_task(
+    plan: PlanName, function: Callable[[In], Out], tasks: In, task_seeds: Tensor
+) -> Out:
     """`function` of every task, its outputs (a pytree of tensors) stacked in front.
+
+    What it draws by `dmeta.randomness` follows from the task's seed, whatever the plan. Torch's own
+    generators are seeded for each task under the loops, and refused otherwise: the tasks would
+    share them.
 
     Args:
         plan: ``compiled`` is as ``vmap`` here.
         function: pure; must not look at the values of its tensors under ``vmap``.
-        tasks: T tasks, or tasks and what else belongs to each (a pytree of tensors), stacked.
+        tasks: T tasks (a pytree of tensors), stacked.
+        task_seeds: [T] int64 on the CPU.
+
+    Raises:
+        RuntimeError: ``vmap`` cannot map the function; the message says why.
     """
-    if not one_by_one(plan):
-        mapped: Out = torch.func.vmap(function, randomness="different")(tasks)
-        return mapped
-    return _stacked([function(task) for task in _unstack(tasks)])
+    if one_by_one(plan):
+        return _stacked([_alone(function, *seeded) for seeded in _unstack((tasks, task_seeds))])
+
+    def seeded_task(task: In, seed: Tensor) -> Out:
+        with task_numbers(seed):
+            return function(task)
+
+    try:
+        mapped: Out = torch.func.vmap(seeded_task, randomness="error")(tasks, task_seeds)
+    except RuntimeError as error:
+        if "randomness error mode" not in str(error):
+            raise
+        raise RuntimeError(
+            "the model or method draws from torch's generator, which all tasks would share "
+            "(attention or RNN dropout, torch.randn): choose the plan loop, or draw by nn.Dropout, "
+            "F.dropout or dmeta.randomness"
+        ) from error
+    return mapped
+
+
+def _alone(function: Callable[[In], Out], task: In, seed: Tensor) -> Out:
+    device = pytree.tree_leaves(task)[0].device
+    with task_numbers(seed), seeded_generator("", device):
+        return function(task)
 
 
 def block_gradient(
@@ -176,9 +207,9 @@ def block_gradient(
     reports: list[Report] = []
     for part in _unstack(seeded) if one_by_one(plan) else chunks(seeded, chunk_size):
         if one_by_one(plan):
-            scalar, report = surrogate(part)
+            scalar, report = _alone(surrogate, *part)
         else:
-            scalars, report = for_each_task("vmap", surrogate, part)
+            scalars, report = for_each_task("vmap", surrogate, *part)
             scalar = scalars.sum()
         gradients = gradients_of(scalar, leaves)
         total = gradients if total is None else {n: total[n] + g for n, g in gradients.items()}
@@ -190,11 +221,10 @@ def block_gradient(
 def surrogates(
     estimator: Estimator, algorithm: Differentiable, leaves: Params, stage: Stage
 ) -> Surrogates:
-    """The estimator's surrogate of a task, as every plan computes it."""
+    """The estimator's surrogate of the task that is drawn for, as every plan computes it."""
 
-    def surrogate(seeded: tuple[Task, Tensor]) -> tuple[Tensor, Report]:
-        task, seed = seeded
-        own = dataclasses.replace(stage, task_seed=seed)
+    def surrogate(task: Task) -> tuple[Tensor, Report]:
+        own = dataclasses.replace(stage, task_seed=drawn_for().seed)
         value = estimator(algorithm, leaves, task, own)
         return value.scalar, (value.loss, value.prediction, dict(value.notes))
 

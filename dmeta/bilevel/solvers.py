@@ -55,7 +55,7 @@ def recording(observe: Callable[[Adapted], None]) -> Solver:
 
 
 def _exact(problem: InnerProblem, iterate: Params, step: int) -> Params:
-    gradients: Params = torch.func.grad(lambda w: problem.objective(w, step))(dict(iterate))
+    gradients: Params = torch.func.grad(lambda w: problem.loss(w, step))(dict(iterate))
     return gradients
 
 

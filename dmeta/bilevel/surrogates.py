@@ -21,6 +21,7 @@ from dmeta.bilevel.inner import InnerProblem
 from dmeta.bilevel.linear import add
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Loss, Outcome, Params, Stage, Task
+from dmeta.randomness import numbers_for
 
 
 class Differentiable(Protocol):
@@ -87,7 +88,10 @@ def _meta_loss(algorithm: Differentiable, outcome: Adapted | Outcome, query: Exa
     """The meta-loss; the query loss and predictions of the state that predicts."""
     if not isinstance(outcome, Outcome):
         outcome = Outcome((outcome,), (1.0,))
-    predictions = [algorithm.predict(state, query.x) for state in outcome.states]
+    predictions = []
+    for place, state in enumerate(outcome.states):
+        with numbers_for(f"query {place}"):
+            predictions.append(algorithm.predict(state, query.x))
     losses = [algorithm.loss(prediction, query.y) for prediction in predictions]
     if outcome.weights == (1.0,):
         scalar = losses[0]

@@ -2,7 +2,10 @@
 
 Batch-norm layers use batch statistics only: running statistics would leak from task to task. Which
 rows the statistics are taken of is the caller's choice, so that a query can be predicted with
-(transductive) or without (non-transductive) seeing the other queries.
+(transductive) or without (non-transductive) seeing the other queries. Random layers draw numbers
+that are functions of the task's seed and the place in its computation (`dmeta.randomness`).
+
+A `Network` may be used by any number of threads at once.
 """
 
 from __future__ import annotations
@@ -10,86 +13,30 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import functools
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dmeta import randomness
+from dmeta.models.norms import (
+    NORMS,
+    Moments,
+    Statistics,
+    without_running_statistics,
+)
+from dmeta.models.overrides import TaskFunctions, under_vmap
+from dmeta.models.thread_copies import ThreadCopies, batch_norms_of, placed_on, structure_of
+from dmeta.models.tracing import Trace, of_layer, owner, trace
 
 Params = dict[str, Tensor]
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
-
-
-class BatchStatisticsNorm(nn.Module):
-    """Batch-norm on the statistics of the batch, or of its first `statistics_rows` rows.
-
-    Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 1, without running averages. With
-    `statistics_rows` = S and a batch of S support rows followed by queries, every query is
-    normalised by the support set alone (Bronskill et al. 2020, arXiv:2003.03284, section 3).
-    """
-
-    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-        self.statistics_rows: int | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, ...] -> [N, C, ...].
-
-        Raises:
-            ValueError: the statistics would be of a single value per channel.
-        """
-        rows = x[: self.statistics_rows]  # [: None] is all of them
-        dims = [d for d in range(x.dim()) if d != 1]
-        if rows.numel() <= rows.shape[1]:
-            raise ValueError(
-                f"batch statistics must be of more than one value per channel, got {list(x.shape)} "
-                "(rows, channels, ...); raise task.shots or lower model.blocks"
-            )
-        if self.statistics_rows is None and not _under_vmap():
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        # Elementary operations rather than F.batch_norm: under vmap the derivative of its backward
-        # with respect to its input is wrong (torch 2.13; see also the open
-        # github.com/pytorch/functorch/issues/534), by percents of MAML's meta-gradient.
-        # Two sums rather than var_mean, and the mean taken off first: a tenth of a step faster on a
-        # CPU, and nothing cancels.
-        wide, dtype = x.float() if x.dtype == torch.bfloat16 else x, x.dtype
-        mean = wide[: self.statistics_rows].mean(dims, keepdim=True)
-        centred = wide - mean
-        variance = centred[: self.statistics_rows].square().mean(dims, keepdim=True)
-        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight.view(shape)
-        shift = mean.new_zeros(()) if self.bias is None else self.bias.view(shape)
-        return torch.addcmul(shift, centred, scale).to(dtype)
-
-
-def _has_any(layer: str, names: Collection[str]) -> bool:
-    return any(name.startswith(f"{layer}.") for name in names)
-
-
-def _under_vmap() -> bool:
-    """Whether `torch.func.vmap` maps the caller, directly or around another transformation."""
-    functorch = torch._C._functorch
-    stack = functorch.get_interpreter_stack() or ()
-    return any(level.key() == functorch.TransformType.Vmap for level in stack)
-
-
-_NORMS = (BatchStatisticsNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
-
-
-def _with_batch_statistics(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return BatchStatisticsNorm(module)
-    for name, child in list(module._modules.items()):  # named_children leaves out a second use
-        if child is None:
-            continue
-        setattr(module, name, _with_batch_statistics(child))
-    return module
 
 
 @dataclass(frozen=True)
@@ -97,30 +44,79 @@ class Network:
     """A module used functionally; its own tensors are only the initial values.
 
     Attributes:
-        module: a private copy, its batch-norms replaced by `BatchStatisticsNorm`.
+        module: a private copy without running statistics (see `dmeta.models.norms`).
         precision: with ``bfloat16`` its convolutions and products, and what lies between them, are
             computed in that (torch's autocast); parameters, batch statistics, inputs and outputs,
             and their gradients, are as without.
+        seen: what a forward pass of it does; None: not known, everything is assumed.
+        part: tells the random numbers of this part of a network from those of the others.
+        statistics_rows: batch statistics are those of the first so many rows; None: of all.
+        moments: batch statistics instead of the batch's, one for each application of a layer.
+        recorded: to which each call of `apply` adds the batch statistics that it took; None: to
+            nothing.
     """
 
     module: nn.Module
     precision: Precision = "float32"
+    seen: Trace | None = None
+    part: str = ""
+    statistics_rows: int | None = None
+    moments: tuple[Moments, ...] | None = None
+    recorded: list[tuple[Moments, ...]] | None = field(default=None, compare=False, repr=False)
+    _copies: ThreadCopies | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Threads share the copies of the same module."""
+        if self._copies is None or self._copies.module is not self.module:
+            object.__setattr__(self, "_copies", ThreadCopies(self.module))
 
     @staticmethod
     def of(module: nn.Module, precision: Precision = "float32") -> Network:
-        """Wrap a copy of `module`; the original is left as it was."""
-        return Network(_with_batch_statistics(copy.deepcopy(module)), precision)
+        """Wrap a copy of `module`; the original is left as it was.
 
-    @property
-    def _norms(self) -> list[BatchStatisticsNorm]:
-        return [m for m in self.module.modules() if isinstance(m, BatchStatisticsNorm)]
+        Raises:
+            ValueError: the module cannot be copied, or its parameters have no values yet.
+        """
+        lazy = [n for n, p in module.named_parameters() if nn.parameter.is_lazy(p)]
+        if lazy:
+            raise ValueError(
+                f"the model must have all its parameters, got {', '.join(lazy)} of lazy layers; "
+                "call the model once on an example first"
+            )
+        try:
+            own = copy.deepcopy(module)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the model must be a module that copy.deepcopy can copy, got: {error}; replace "
+                "torch.nn.utils.weight_norm and spectral_norm by those of "
+                "torch.nn.utils.parametrizations"
+            ) from error
+        return Network(without_running_statistics(own), precision)
+
+    def traced(self, example: Tensor) -> Network:
+        """The same network, having seen what a forward pass does.
+
+        Args:
+            example: [N, *input_shape], as the network will see them; N at least 2.
+
+        Raises:
+            ValueError: it changes buffers, draws from another generator than torch's, or uses a
+                parameter in another way than by its name.
+        """
+        module = structure_of(copy.deepcopy(self.module))  # its buffers may change
+
+        def run(params: Params) -> Tensor:
+            out: Tensor = torch.func.functional_call(module, params, (example,))
+            return out
+
+        return dataclasses.replace(self, seen=trace(module, self.init_params(), run))
 
     @property
     def mixes_examples(self) -> bool:
         """Whether a prediction depends on the other rows of its batch (batch statistics)."""
-        return bool(self._norms)
+        return bool(batch_norms_of(self.module))
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the trainable parameters, in the module's order."""
         return tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
@@ -132,14 +128,37 @@ class Network:
     @property
     def norm_names(self) -> frozenset[str]:
         """Names of the scales and shifts of normalisation layers."""
-        layers = {n for n, m in self.module.named_modules() if isinstance(m, _NORMS)}
+        layers = {n for n, m in self.module.named_modules() if isinstance(m, NORMS)}
         return frozenset(name for name in self.names if name.rpartition(".")[0] in layers)
 
     @property
     def head(self) -> frozenset[str]:
-        """Names of the parameters of the last layer that has any."""
-        layer = self.names[-1].rpartition(".")[0]
-        return frozenset(name for name in self.names if name.rpartition(".")[0] == layer)
+        """Names of the parameters of the layer that is applied last.
+
+        Raises:
+            ValueError: it cannot be told.
+        """
+        head = self.seen.head if self.seen is not None else self._last_of_sequence()
+        if head is None:
+            raise ValueError(
+                "algorithm.adapt=head and body must have a model with one last layer, whose "
+                "parameters no other layer uses and around which no branch leads, got one where "
+                "it cannot be told; set algorithm.adapt to patterns of names, such as [fc.*]: "
+                f"{', '.join(self.names)}"
+            )
+        return head
+
+    def _last_of_sequence(self) -> frozenset[str] | None:
+        if next(self.module.children(), None) is None:
+            return frozenset(self.names) or None
+        if type(self.module) is not nn.Sequential or not self.names:
+            return None
+        layer = owner(self.names[-1])
+        is_one = "." not in layer or all(
+            type(self.module.get_submodule(layer.rsplit(".", i)[0])) is nn.Sequential
+            for i in range(1, layer.count(".") + 1)
+        )
+        return of_layer(self.names, layer) if is_one else None
 
     def init_params(self) -> Params:
         """Name -> float tensor, the module's initial values, trainable parameters only."""
@@ -150,15 +169,64 @@ class Network:
         }
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """Run the module with `params` in place of its own: [N, *input_shape] -> [N, ...]."""
+        """Run the module with `params` in place of its own: [N, *input_shape] -> [N, ...].
+
+        Raises:
+            ValueError: a parameter is missing.
+        """
+        if not params.keys() >= self._name_set:
+            missing = ", ".join(sorted(self._name_set - params.keys()))
+            raise ValueError(
+                f"params must have all parameters of the network, got none for {missing}"
+            )
+        assert self._copies is not None
+        module, batch_norms = self._copies.mine()
+        taken: list[Moments] | None = None if self.recorded is None else []
+        given = None if self.moments is None else iter(self.moments)
+        for norm in batch_norms:
+            norm.statistics = Statistics(self.statistics_rows, given, taken)
+        with self._replacements(x.device), self._attention():
+            out = self._computed(module, params, x)
+        if self.recorded is not None and taken is not None:
+            self.recorded.append(tuple(taken))
+        return out
+
+    @functools.cached_property
+    def _name_set(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    def _computed(self, module: nn.Module, params: Params, x: Tensor) -> Tensor:
         out: Tensor
         if self.precision == "float32":
-            out = torch.func.functional_call(self.module, params, (x,))
+            out = torch.func.functional_call(module, params, (x,))
             return out
         # Without its cache: that would keep one task's weights for another.
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            out = torch.func.functional_call(self.module, params, (x,))
+            out = torch.func.functional_call(module, params, (x,))
         return out.to(x.dtype)
+
+    def _replacements(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        """Torch's functions and generators, where the network uses any that are replaced."""
+        if self.seen is None:
+            return self._replaced(device, overridden=True, draws=True)
+        if not self.seen.overridden and not self.seen.draws:
+            return contextlib.nullcontext()
+        return self._replaced(device, self.seen.overridden, bool(self.seen.draws))
+
+    @contextlib.contextmanager
+    def _replaced(self, device: torch.device, overridden: bool, draws: bool) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if draws and not under_vmap():  # there, torch refuses to draw (`bilevel.plans`)
+                stack.enter_context(randomness.seeded_generator(self.part, device))
+            if overridden:
+                stack.enter_context(TaskFunctions(self.part))
+            yield
+
+    def _attention(self) -> contextlib.AbstractContextManager[None]:
+        """Torch's fast kernels of attention have no second derivative."""
+        in_inner_loop = torch._C._functorch.peek_interpreter_stack() is not None
+        attention = self.seen is None or self.seen.attention
+        return _MATH_KERNEL if attention and in_inner_loop else contextlib.nullcontext()
 
     def cut_before(self, names: Collection[str]) -> tuple[Network, Network] | None:
         """The layers before the first one that has any of the parameters, and the others.
@@ -167,31 +235,68 @@ class Network:
             names: of parameters.
 
         Returns: two networks that are this one, one after the other, and whose parameters have the
-            same names; None: it is no sequence of layers, or there is nothing to learn before.
+            same names; None: it is no plain `nn.Sequential`, whose layers are applied in order, or
+            there is nothing to learn before.
         """
-        if not isinstance(self.module, nn.Sequential):
+        module = self.module
+        # A subclass may compute something else; so may hooks, which a part would not have.
+        if type(module) is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
             return None
-        layers = list(self.module._modules)  # named_children leaves out a second use
+        layers = list(module._modules)  # named_children leaves out a second use
         first = next((i for i, n in enumerate(layers) if _has_any(n, names)), len(layers))
         before, after = (
-            dataclasses.replace(self, module=part)
-            for part in (self.module[:first], self.module[first:])
+            dataclasses.replace(self, module=part, part=f"{self.part}{place}/")
+            for place, part in (("before", module[:first]), ("after", module[first:]))
         )
         is_cut = set(before.names) | set(after.names) == set(self.names)  # not if layers share any
         return (before, after) if before.names and after.names and is_cut else None
 
     def to(self, device: str, *, training: bool) -> Network:
-        """A copy on `device`, in training or evaluation mode (which only dropout tells apart)."""
-        module = copy.deepcopy(self.module).to(device).train(training)
+        """A copy on `device`, in training or evaluation mode (which only random layers tell apart).
+
+        Trainable parameters, which are given in every call, stay where they are.
+        """
+        module = placed_on(self.module, device).train(training)
         return dataclasses.replace(self, module=module)
 
-    @contextlib.contextmanager
-    def statistics_of_first(self, rows: int) -> Iterator[None]:
-        """Within the context, batch statistics are those of the first `rows` rows."""
-        try:
-            for norm in self._norms:
-                norm.statistics_rows = rows
-            yield
-        finally:
-            for norm in self._norms:
-                norm.statistics_rows = None
+    def with_statistics_of_first(self, rows: int) -> Network:
+        """The same network, its batch statistics those of the first `rows` rows of a batch."""
+        return dataclasses.replace(self, statistics_rows=rows)
+
+    def recording_moments(self, recorded: list[tuple[Moments, ...]]) -> Network:
+        """The same network; each call of `apply` appends its batch statistics to `recorded`."""
+        return dataclasses.replace(self, recorded=recorded)
+
+    def with_moments(self, moments: Sequence[Moments]) -> Network:
+        """The same network with fixed batch statistics, as one call of `apply` recorded them."""
+        return dataclasses.replace(self, moments=tuple(moments), recorded=None)
+
+
+def _has_any(layer: str, names: Collection[str]) -> bool:
+    return any(name.startswith(f"{layer}.") for name in names)
+
+
+class _MathKernel:
+    """Attention by elementary operations while any thread is within the context.
+
+    Torch's choice of kernels belongs to the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._num_inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._num_inside == 0:
+                self._kernel = sdpa_kernel(SDPBackend.MATH)
+                self._kernel.__enter__()
+            self._num_inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._kernel.__exit__(None, None, None)
+
+
+_MATH_KERNEL = _MathKernel()

@@ -77,11 +77,12 @@ def embed_source(
     at = {name: p.to(device) for name, p in params.items()}
     fixed = _draw_training(source, statistics_examples if network.mixes_examples else 0, seed)
     classes = [(split, name) for split in SPLITS for name in source.split_class_names(split)]
+    embedded = embedded.with_statistics_of_first(len(fixed))
     counts: list[int] = []
     rows = []
     for examples in _batches(_all_examples(source, counts), batch_size):
         stored = torch.from_numpy(np.concatenate([*fixed, examples]))
-        with torch.no_grad(), embedded.statistics_of_first(len(fixed)):
+        with torch.no_grad():
             out = embedded.apply(at, source.preprocess(stored.to(device)))[len(fixed) :]
         rows.append(out.flatten(1).float().cpu().numpy())
         on_progress(len(counts) / len(classes))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmeta.algorithms.algorithm import Algorithm
+from dmeta.algorithms.algorithm import Algorithm, with_network
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 
@@ -58,9 +58,9 @@ class AdaptedLearner:
             if transductive or not network.mixes_examples:
                 out = self.algorithm.predict(self.adapted, inputs)
             else:
-                with network.statistics_of_first(rows):
-                    both = torch.cat([self.support_x, inputs])
-                    out = self.algorithm.predict(self.adapted, both)[rows:]
+                apart = with_network(self.algorithm, network.with_statistics_of_first(rows))
+                both = torch.cat([self.support_x, inputs])
+                out = apart.predict(self.adapted, both)[rows:]
         return out if isinstance(x, Tensor) else out.cpu().numpy()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds
@@ -68,23 +68,27 @@ def make_network(
                     f"({first_line(error)}); lower them"
                 ) from error
     network = Network.of(module, _precision_of_layers(config))
-    _check_fit(network, input_shape, num_outputs)
-    return network
+    x = _made_up_inputs(input_shape)
+    _check_fit(network, x, num_outputs)
+    return network.traced(x)
 
 
 def _precision_of_layers(config: RunConfig) -> Precision:
     return "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
 
 
-def _check_fit(network: Network, input_shape: tuple[int, ...], num_outputs: int | None) -> None:
-    # Two rows of noise: batch statistics need two, and all-equal inputs have no variance.
-    x = torch.linspace(-1, 1, 2 * int(np.prod(input_shape))).reshape(2, *input_shape)
+def _made_up_inputs(input_shape: tuple[int, ...]) -> Tensor:
+    # Two rows: batch statistics need two, and all-equal inputs have no variance.
+    return torch.linspace(-1, 1, 2 * int(np.prod(input_shape))).reshape(2, *input_shape)
+
+
+def _check_fit(network: Network, x: Tensor, num_outputs: int | None) -> None:
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
             got = tuple(network.apply(network.init_params(), x).shape)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"the model must take inputs of shape {input_shape}, got: {error}; "
+            f"the model must take inputs of shape {tuple(x.shape[1:])}, got: {error}; "
             "choose another model or task"
         ) from error
     if num_outputs is None:
@@ -152,6 +156,7 @@ def algorithm_of(
     """
     if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):
         network = dataclasses.replace(own.network, precision=_precision_of_layers(config))
+        network = network.traced(_made_up_inputs(source.input_shape))
         ready: Algorithm = dataclasses.replace(own, network=network)
         return ready
     method = ALGORITHMS[config.algorithm.name].make if own is None else own

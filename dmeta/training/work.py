@@ -5,18 +5,16 @@ Letters: T tasks of the block, S support examples, Q query examples, K inner ste
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dmeta.algorithms.algorithm import Algorithm
+from dmeta.algorithms.algorithm import Algorithm, with_network
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
 from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined
@@ -28,7 +26,7 @@ from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.gpu import set_up_gpu
 from dmeta.training.laps import Laps
-from dmeta.training.supply import PHASES, TaskSupply, task_seeds
+from dmeta.training.supply import TaskSupply, task_seeds
 
 Mode: TypeAlias = Literal["transductive", "non_transductive"]
 MODES: tuple[Mode, ...] = ("transductive", "non_transductive")
@@ -117,8 +115,8 @@ class TaskWork:
             set_up_gpu(factory.precision)
         self._supply = TaskSupply(factory.source, device)
         network = factory.algorithm.network
-        self._training = _with_network(factory.algorithm, network.to(device, training=True))
-        self._evaluation = _with_network(factory.algorithm, network.to(device, training=False))
+        self._training = with_network(factory.algorithm, network.to(device, training=True))
+        self._evaluation = with_network(factory.algorithm, network.to(device, training=False))
         self._block_gradient = block_program(
             factory.plan, factory.estimator, self._training, factory.chunk_size
         )
@@ -143,8 +141,7 @@ class TaskWork:
         laps = Laps(self._device)
         factory = self._factory
         inputs = self._inputs(vector, block, laps)
-        with _seeded(factory.seed, block):
-            result = self._block_gradient(*inputs[1:])
+        result = self._block_gradient(*inputs[1:])
         if self._queues:
             self._supply.draw_ahead(block, factory.seed, factory.training)
         laps.end("mathematics")
@@ -181,9 +178,9 @@ class TaskWork:
             out = scores_of(factory.source.kind, predictions)
             return out | predictions if block.with_predictions else out
 
-        with torch.no_grad(), _seeded(factory.eval_seed, block):
-            parts = chunks(tasks, factory.chunk_size)
-            out = joined([for_each_task(factory.plan, scores, part) for part in parts])
+        with torch.no_grad():
+            parts = chunks((tasks, task_seeds(factory.eval_seed, block)), factory.chunk_size)
+            out = joined([for_each_task(factory.plan, scores, *part) for part in parts])
         per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
         finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
         return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)
@@ -217,8 +214,9 @@ def predict_task(
     if algorithm.network.mixes_examples:
         rows = task.support.x.shape[0]
         both = torch.cat([task.support.x, task.query.x])
-        with algorithm.network.statistics_of_first(rows):
-            apart = torch.stack([algorithm.predict(state, both)[rows:] for state in states])
+        network = algorithm.network.with_statistics_of_first(rows)
+        apart_of = with_network(algorithm, network).predict
+        apart = torch.stack([apart_of(state, both)[rows:] for state in states])
     keys = [predictions_key(mode) for mode in MODES]
     return {**dict(zip(keys, (together, apart), strict=True)), TARGET: task.query.y}
 
@@ -230,28 +228,3 @@ def scores_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Tensor
         target = predictions[TARGET].unsqueeze(-2 if kind == "classification" else -3)
         scores[mode] = metric_of(kind, predictions[predictions_key(mode)], target)
     return scores
-
-
-def _with_network(algorithm: Any, network: Any) -> Algorithm:
-    replaced: Algorithm = dataclasses.replace(algorithm, network=network)
-    return replaced
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, block: Block) -> Iterator[None]:
-    """Torch's global generators as a function of the block (for dropout); restored afterwards."""
-    numbers = [seed, PHASES[block.phase], block.step, block.first_slot, 1]
-    own = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(own)
-            yield
-        return
-    # Without torch.manual_seed, which would note a stack trace for devices that are not there: a
-    # tenth of the time of a small block.
-    before = torch.get_rng_state()
-    try:
-        torch.default_generator.manual_seed(own)
-        yield
-    finally:
-        torch.set_rng_state(before)

@@ -41,7 +41,6 @@ TRIED = [
 LOOKS_AT_THE_STEP = "a method that does not look at the outer step"
 REFUSED = {
     "maml_pp": LOOKS_AT_THE_STEP,  # its multi-step loss is annealed
-    "leo": "whose operations do not depend on values",  # it draws latent codes
 }
 
 

@@ -152,6 +152,6 @@ def test_for_each_task_stacks_the_outputs_of_a_pytree(plan: str) -> None:
     def measure(task: Task) -> dict[str, Tensor]:
         return {"mean": task.support.x.mean(), "query": 2 * task.query.y}
 
-    out = for_each_task(plan, measure, tasks)
+    out = for_each_task(plan, measure, tasks, torch.arange(2))
     torch.testing.assert_close(out["mean"], tasks.support.x.mean((1, 2)))
     assert torch.equal(out["query"], 2 * tasks.query.y)

@@ -62,8 +62,9 @@ def test_a_vector_is_the_networks_with_the_statistics_of_training_images(
     test = images.class_examples("test", 2)
     x = images.preprocess(torch.from_numpy(np.concatenate([np.stack(fixed), test])))
     network = learner.algorithm.network
-    with network.statistics_of_first(16), torch.no_grad():
-        want = network.apply(dict(learner.meta_params), x)[16:].flatten(1)
+    with torch.no_grad():
+        fixed = network.with_statistics_of_first(16)
+        want = fixed.apply(dict(learner.meta_params), x)[16:].flatten(1)
     name = images.split_class_names("test")[2]
     label = arrays["class_names"].tolist().index(name)
     got = arrays["features"][arrays["labels"] == label]

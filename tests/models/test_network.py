@@ -6,7 +6,9 @@ Letters: S support rows, Q query rows, C channels.
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from dmeta.models import MODELS
 from dmeta.models.network import Network
+from dmeta.models.norms import Moments
 
 S, Q, C = 4, 3, 2
 
@@ -128,8 +131,7 @@ def test_statistics_of_the_first_rows_are_those_of_the_support_set() -> None:
     network = Network.of(norm)
     mean, variance = x[:S].mean((0, 2, 3)), x[:S].var((0, 2, 3), correction=0)
     expected = F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps).detach()
-    with network.statistics_of_first(S):
-        out = network.apply(network.init_params(), x)
+    out = network.with_statistics_of_first(S).apply(network.init_params(), x)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
     together = network.apply(network.init_params(), x)
     assert (together - out).norm() > 0.1
@@ -141,8 +143,8 @@ def test_the_derivative_goes_through_the_statistics_of_the_support_set() -> None
     params = network.init_params()
 
     def query_value(support: Tensor) -> Tensor:
-        with network.statistics_of_first(S):
-            return network.apply(params, torch.cat([support, x[S:]]))[S:].pow(3).sum()
+        both = torch.cat([support, x[S:]])
+        return network.with_statistics_of_first(S).apply(params, both)[S:].pow(3).sum()
 
     support = x[:S, :, :2, :2].contiguous()
     x = x[:, :, :2, :2].contiguous()
@@ -156,8 +158,7 @@ def test_a_query_does_not_depend_on_the_other_queries_unless_transductive() -> N
     others = torch.cat([queries[:1], 5 * images(2, Q - 1)])
 
     def apart(x: Tensor) -> Tensor:
-        with network.statistics_of_first(S):
-            return network.apply(params, torch.cat([support, x]))[S]
+        return network.with_statistics_of_first(S).apply(params, torch.cat([support, x]))[S]
 
     def together(x: Tensor) -> Tensor:
         return network.apply(params, x)[0]
@@ -170,22 +171,33 @@ def test_a_query_does_not_depend_on_the_other_queries_unless_transductive() -> N
 def test_a_query_does_depend_on_the_support_set() -> None:
     network = conv4()
     params, query = network.init_params(), images(1, 1)
-    with network.statistics_of_first(S):
-        one = network.apply(params, torch.cat([images(0, S), query]))[S]
-        other = network.apply(params, torch.cat([5 * images(3, S), query]))[S]
+    network = network.with_statistics_of_first(S)
+    one = network.apply(params, torch.cat([images(0, S), query]))[S]
+    other = network.apply(params, torch.cat([5 * images(3, S), query]))[S]
     assert (one - other).norm() > 1e-2
 
 
-def test_the_choice_of_statistics_ends_with_its_context_and_after_an_error_too() -> None:
+def test_the_choice_of_statistics_is_of_one_network_not_of_the_one_that_it_was_made_from() -> None:
     network, x = conv4(), torch.cat([images(0, S), images(1, Q)])
     params = network.init_params()
     before = network.apply(params, x)
-    with network.statistics_of_first(S):
-        assert not torch.equal(network.apply(params, x), before)
+    assert not torch.equal(network.with_statistics_of_first(S).apply(params, x), before)
     assert torch.equal(network.apply(params, x), before)
-    with pytest.raises(RuntimeError, match="boom"), network.statistics_of_first(S):
-        raise RuntimeError("boom")
-    assert torch.equal(network.apply(params, x), before)
+
+
+def test_recorded_statistics_predict_as_the_batch_that_they_were_taken_of() -> None:
+    network, support, queries = conv4(), images(0, S), images(1, Q)
+    params = network.init_params()
+    recorded: list[tuple[Moments, ...]] = []
+    network.recording_moments(recorded).apply(params, support)
+    [moments] = recorded
+    assert len(moments) == 2
+    got = network.with_moments(moments).apply(params, queries)
+    both = torch.cat([support, queries])
+    expected = network.with_statistics_of_first(S).apply(params, both)[S:]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    alone = network.with_moments(moments).apply(params, queries[:1])
+    torch.testing.assert_close(alone, got[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_mixes_examples_says_whether_rows_depend_on_each_other() -> None:
@@ -290,3 +302,151 @@ def test_what_can_not_be_cut_stays_whole() -> None:
     twice = Network.of(nn.Sequential(shared, nn.ReLU(), nn.Linear(2, 2), shared))
     assert twice.cut_before({"2.weight"}) is None
     assert Network.of(nn.Linear(2, 2)).cut_before({"weight"}) is None
+
+
+class _HeadFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.body = nn.Linear(3, 2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.body(x)))
+
+
+class _Branches(nn.Module):
+    """Two layers whose outputs are added: neither is the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.a, self.b = nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.body(x))
+        return self.a(h) + self.b(h)
+
+
+class _Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.out.weight = self.embed.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.embed(x)))
+
+
+class _Tempered(nn.Module):
+    """Its own parameter is applied last, to the output of a layer inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.temperature = nn.Linear(2, 2), nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.temperature
+
+
+def test_the_head_is_the_layer_that_is_applied_last_not_the_one_registered_last() -> None:
+    network = Network.of(_HeadFirst())
+    with pytest.raises(ValueError, match=r"algorithm\.adapt to patterns of names"):
+        _ = network.head
+    assert network.traced(torch.randn(3, 2)).head == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("make", [_Branches, _Tied, _Tempered])
+def test_a_head_that_cannot_be_told_must_be_named(make: Callable[[], nn.Module]) -> None:
+    network = Network.of(make()).traced(torch.randn(3, 2))
+    with pytest.raises(ValueError, match=r"one last layer.*set algorithm\.adapt to patterns"):
+        _ = network.head
+
+
+def test_a_sequence_of_another_class_or_with_hooks_is_not_cut() -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self, width: int) -> None:
+            super().__init__(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 10 * super().forward(x)
+
+    assert Network.of(Scaled(3)).cut_before({"2.weight", "2.bias"}) is None
+    hooked = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    assert Network.of(hooked).cut_before({"2.weight", "2.bias"}) is not None
+    hooked.register_forward_hook(lambda module, args, out: 10 * out)
+    assert Network.of(hooked).cut_before({"2.weight", "2.bias"}) is None
+
+
+def test_a_batch_norm_keeps_its_hooks() -> None:
+    norm = norm_with_history()
+    norm.register_forward_hook(lambda module, args, out: out + 100)
+    assert Network.of(norm).apply(Network.of(norm).init_params(), images(0, S)).mean() > 50
+
+
+def test_instance_norm_takes_the_statistics_of_each_example_in_evaluation_too() -> None:
+    norm, x = nn.InstanceNorm2d(C, track_running_stats=True), images(0, S)
+    network = Network.of(norm).to("cpu", training=False)
+    torch.testing.assert_close(network.apply({}, x), F.instance_norm(x))
+    assert (norm.eval()(x) - F.instance_norm(x)).norm() > 1
+
+
+def test_a_missing_parameter_is_not_replaced_by_its_initial_value() -> None:
+    network = Network.of(nn.Linear(2, 1))
+    with pytest.raises(ValueError, match="got none for bias"):
+        network.apply({"weight": torch.ones(1, 2)}, torch.ones(3, 2))
+
+
+def test_a_parameter_that_is_used_past_its_name_is_refused_instead_of_staying_as_it_was() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+            self.by_list = [self.fc.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) @ self.by_list[0]
+
+    network = Network.of(Hidden())
+    assert network.apply(network.init_params(), torch.ones(2, 2)).isnan().all()
+    with pytest.raises(ValueError, match="use its parameters by their names"):
+        network.traced(torch.ones(2, 2))
+
+
+def test_threads_do_not_see_each_others_parameters() -> None:
+    network, x = conv4(), torch.cat([images(0, S), images(1, Q)])
+    params = network.init_params()
+    versions = [{n: (1 + 0.1 * i) * p for n, p in params.items()} for i in range(8)]
+    apart = network.with_statistics_of_first(S)
+    expected = [(network.apply(v, x), apart.apply(v, x)) for v in versions]
+
+    def many(i: int) -> bool:
+        return all(
+            torch.equal(network.apply(versions[i], x), expected[i][0])
+            and torch.equal(apart.apply(versions[i], x), expected[i][1])
+            for _ in range(30)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(many, range(8)))
+
+
+def test_a_network_travels_and_its_copies_stay() -> None:
+    network, x = conv4(), images(0, S)
+    before = network.apply(network.init_params(), x)
+    sent: Network = pickle.loads(pickle.dumps(network))
+    assert torch.equal(sent.apply(sent.init_params(), x), before)
+    assert len(pickle.dumps(network)) < 2 * len(pickle.dumps(network.module))
+
+
+def test_on_another_device_only_what_is_not_given_in_every_call_is_moved() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[0].requires_grad_(False)
+    module.register_buffer("scale", torch.ones(1))
+    placed = Network.of(module).to("meta", training=False).module
+    tensors = [*placed.named_parameters(), *placed.named_buffers()]
+    where = {name: tensor.device.type for name, tensor in tensors}
+    assert where == {
+        "0.weight": "meta",
+        "0.bias": "meta",
+        "1.weight": "cpu",
+        "1.bias": "cpu",
+        "scale": "meta",
+    }

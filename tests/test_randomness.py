@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import Tensor
 
-from dmeta.bilevel.noise import Noise
 from dmeta.bilevel.plans import for_each_task
-from dmeta.bilevel.types import Stage
+from dmeta.randomness import (
+    Noise,
+    numbers_for,
+    random_bits,
+    random_normal,
+    random_uniform,
+    seeded_generator,
+    task_numbers,
+)
 
 SEEDS = torch.tensor([0, 1, 2**32 - 1])
 
 
 def noise(seed: int) -> Noise:
-    return Noise.of(Stage(training=True, ways=3, task_seed=seed))
+    return Noise(torch.tensor(seed))
 
 
-def test_evaluation_is_silent() -> None:
-    silent = Noise.of(Stage(training=False, ways=3, task_seed=5))
+def test_without_a_seed_everything_is_its_expectation() -> None:
+    silent = Noise(None)
     mean, std = torch.randn(4, 3), torch.ones(4, 3)
     assert silent.sample(mean, std, "z") is mean
     assert silent.dropout(mean, 0.5, "x") is mean
@@ -66,7 +74,7 @@ def test_plans_draw_the_same_numbers_and_differentiate_through_them() -> None:
 
         return start - 0.1 * torch.func.grad(objective)(start)
 
-    loop, vmap = (for_each_task(plan, adapted, SEEDS) for plan in ("loop", "vmap"))  # type: ignore[arg-type]
+    loop, vmap = (for_each_task(plan, adapted, SEEDS, SEEDS) for plan in ("loop", "vmap"))  # type: ignore[arg-type]
     assert torch.equal(loop, vmap)
     assert len({tuple(row) for row in loop.tolist()}) == len(SEEDS)
     loop_gradient, vmap_gradient = (torch.autograd.grad(o.sum(), start) for o in (loop, vmap))
@@ -77,3 +85,47 @@ def test_torchs_own_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     noise(3).dropout(torch.ones(5), 0.5, "x")
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (5, 5 + 2**31), (7, 7 + 2**32)])
+def test_draws_of_neighbouring_seeds_and_names_are_independent(seeds: tuple[int, int]) -> None:
+    """Correlations of 100,000 draws: 5 standard deviations is 0.016."""
+    device = torch.device("cpu")
+    rows = [random_uniform(seed, name, (100_000,), device) for seed in seeds for name in "ab"]
+    correlations = torch.corrcoef(torch.stack([*rows, rows[0].roll(1), rows[0].roll(64)]))
+    correlations.fill_diagonal_(0)
+    assert correlations.abs().max() < 0.016
+
+
+def test_draws_are_uniform() -> None:
+    """Chi-squared of 256 equal bins: its mean is 255, 5 standard deviations are 113."""
+    for seed in (0, 1, 12_345, 2**32 - 1):
+        drawn = random_bits(seed, "x", (512, 256), torch.device("cpu"))
+        for byte in range(4):
+            counts = torch.bincount(((drawn >> (8 * byte)) & 255).flatten(), minlength=256)
+            expected = drawn.numel() / 256
+            assert abs(float(((counts - expected) ** 2 / expected).sum()) - 255) < 113
+
+
+def test_a_draw_is_the_same_on_every_machine() -> None:
+    drawn = random_bits(2**32 - 1, "step 3/1", (4,), torch.device("cpu"))
+    assert drawn.tolist() == [1201501848, 1575067908, 3126686201, 590289774]
+
+
+def test_normal_draws_are_normal() -> None:
+    drawn = random_normal(3, "z", (100_000,), torch.device("cpu")).double()
+    assert kstest(drawn.numpy(), "norm").pvalue > 1e-3
+
+
+def test_torchs_generator_is_seeded_by_task_place_and_part_and_restored() -> None:
+    before = torch.get_rng_state()
+
+    def draw(seed: int, place: str, part: str) -> float:
+        with task_numbers(seed), numbers_for(place), seeded_generator(part, torch.device("cpu")):
+            return float(torch.rand(()))
+
+    one = draw(1, "step 0", "a")
+    assert draw(1, "step 0", "a") == one
+    others = draw(2, "step 0", "a"), draw(1, "step 1", "a"), draw(1, "step 0", "b")
+    assert one not in others
+    assert torch.equal(torch.get_rng_state(), before)
