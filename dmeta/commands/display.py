@@ -21,7 +21,7 @@ from rich.text import Text
 
 from dmeta.commands.formats import digits, duration, encodable, score
 from dmeta.runtime.protocol import StepReport
-from dmeta.training.evaluation import model_in_words
+from dmeta.training.evaluation import model_in_words, non_finite_line
 from dmeta.training.metrics import Row
 
 _LINE_EVERY_S = 10.0
@@ -253,7 +253,13 @@ def print_results(
     )
     console.print(Text(heading), soft_wrap=True)
     console.print(results_table(results, sign))
-    lines = []
+    joint = (results.get("joint_baseline") or {}).get("test")
+    warnings = {"": test, "joint baseline: ": joint}
+    lines = [
+        f"warning   {whose}{line}"
+        for whose, evaluation in warnings.items()
+        if evaluation and (line := non_finite_line(evaluation))
+    ]
     if training := results.get("training"):
         parts = [
             f"{training['steps']} outer steps in {duration(training['seconds'])}",
@@ -296,4 +302,6 @@ def _trouble_parts(rejected: int, retried: int) -> list[str]:
 
 
 def _val_part(row: Row, metric: str) -> str:
-    return f"val {metric} {score(metric, row[metric], row['ci95'])} ({row['num_tasks']} tasks)"
+    count = row.get("num_non_finite", 0)
+    tasks = f"{row['num_tasks']} tasks" + (f", {count} not finite" if count else "")
+    return f"val {metric} {score(metric, row[metric], row['ci95'])} ({tasks})"

@@ -33,7 +33,7 @@ from dmeta.training.parts import make_algorithm, make_network
 from dmeta.training.places import RunPlace, run_place
 from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
-from dmeta.training.session import best_checkpoints
+from dmeta.training.session import best_checkpoints, warn_of_non_finite
 from dmeta.training.setup import prepare
 
 _WRITTEN = "evaluation.json"
@@ -111,7 +111,9 @@ def evaluate(
     )
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     with run_place(run_dir) as place:
-        return _evaluate(wanted, place, own)[1]
+        result = _evaluate(wanted, place, own)[1]
+    warn_of_non_finite(result)
+    return result
 
 
 def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 
 
@@ -27,9 +29,11 @@ def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1
     Args:
         metric: ``accuracy`` (a fraction, shown in percent) or anything else (3 significant digits).
         mean: of the tasks.
-        ci95: half-width of its 95% confidence interval.
+        ci95: half-width of its 95% confidence interval; NaN: it has none, which is shown.
         decimals: of a percentage.
     """
+    if ci95 is not None and math.isnan(ci95):
+        return f"{score(metric, mean, decimals=decimals)} (no interval)"
     if metric == "accuracy":
         interval = "" if ci95 is None else f"±{100 * ci95:.{decimals}f}"
         return f"{100 * mean:.{decimals}f}{interval}%"

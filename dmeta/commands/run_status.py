@@ -128,9 +128,11 @@ class RunStatus:
     def _val(self) -> str:
         if (row := self.val) is None:
             return ""
+        count = row.get("num_non_finite", 0)
+        tasks = f"{row['num_tasks']} tasks" + (f", {count} not finite" if count else "")
         return (
             f"{self.metric} {score(self.metric, row[self.metric], row['ci95'])} (95% confidence, "
-            f"{row['num_tasks']} tasks) at step {row['step']}, best at step {row['best_step']}"
+            f"{tasks}) at step {row['step']}, best at step {row['best_step']}"
         )
 
 

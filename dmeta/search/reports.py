@@ -22,7 +22,7 @@ from dmeta.bilevel.types import Kind
 from dmeta.search.scheduling import SCORE, SCORES, STEP
 from dmeta.search.space import Value
 from dmeta.training.config import RunConfig
-from dmeta.training.evaluation import Evaluation
+from dmeta.training.evaluation import Evaluation, has_diverged
 from dmeta.training.files import AppendedFile
 from dmeta.training.work import metric_name
 
@@ -82,7 +82,7 @@ class Reports:
     def add(self, evaluation: Evaluation, seconds: float) -> Report:
         """Note a validation; returns its report."""
         step = evaluation.step
-        if math.isfinite(evaluation.value):
+        if math.isfinite(evaluation.value) and not has_diverged(evaluation):
             scores = [round(float(each), 6) for each in evaluation.scores]
             chosen: Report = {SCORE: evaluation.value, "ci95": evaluation.ci95, SCORES: scores}
         else:

@@ -25,6 +25,7 @@ from dmeta.search.options import SearchOptions
 from dmeta.search.sampling import domain_of
 from dmeta.search.space import Interval, Space
 from dmeta.training.config import RunConfig
+from dmeta.training.intervals import half_width
 from dmeta.training.mirror import DistantFolder
 
 _LOG = logging.getLogger(__name__)
@@ -93,8 +94,8 @@ def _population(space: Space, options: SearchOptions, config: RunConfig) -> Tria
 def may_be_best(scores: Scores, best: Scores, mode: str) -> bool:
     """Whether a trial's scores are not worse than the best one's by more than chance.
 
-    The tasks are the same, so the differences are taken task by task; their mean has a 95%
-    confidence interval of 1.96 sigma / sqrt(M), and if that holds 0 or better, it may.
+    The tasks are the same, so the differences are taken task by task; if the 95% confidence
+    interval of their mean (`dmeta.training.intervals.half_width`) holds 0 or better, it may.
 
     Args:
         scores: [M] of the trial's validation tasks.
@@ -104,8 +105,8 @@ def may_be_best(scores: Scores, best: Scores, mode: str) -> bool:
     gain = scores - best if mode == "max" else best - scores
     if not np.isfinite(gain).all():
         return False
-    ci95 = 1.96 * gain.std() / np.sqrt(len(gain))
-    return bool(gain.mean() + ci95 >= 0)
+    # Of a single task, which has no interval, the difference alone decides.
+    return bool(gain.mean() + np.nan_to_num(half_width(gain)) >= 0)
 
 
 class PairedASHA(ASHAScheduler):

@@ -6,7 +6,7 @@ Letters: M evaluated tasks, K inner steps at evaluation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,7 +17,16 @@ import torch
 from dmeta.bilevel.types import Kind
 from dmeta.runtime.protocol import BlockReport
 from dmeta.tasks.source import Split
-from dmeta.training.work import MODES, TARGET, metric_name, predictions_key, scores_of
+from dmeta.training.intervals import half_width
+from dmeta.training.work import (
+    MODES,
+    TARGET,
+    metric_name,
+    non_finite_key,
+    non_finite_of,
+    predictions_key,
+    scores_of,
+)
 
 Ranking: TypeAlias = tuple[tuple[int, float], ...]
 """(outer step, score) of validated models, best first."""
@@ -29,12 +38,14 @@ class Curve:
 
     Attributes:
         mean: over the tasks.
-        ci95: half-width of the 95% confidence interval of the mean, 1.96 sigma / sqrt(M), as in
-            the reference code of Finn et al. 2017.
+        ci95: half-width of the 95% confidence interval of the mean (`intervals.half_width`).
+        non_finite: tasks that have a query prediction that is not finite; such a prediction counts
+            as wrong, and makes a squared error NaN or infinite.
     """
 
     mean: tuple[float, ...]
     ci95: tuple[float, ...]
+    non_finite: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,45 @@ class Evaluation:
         """Half-width of its 95% confidence interval."""
         return self.transductive.ci95[-1]
 
+    @property
+    def num_non_finite(self) -> int:
+        """Tasks that have a prediction that is not finite after the last inner step.
+
+        Of the two modes, the one that has more of them.
+        """
+        curves = (self.transductive, self.non_transductive)
+        return max((curve.non_finite[-1] for curve in curves if curve.non_finite), default=0)
+
 
 def as_plain(evaluation: Evaluation) -> dict[str, Any]:
     """What results.json has of an evaluation: everything but the scores of the tasks."""
     plain = asdict(evaluation)
     del plain["scores"]
-    return plain
+    return {**plain, "num_non_finite": evaluation.num_non_finite}
+
+
+def non_finite_line(plain: Mapping[str, Any]) -> str | None:
+    """A warning for people if predictions of evaluated tasks were not finite; else None.
+
+    Args:
+        plain: of `as_plain`, also as an earlier version wrote it.
+    """
+    if not (count := plain.get("num_non_finite", 0)):
+        return None
+    counted = {
+        "accuracy": "such predictions count as wrong",
+        "mse": "their squared errors are not finite",
+    }[plain["metric"]]
+    return (
+        f"predictions were NaN or infinite in {count} of {plain['num_tasks']} {plain['split']} "
+        f"tasks ({counted}): the learner diverges; lower algorithm.inner_lr or outer.lr"
+    )
+
+
+def has_diverged(evaluation: Evaluation) -> bool:
+    """Whether its headline says nothing of the learner: it is NaN, or no task was predicted."""
+    nothing = evaluation.num_non_finite == evaluation.num_tasks
+    return nothing or math.isnan(evaluation.value)
 
 
 def model_in_words(model: str, num_models: int) -> str:
@@ -92,9 +136,9 @@ def model_in_words(model: str, num_models: int) -> str:
 def ranked(best: Ranking, evaluation: Evaluation, keep: int) -> Ranking:
     """The `keep` best of earlier evaluations and this one, best first; of equals, the earlier.
 
-    An evaluation that is NaN is not among them.
+    An evaluation that is NaN, or whose predictions are not finite in any task, is not among them.
     """
-    if math.isnan(evaluation.value):
+    if has_diverged(evaluation):
         return best
     sign = -1 if evaluation.metric == "accuracy" else 1
     everything = [*best, (evaluation.step, evaluation.value)]
@@ -103,16 +147,13 @@ def ranked(best: Ranking, evaluation: Evaluation, keep: int) -> Ranking:
 
 def summarize(reports: Sequence[BlockReport], split: Split, step: int, kind: Kind) -> Evaluation:
     """Mean and confidence interval over all tasks of the reports (in order of block)."""
-    together, apart = (_all_tasks(reports, mode) for mode in MODES)
+    together, apart = (
+        _curve(_all_tasks(reports, mode), _all_tasks(reports, non_finite_key(mode)))
+        for mode in MODES
+    )
+    scores = _all_tasks(reports, MODES[0])
     return Evaluation(
-        split,
-        len(together),
-        metric_name(kind),
-        step,
-        "single",
-        _curve(together),
-        _curve(apart),
-        scores=together[:, -1],
+        split, len(scores), metric_name(kind), step, "single", together, apart, scores=scores[:, -1]
     )
 
 
@@ -133,18 +174,21 @@ def summarize_ensemble(
         if kind == "classification":
             predictions = [logits.softmax(-1) for logits in predictions]
         averaged[key] = torch.stack(predictions).mean(0)
-    scores = scores_of(kind, averaged)
-    together, apart = (scores[mode].numpy() for mode in MODES)
+    found = {**scores_of(kind, averaged), **non_finite_of(kind, averaged)}
+    scores = found[MODES[0]].numpy()
+    together, apart = (
+        _curve(found[mode].numpy(), found[non_finite_key(mode)].numpy()) for mode in MODES
+    )
     return Evaluation(
         split,
-        len(together),
+        len(scores),
         metric_name(kind),
         step,
         "ensemble",
-        _curve(together),
-        _curve(apart),
+        together,
+        apart,
         num_models=len(models),
-        scores=together[:, -1],
+        scores=scores[:, -1],
     )
 
 
@@ -152,8 +196,10 @@ def _all_tasks(reports: Sequence[BlockReport], key: str) -> npt.NDArray[np.float
     return np.concatenate([report.per_task[key] for report in reports])
 
 
-def _curve(scores: npt.NDArray[np.float32]) -> Curve:
-    wide = scores.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of a learner that diverged: the mean says it
-        ci95 = 1.96 * wide.std(axis=0) / math.sqrt(len(wide))
-    return Curve(tuple(wide.mean(axis=0).tolist()), tuple(ci95.tolist()))
+def _curve(scores: npt.NDArray[np.float32], non_finite: npt.NDArray[Any]) -> Curve:
+    """Args: scores: [M, K+1]; non_finite: [M, K+1] predictions that are not finite."""
+    means = scores.astype(np.float64).mean(axis=0)
+    num_tasks = np.count_nonzero(non_finite, axis=0)
+    return Curve(
+        tuple(means.tolist()), tuple(half_width(scores).tolist()), tuple(num_tasks.tolist())
+    )

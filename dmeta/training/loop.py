@@ -273,6 +273,7 @@ class _Loop:
                 "ci95": result.ci95,
                 f"{result.metric}_before": result.transductive.mean[0],
                 f"{result.metric}_non_transductive": result.non_transductive.mean[-1],
+                "num_non_finite": result.num_non_finite,
                 "best_step": self._progress.best_step,
                 "seconds": self._elapsed(),
             }

@@ -5,7 +5,9 @@ Keys: ``format``; ``algorithm``, ``gradient``, ``task``, ``model`` (names); ``ki
 ``gradient.memory_budget`` is set, or null); ``plan`` (the execution plan, its chunk size, the
 seconds of a block of the plans that it was chosen from, and why others were left out; or null);
 ``meta_params_sha256`` (of the last step's meta-parameters); ``test`` (an `Evaluation`: split,
-num_tasks, step, curves over inner steps, transductive and not, with 95% confidence intervals);
+num_tasks, step, curves over inner steps, transductive and not, with 95% confidence intervals and
+the number of tasks whose predictions were not finite; ``num_non_finite``: that number after the
+last inner step);
 ``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
 tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks,
 stale_blocks, dropped_blocks, best validation step);

@@ -23,7 +23,7 @@ from dmeta.training.checkpoint import (
     steps_in,
 )
 from dmeta.training.config import RunConfig
-from dmeta.training.evaluation import Evaluation
+from dmeta.training.evaluation import Evaluation, as_plain, non_finite_line
 from dmeta.training.function_figure import FunctionPanel, adapted_functions, function_panels
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
@@ -110,6 +110,7 @@ def train_in(
             digest = runtime.digest()
             _tell(observers, f"evaluating on {run.config.eval.num_tasks} test tasks")
             test = final_evaluation(run, start.storage, runtime, progress)
+            warn_of_non_finite(test)
             return Finished(progress, test, digest, runtime.info)
 
 
@@ -175,6 +176,12 @@ def final_evaluation(
         step = checkpoint.step
         become(runtime, checkpoint)
     return evaluate(run, runtime, "test", options.num_tasks, step)
+
+
+def warn_of_non_finite(evaluation: Evaluation) -> None:
+    """Log a warning if predictions of the evaluated tasks were not finite."""
+    if line := non_finite_line(as_plain(evaluation)):
+        _LOG.warning("%s", line)
 
 
 def best_checkpoints(storage: Storage, progress: Progress) -> list[Callable[[], Checkpoint]]:

@@ -23,6 +23,7 @@ from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Examples, Loss, Params, Stage, Task
 from dmeta.models import MODELS
+from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.options import Choice
@@ -80,6 +81,11 @@ def _check_tasks(config: RunConfig, source: TaskSource, method: Any) -> None:
     """Raises ValueError if such tasks can not be drawn, or the method can not learn them."""
     for split in SPLITS:
         size = config.task.training if split == "train" else config.task.evaluation
+        if source.kind == "classification" and size.ways < 2:
+            raise ValueError(
+                "ways must be >= 2 for classification (of a single class every prediction is "
+                f"right), got {size.ways}; raise {key(split, 'ways')}"
+            )
         source.check(split, size)
     if source.kind not in kinds(method):
         raise ValueError(

@@ -43,10 +43,26 @@ def metric_name(kind: Kind) -> str:
 
 
 def metric_of(kind: Kind, prediction: Tensor, target: Tensor) -> Tensor:
-    """[..., Q, W] logits and [..., Q] labels, or [..., Q, D] values twice, to [...]."""
+    """[..., Q, W] logits and [..., Q] labels, or [..., Q, D] values twice, to [...].
+
+    A classification that is not finite (`finite_rows`) is wrong, whatever the label; a squared
+    error of values that are not finite is NaN or infinite.
+    """
     if kind == "classification":
-        return (prediction.argmax(-1) == target).float().mean(-1)
+        right = (prediction.argmax(-1) == target) & finite_rows(kind, prediction)
+        return right.float().mean(-1)
     return (prediction - target).square().flatten(-2).mean(-1)
+
+
+def finite_rows(kind: Kind, prediction: Tensor) -> Tensor:
+    """Which predictions [..., Q, D] mean anything: bool [..., Q].
+
+    A classification does if its largest logit is finite: one that is NaN makes ``argmax`` answer
+    with its place, while -inf is a class that is ruled out. Values do if all are finite.
+    """
+    if kind == "classification":
+        return prediction.amax(-1).isfinite()
+    return prediction.isfinite().all(-1)
 
 
 @dataclass(frozen=True)
@@ -163,7 +179,8 @@ class TaskWork:
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
         """Per task and inner step: the metric, transductive and not ([T, K+1] each).
 
-        With predictions, also what `predict_task` says of them.
+        And how many query predictions are not finite (`non_finite_of`), likewise. With
+        predictions, also what `predict_task` says of them.
         """
         started = time.perf_counter()
         self._supply.bring_examples()
@@ -175,7 +192,8 @@ class TaskWork:
 
         def scores(task: Task) -> dict[str, Tensor]:
             predictions = predict_task(self._evaluation, params, task, stage)
-            out = scores_of(factory.source.kind, predictions)
+            kind = factory.source.kind
+            out = {**scores_of(kind, predictions), **non_finite_of(kind, predictions)}
             return out | predictions if block.with_predictions else out
 
         with torch.no_grad():
@@ -193,6 +211,11 @@ class TaskWork:
 def predictions_key(mode: Mode) -> str:
     """Under which `predict_task` has the predictions of a mode."""
     return f"{mode}_prediction"
+
+
+def non_finite_key(mode: Mode) -> str:
+    """Under which `non_finite_of` has the counts of a mode."""
+    return f"{mode}_non_finite"
 
 
 def predict_task(
@@ -228,3 +251,11 @@ def scores_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Tensor
         target = predictions[TARGET].unsqueeze(-2 if kind == "classification" else -3)
         scores[mode] = metric_of(kind, predictions[predictions_key(mode)], target)
     return scores
+
+
+def non_finite_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """How many query predictions of `predict_task` are not finite: [..., K+1] for each mode."""
+    return {
+        non_finite_key(mode): (~finite_rows(kind, predictions[predictions_key(mode)])).sum(-1)
+        for mode in MODES
+    }

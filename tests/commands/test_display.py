@@ -211,6 +211,20 @@ def test_errors_have_three_digits_and_equal_modes_share_a_column() -> None:
     assert "non-" not in text
 
 
+def test_predictions_that_are_not_finite_are_told_under_the_table_and_of_a_validation() -> None:
+    def counted(evaluation: dict[str, Any], count: int) -> dict[str, Any]:
+        return {**evaluation, "num_non_finite": count}
+
+    joint = {"test": counted(_RESULTS["joint_baseline"]["test"], 5)}
+    text = _printed({**_RESULTS, "test": counted(_RESULTS["test"], 7), "joint_baseline": joint})
+    warnings = [line for line in text.splitlines() if line.startswith("warning   ")]
+    assert "NaN or infinite in 7 of 600 test tasks" in warnings[0]
+    assert "joint baseline: predictions were NaN or infinite in 5 of 600" in warnings[1]
+    assert "warning" not in _printed(_RESULTS)
+    (line,) = _lines([_train(100), {**_val(100), "num_non_finite": 3}])
+    assert line.endswith("val accuracy 94.2±1.1% (200 tasks, 3 not finite)")
+
+
 def test_an_ascii_terminal_is_no_reason_to_fail() -> None:
     assert "98.77 +-0.31%" in _printed(_RESULTS, encoding="ascii")
 
@@ -234,6 +248,7 @@ def test_scores_and_durations() -> None:
     assert score("mse", 1234.5) == "1234"
     assert score("mse", 123.4) == "123"
     assert score("accuracy", 1.0, 0.0, 2) == "100.00±0.00%"
-    assert score("mse", float("nan"), float("nan")) == "nan±nan"
+    assert score("mse", float("nan"), float("nan")) == "nan (no interval)"
+    assert score("accuracy", 0.5, float("nan"), 2) == "50.00% (no interval)"
     assert duration(59.7) == "1:00"
     assert duration(3787) == "1:03:07"

@@ -146,6 +146,8 @@ TASK = [
     ("train task=glyphs task.num_classes=3", r"change task.num_classes"),
     ("train task=glyphs task.drawings=1", r"change task.drawings"),
     (GLYPHS + "task.ways=4", r"ways must be <= 3 \(classes of split 'val'\), got 4; lower task.w"),
+    (GLYPHS + "task.ways=1", r"ways must be >= 2 for classification.*got 1; raise task.*ways"),
+    (GLYPHS + "task.train_ways=1", r"ways must be >= 2 .*got 1; raise task.train_ways"),
     (GLYPHS + "task.train_ways=14", r"ways must be <= 13 .* lower task.train_ways"),
     (GLYPHS + "task.train_ways=7", r"task.train_ways must equal task.ways"),
     (GLYPHS + "task.queries=20", r"shots \+ queries must be <= 20 .*lower task.train_queries"),

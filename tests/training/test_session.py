@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import dmeta
 from dmeta.runtime.local import LocalRuntime
@@ -345,3 +346,29 @@ def test_a_run_may_begin_with_the_state_of_another(tmp_path: Path) -> None:
     rows = read_metrics(tmp_path / "child")
     assert min(row["step"] for row in rows) > 4
     assert last_of(tmp_path / "other").progress["fingerprint"] != parent.progress["fingerprint"]
+
+
+class Lost(nn.Module):
+    """Predicts NaN at evaluation, as a learner that diverged does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(28 * 28, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.flatten(1))
+        return out if self.training else out * torch.nan
+
+
+def test_a_run_whose_predictions_are_not_finite_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config(tmp_path, task="glyphs", task__ways=2, task__num_classes=30)
+    result = run_session(prepare(config, model=Lost()), tmp_path, local, [])
+    assert (result.test.value, result.test.num_non_finite) == (0.0, 6)
+    assert json.loads((tmp_path / "results.json").read_text())["test"]["num_non_finite"] == 6
+    rows = read_metrics(tmp_path)
+    assert [row["num_non_finite"] for row in rows if row["event"] == "val"] == [4, 4]
+    line = "predictions were NaN or infinite in 6 of 6 test tasks"
+    assert line in caplog.text
+    assert line in (tmp_path / "log.jsonl").read_text()
