@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -154,6 +155,7 @@ _READ_ERRORS = (
 _DECODE_ERRORS = (
     *_READ_ERRORS,  # Pillow's own are OSErrors
     SyntaxError,  # Pillow on a broken PNG chunk
+    struct.error,  # Pillow on broken EXIF data
     Image.DecompressionBombError,
 )
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,34 @@ READ_ERRORS = (
     zlib.error,
 )
 """What `numpy.load` raises for a file that is damaged, or none of these."""
+
+
+MAX_RATIO, FREE_BYTES = 100, 256 << 20
+"""A file may unpack to this many times its size, and in any case to this many bytes: of 2 MB,
+deflate can make 2 GB. ``numpy.savez`` does not compress, so what it writes is never refused."""
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """The named arrays of a file.
+
+    Raises:
+        One of `READ_ERRORS`: it is damaged, has other things than plain arrays, lacks a name, or
+            would unpack to far more than its size.
+    """
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+        members = found.zip.infolist()
+        unpacked = sum(member.file_size for member in members)
+        packed = sum(member.compress_size for member in members)
+        if unpacked > max(FREE_BYTES, MAX_RATIO * packed):
+            raise ValueError(
+                f"its {packed / 1e6:,.1f} MB unpack to {unpacked / 1e6:,.0f} MB, more than "
+                f"{MAX_RATIO} times as much; if that is meant, save it with numpy.savez"
+            )
+        arrays = {name: found[name] for name in names}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # bytes, of a member that is no array
+            raise ValueError(f"{name} is no array")
+    return arrays
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,6 @@ def load_decoded(
     name: str,
     recipe: str,
     paths: list[Path],
-    root: Path,
     decode: Callable[[], DecodedImages],
     *,
     use_cache: bool,
@@ -56,8 +55,8 @@ def load_decoded(
         recipe: what decode does, in words with a version; another recipe makes the cache stale,
             and so does another version of Pillow (two JPEG decoders may differ by a bit).
         paths: the zips or folders that decode reads; a change of any file makes the cache stale.
-        root: the data root; the cache lies in ``<root>/.dmeta-cache`` or, where that cannot be
-            written, in `dmeta.addresses.cache_folder`.
+            They are only read: the cache lies in `dmeta.addresses.cache_folder`, in a file that is
+            named after where they are.
         decode: reads the images.
         use_cache: if false, no cache is read or written.
     """
@@ -68,46 +67,27 @@ def load_decoded(
     stamp = json.dumps(
         {"recipe": recipe, "pillow": PIL.__version__, "sources": [fingerprint(p) for p in paths]}
     )
-    folders = list(_cache_folders(root))
-    for folder in folders:
-        cached = _read(folder / filename, stamp)
-        if cached is not None:
-            return cached
+    path = cache_folder() / "decoded" / filename
+    cached = _read(path, stamp)
+    if cached is not None:
+        return cached
     decoded = decode()
-    problems = []
-    for folder in folders:
-        try:
-            write_arrays(
-                folder / filename,
-                {
-                    "stamp": np.array(stamp),
-                    "class_names": np.array(decoded.class_names),
-                    "starts": decoded.starts,
-                    "images": decoded.images,
-                },
-            )
-        except OSError as error:
-            problems.append(f"{folder}: {error.strerror or error}")
-        else:
-            return decoded
-    warnings.warn(
-        f"the decoded {name} images could not be cached ({'; '.join(problems)}), so the next run "
-        "decodes them again; task.cache=false silences this",
-        stacklevel=2,
-    )
+    arrays = {
+        "stamp": np.array(stamp),
+        "class_names": np.array(decoded.class_names),
+        "starts": decoded.starts,
+        "images": decoded.images,
+    }
+    try:
+        write_arrays(path, arrays)
+    except OSError as error:
+        warnings.warn(
+            f"the decoded {name} images could not be cached ({path.parent}: "
+            f"{error.strerror or error}), so the next run decodes them again; set DMETA_CACHE to a "
+            "folder that can be written to, or task.cache=false to silence this",
+            stacklevel=2,
+        )
     return decoded
-
-
-def _cache_folders(root: Path) -> Iterator[Path]:
-    """Where to read and write the cache, best first.
-
-    A root without write bits is somebody's read-only data. The bits are looked at, rather than a
-    write tried, because the superuser (many containers) can write there all the same.
-    """
-    beside = root / ".dmeta-cache"
-    if (beside if beside.is_dir() else root).stat().st_mode & 0o222:
-        yield beside
-    yield cache_folder()
 
 
 def _read(path: Path, stamp: str) -> DecodedImages | None:

@@ -14,7 +14,9 @@ Letters: N examples, D features, C classes in all, V classes of a split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final, get_args
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Kind
-from dmeta.tasks.arrays import READ_ERRORS, write_arrays
+from dmeta.tasks.arrays import READ_ERRORS, read_arrays, write_arrays
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
@@ -66,12 +68,14 @@ class FeatureClasses:
         class_names: the C names, sorted.
         starts: [C + 1] int64 offsets into features.
         splits: split -> [V] int64 classes.
+        sha256: of the file that they were read from; None: of none.
     """
 
     features: FloatArray
     class_names: tuple[str, ...]
     starts: IntArray
     splits: Mapping[Split, IntArray]
+    sha256: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -128,7 +132,11 @@ class FeatureClasses:
 
 
 def load_features(
-    *, file: str | None = None, root: str | None = None, normalize: Normalize = "none"
+    *,
+    file: str | None = None,
+    root: str | None = None,
+    normalize: Normalize = "none",
+    sha256: str | None = None,
 ) -> FeatureClasses:
     """Tasks of the feature vectors in a file.
 
@@ -136,6 +144,8 @@ def load_features(
         file: its path or address, or its name in ``features/`` under the data root.
         root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
         normalize: ``none``, or ``l2``: every vector is brought to length 1.
+        sha256: check sum that the file must have; None: any. A run notes that of its file, so that
+            it can be resumed when the file has moved, and not with another one.
 
     Raises:
         MissingDataError: there is no such file.
@@ -148,11 +158,31 @@ def load_features(
         )
     if file is None:
         raise ValueError(f"task.file must name a file of features, got nothing; {HOW_TO_GET}")
-    source = _sorted_by_class(_read(_find(file, root), NAMES))
+    path = _find(file, root)
+    source = _sorted_by_class(_read(path, NAMES))
     if normalize == "l2":
-        lengths = np.linalg.norm(source.features, axis=1, keepdims=True)
-        np.divide(source.features, lengths, out=source.features, where=lengths > 0)
-    return source
+        _bring_to_length_one(source.features)
+    with path.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if sha256 not in (None, found):
+        raise ValueError(
+            f"task.file must be the file that the run was begun with (SHA-256 {sha256}), got "
+            f"{path} with {found}; set task.file to where that file is now, or begin another run "
+            "with task.sha256=null"
+        )
+    return dataclasses.replace(source, sha256=found)
+
+
+def _bring_to_length_one(features: FloatArray) -> None:
+    """In place; a vector of zeros stays one."""
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    # The squares of float32 beyond 1e19, or below 1e-19, are infinite, or 0 or inexact.
+    coarse = ~((lengths[:, 0] > 1e-15) & np.isfinite(lengths[:, 0]))
+    wide = features[coarse].astype(np.float64)
+    np.divide(features, lengths, out=features, where=(lengths > 0) & ~coarse[:, None])
+    exact = np.linalg.norm(wide, axis=1, keepdims=True)
+    features[coarse] = np.divide(wide, exact, out=np.zeros_like(wide), where=exact > 0)
 
 
 def _find(file: str, root: str | None) -> Path:
@@ -183,8 +213,7 @@ def write_features(path: Path, arrays: Arrays) -> None:
 
 def _read(path: Path, names: tuple[str, ...]) -> Arrays:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in names}
+        arrays = read_arrays(path, names)
     except READ_ERRORS as error:
         raise ValueError(
             f"a file of features must be an .npz of plain arrays ({', '.join(NAMES)}), got {path} "
@@ -207,6 +236,7 @@ def _check(path: Path, arrays: Arrays) -> None:
     if not np.isfinite(features).all():
         row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
         refuse("features must be finite", f"NaN or infinity in row {row}")
+    _check_float32(features, refuse)
     if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
         rule = f"labels must be whole numbers [{len(features)}], one for each row of features"
         refuse(rule, f"{labels.dtype} {list(labels.shape)}")
@@ -219,6 +249,18 @@ def _check(path: Path, arrays: Arrays) -> None:
         refuse(f"labels must be in 0..{len(names) - 1}", f"{labels.min()}..{labels.max()}")
     for c in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0):
         refuse("every class must have a row of features", f"none of class {str(names[c])!r}")
+
+
+def _check_float32(features: npt.NDArray[Any], refuse: Callable[[str, object], None]) -> None:
+    """Refuses what float32, in which all is computed, has no room for."""
+    if features.dtype.itemsize <= 4:
+        return
+    sizes = np.abs(features).max(axis=1)
+    row, limits = int(np.argmax(sizes)), np.finfo(np.float32)
+    if sizes[row] > limits.max:
+        refuse(f"features must be within ±{limits.max:.2g}", f"{sizes[row]:.3g} in row {row}")
+    if 0 < sizes[row] < limits.tiny:
+        refuse(f"some features must be above {limits.tiny:.2g}", f"at most {sizes[row]:.3g}")
 
 
 def _sorted_by_class(arrays: Arrays) -> FeatureClasses:

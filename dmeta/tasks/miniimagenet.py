@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dmeta.tasks.archives import decode_images, list_files, read_texts
 from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
 from dmeta.tasks.images import ByteArray, ImageClasses
+from dmeta.tasks.pixels import to_rgb
 from dmeta.tasks.roots import resolve_root
 from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
@@ -41,7 +43,7 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
 
     Args:
         root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
-        cache: keep the decoded images in a file for the next run.
+        cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
 
     Raises:
         MissingDataError: a csv file, or an image that one names, is not there.
@@ -58,9 +60,8 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
     split_of = {label: split for split, members in classes.items() for label in members}
     decoded = load_decoded(
         "mini-imagenet",
-        f"{SIDE}x{SIDE} rgb v1",
+        f"{SIDE}x{SIDE} rgb v2",
         [path],
-        folder,
         lambda: _decode(path, {label: classes[split][label] for label, split in split_of.items()}),
         use_cache=cache,
     )
@@ -93,42 +94,87 @@ def _match(
     """Split -> label -> its image files (labels and files sorted), and what is not there.
 
     Raises:
-        ValueError: a csv file is malformed, names an image twice, or shares a class with another.
+        ValueError: a csv file is malformed, names an image twice, shares a class with another, or
+            names an image that may be one of several files.
     """
-    by_basename = {name.rsplit("/", 1)[-1]: name for name in files}
-    tables = [f"{split}.csv" for split in SPLITS]
-    missing = [table for table in tables if table not in by_basename]
-    present = [by_basename[table] for table in tables if table in by_basename]
-    texts = dict(zip(present, read_texts(path, present), strict=True))
-    classes: dict[Split, dict[str, list[str]]] = {}
+    by_basename: dict[str, list[str]] = {}
+    for name in files:
+        by_basename.setdefault(name.rsplit("/", 1)[-1], []).append(name)
+    classes: dict[Split, dict[str, list[str]]] = {split: {} for split in SPLITS}
+    missing: list[str] = []
     owner: dict[str, str] = {}
     for split in SPLITS:
         table = f"{split}.csv"
-        members: dict[str, list[str]] = {}
-        classes[split] = members
-        if table in missing:
+        where = _only(path, table, by_basename.get(table, []))
+        if where is None:
+            missing.append(table)
             continue
-        for filename, label in _parse_table(path, table, texts[by_basename[table]]):
-            if (
-                owner.setdefault(label, table) != table
-                or owner.setdefault(filename, table) != table
-            ):
-                raise ValueError(
-                    f"the splits must be disjoint, got {label!r} ({filename}) in {table} and in "
-                    f"another csv file of {path}; use the csv files of Ravi & Larochelle"
-                )
-            if filename in by_basename:
-                members.setdefault(label, []).append(by_basename[filename])
-            else:
+        for filename, label in _parse_table(path, table, read_texts(path, [where])[0]):
+            image = _image(path, where, filename, label, by_basename)
+            _check_owners(path, owner, table, label, filename, image)
+            if image is None:
                 missing.append(filename)
-        for label, images in members.items():
-            members[label] = sorted(images)
-            if len(set(images)) != len(images):
-                raise ValueError(
-                    f"a csv file must name each image once, got one of class {label!r} twice in "
-                    f"{table} of {path}; use the csv files of Ravi & Larochelle"
-                )
-    return classes, missing
+            else:
+                classes[split].setdefault(label, []).append(image)
+    ordered = {
+        split: {label: sorted(images) for label, images in members.items()}
+        for split, members in classes.items()
+    }
+    return ordered, sorted(missing, key=lambda name: not name.endswith(".csv"))
+
+
+def _only(path: Path, name: str, found: list[str]) -> str | None:
+    """The only file that is meant by a name; None if there is none.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(found) > 1:
+        raise ValueError(
+            f"a name must mean one file, got {name!r} in {path}, which may be "
+            f"{' or '.join(map(repr, sorted(found)[:3]))}; remove all but one, or name it with its "
+            "folder in the csv file"
+        )
+    return found[0] if found else None
+
+
+def _image(
+    path: Path, table: str, filename: str, label: str, by_basename: Mapping[str, list[str]]
+) -> str | None:
+    """The file that a row of a csv file means; None if there is none.
+
+    That is the one in ``images/`` beside the csv file or, in other trees, the only one of the name,
+    or the only one of those in a folder that is called as the class.
+
+    Raises:
+        ValueError: it can not be told which of several it is.
+    """
+    named = f"/{filename}"
+    found = [f for f in by_basename.get(named.rsplit("/", 1)[-1], []) if f"/{f}".endswith(named)]
+    folder = table.rpartition("/")[0]
+    for place in (f"{folder}/images{named}".lstrip("/"), f"{folder}{named}".lstrip("/")):
+        if place in found:
+            return place
+    of_class = [file for file in found if f"/{file}".endswith(f"/{label}{named}")]
+    return _only(path, filename, of_class if len(of_class) == 1 else found)
+
+
+def _check_owners(
+    path: Path, owner: dict[str, str], table: str, label: str, filename: str, image: str | None
+) -> None:
+    """Raises ValueError if a class or an image is in two splits, or an image is named twice."""
+    told = f"image {image or filename}"
+    if owner.setdefault(f"class {label}", table) != table or owner.get(told, table) != table:
+        raise ValueError(
+            f"the splits must be disjoint, got {label!r} ({filename}) in {table} and in "
+            f"another csv file of {path}; use the csv files of Ravi & Larochelle"
+        )
+    if told in owner:
+        raise ValueError(
+            f"a csv file must name each image once, got {filename!r} of class {label!r} twice in "
+            f"{table} of {path}; use the csv files of Ravi & Larochelle"
+        )
+    owner[told] = table
 
 
 def _parse_table(path: Path, name: str, text: str) -> list[tuple[str, str]]:
@@ -159,7 +205,7 @@ def _decode(path: Path, classes: dict[str, list[str]]) -> DecodedImages:
 
 def _to_rgb(image: Image.Image) -> ByteArray:
     """Any image -> [84, 84, 3]; resized (Lanczos) only if it is of another size."""
-    rgb = image.convert("RGB")
+    rgb = to_rgb(image)
     if rgb.size != (SIDE, SIDE):
         rgb = rgb.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(rgb, dtype=np.uint8)

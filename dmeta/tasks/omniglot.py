@@ -26,6 +26,7 @@ from dmeta.tasks.archives import decode_images, list_files
 from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.decoded import DecodedImages, load_decoded
 from dmeta.tasks.images import ByteArray, ImageClasses
+from dmeta.tasks.pixels import to_grey
 from dmeta.tasks.roots import resolve_root
 from dmeta.tasks.source import Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
@@ -83,7 +84,7 @@ def load_omniglot(
         rotations: each character turned by 0, 90, 180 and 270 degrees makes four classes, in
             every split.
         download: fetch it with torchvision if it is not there; into a folder only.
-        cache: keep the decoded images in a file for the next run.
+        cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
 
     Raises:
         MissingDataError: Omniglot, or a part of it, is not there.
@@ -117,9 +118,8 @@ def _load(
             raise MissingDataError("Omniglot", missing, [paths[part]], HOW_TO_GET)
     decoded = load_decoded(
         "omniglot",
-        f"{SIDE}x{SIDE} grey lanczos inverted v1",
+        f"{SIDE}x{SIDE} grey lanczos inverted v2",
         list(paths.values()),
-        root,
         lambda: _decode(paths, drawings),
         use_cache=cache,
     )
@@ -183,7 +183,7 @@ def _decode(paths: dict[str, Path], drawings: dict[str, dict[str, list[str]]]) -
 
 def _shrink(image: Image.Image) -> ByteArray:
     """Black strokes on white, any size -> [28, 28], strokes 255 on 0."""
-    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    grey = to_grey(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return 255 - np.asarray(grey, dtype=np.uint8)
 
 

@@ -245,8 +245,8 @@ class RunConfig:
 MEMORY_BUDGET = "memory_budget"
 """Option of the gradients that are exact; it chooses between them (`dmeta.training.budget`)."""
 
-DATA_LOCATION = frozenset({"root", "download", "cache"})
-"""Options of a task source that say where its data is, not what it is."""
+DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
+"""Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
 
 EPISODE_KEYS = ("ways", "shots", "queries")
 

@@ -172,7 +172,9 @@ def prepare(
     if model is None:
         MODELS[config.model.name]
     config = _named_after(config, model=model, source=source, algorithm=algorithm, loss=loss)
-    source = source or data or make_source(config)
+    if source is None:
+        source = data or make_source(config)
+        config = _with_check_sum(config, source)
     _check_tasks(config, source, method)
     algorithm = algorithm_of(config, source, model, loss, algorithm)
     initial = algorithm.init_meta_params()
@@ -196,6 +198,16 @@ def prepare(
     return Run(
         config, algorithm, work, OuterLoopFactory(vector, layout, config.outer, config.steps)
     )
+
+
+def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:
+    """Settings that say which data the run is of, where its source can tell, wherever it lies."""
+    sha256 = getattr(source, "sha256", None)
+    if sha256 is None:
+        return config
+    named = config.task.source
+    named = Choice(named.name, {**named.options, "sha256": sha256})
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=named))
 
 
 def _named_after(

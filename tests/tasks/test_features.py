@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,8 @@ WRONG = [
     ({"features": np.zeros((600, 2, 3), np.float32)}, r"floats .* float32 \[600, 2, 3\]"),
     ({"features": np.zeros((600, 6), np.int64)}, r"floats \[N, D\], got int64"),
     ({"features": np.full((600, 6), np.nan, np.float32)}, "finite, got NaN or infinity in row 0"),
+    ({"features": np.full((600, 6), 1e300)}, r"must be within ±3\.4e\+38, got 1e\+300 in row 0"),
+    ({"features": np.full((600, 6), 1e-300)}, r"must be above 1\.2e-38, got at most 1e-300"),
     ({"labels": np.zeros(599, np.int64)}, r"\[600\], one for each row .* got int64 \[599\]"),
     ({"labels": np.zeros(600)}, r"got float64 \[600\]"),
     ({"labels": np.full(600, 75)}, r"labels must be in 0\.\.74, got 75\.\.75"),
@@ -113,7 +117,9 @@ class Payload:
         return (pytest.fail, ("unpickled",))
 
 
-@pytest.mark.parametrize("kind", ["pickle", "object array", "truncated", "one array", "lacking"])
+@pytest.mark.parametrize(
+    "kind", ["pickle", "object array", "truncated", "one array", "lacking", "text"]
+)
 def test_what_is_no_file_of_plain_arrays_is_refused_and_never_run(
     kind: str, tmp_path: Path
 ) -> None:
@@ -129,5 +135,47 @@ def test_what_is_no_file_of_plain_arrays_is_refused_and_never_run(
             np.save(file, np.zeros(3))
     if kind == "lacking":
         np.savez(path, features=tiny_features()["features"])
+    if kind == "text":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("features", "labels", "class_names", "class_splits"):
+                archive.writestr(name, "no array")
     with pytest.raises(ValueError, match=r"must be an \.npz of plain arrays .*; make one with"):
         load(path)
+
+
+@pytest.mark.parametrize("size", [1e25, 1e-25, 3e38])
+def test_vectors_of_any_size_may_be_brought_to_length_one(tmp_path: Path, size: float) -> None:
+    """Of 1e25 the squares are infinite in float32, and the vectors were all 0."""
+    given = tiny_features()
+    given["features"] = (given["features"] / given["features"].max() * size).astype(np.float32)
+    np.savez(tmp_path / "x.npz", **given)
+    lengths = np.linalg.norm(load(tmp_path / "x.npz", normalize="l2").features, axis=1)
+    assert np.allclose(lengths, 1, atol=1e-6)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in tiny_features().items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.save(member, array)
+        with archive.open("more.npy", "w", force_zip64=True) as member:
+            for _ in range(400):
+                member.write(bytes(1 << 20))
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"0\.4 MB unpack to 4\d\d MB, .*numpy\.savez\)"):
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_another_file_than_the_one_that_was_begun_with_is_refused(tmp_path: Path) -> None:
+    first = load(write_tiny_features(tmp_path / "x.npz")).sha256
+    (tmp_path / "x.npz").rename(tmp_path / "moved.npz")
+    assert load(tmp_path / "moved.npz", sha256=first).sha256 == first
+    np.savez(tmp_path / "other.npz", **tiny_features(seed=1))
+    with pytest.raises(ValueError, match=rf"must be the file .*{first}\), got .*other\.npz with"):
+        load(tmp_path / "other.npz", sha256=first)

@@ -108,3 +108,66 @@ def test_the_folder_may_also_hold_files_that_are_not_named(mini_tree: Path) -> N
     assert (mini_tree / "mini-imagenet" / "images" / "unnamed.jpg").exists()
     shutil.copy(mini_tree / "mini-imagenet" / "train.csv", mini_tree / "mini-imagenet" / "old.csv")
     assert len(load(mini_tree).images) == 15
+
+
+def test_a_name_in_two_folders_is_the_image_in_images(mini_tree: Path, tmp_path: Path) -> None:
+    """By its base name alone it was whichever came last."""
+    folder = mini_tree / "mini-imagenet"
+    expected = load(mini_tree).images
+    for other in ("thumbnails", "a"):  # sorted after and before "images"
+        shutil.copytree(folder / "images", folder / other)
+        black = Image.fromarray(np.zeros((84, 84, 3), np.uint8))
+        for path in (folder / other).glob("n*.jpg"):
+            black.save(path)
+    assert np.array_equal(load(mini_tree).images, expected)
+    zip_tree(folder, tmp_path / "zip" / "mini-imagenet" / "mini-imagenet.zip")
+    assert np.array_equal(load(tmp_path / "zip").images, expected)
+
+
+def by_class(mini_tree: Path, *, named: bool) -> Path:
+    """The images as `<class>/<number>.jpg`; the csv files name them with or without the folder."""
+    folder = mini_tree / "mini-imagenet"
+    for split in SPLITS:
+        rows = ["filename,label"]
+        for row in (folder / f"{split}.csv").read_text().split()[1:]:
+            filename, label = row.split(",")
+            (folder / label).mkdir(exist_ok=True)
+            (folder / "images" / filename).rename(folder / label / filename[3:])
+            rows.append(f"{label}/{filename[3:]},{label}" if named else f"{filename[3:]},{label}")
+        (folder / f"{split}.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_names_that_repeat_in_the_folders_of_the_classes(mini_tree: Path, named: bool) -> None:
+    expected = load(mini_tree).images
+    by_class(mini_tree, named=named)
+    assert np.array_equal(load(mini_tree).images, expected)
+
+
+def test_a_name_that_may_be_several_files_is_refused(mini_tree: Path) -> None:
+    folder = by_class(mini_tree, named=False)
+    (folder / "n01").rename(folder / "first")
+    with pytest.raises(
+        ValueError, match=r"must mean one file, got '\d+\.jpg' .* or .*; remove all"
+    ):
+        load(mini_tree)
+    (folder / "first").rename(folder / "n01")
+    shutil.copytree(folder / "n01", folder / "copy" / "n01")
+    with pytest.raises(ValueError, match="must mean one file"):
+        load(mini_tree)
+
+
+def test_two_csv_files_of_a_split_are_refused(mini_tree: Path) -> None:
+    folder = mini_tree / "mini-imagenet"
+    (folder / "old").mkdir()
+    shutil.copy(folder / "train.csv", folder / "old" / "train.csv")
+    with pytest.raises(ValueError, match=r"must mean one file, got 'train\.csv'"):
+        load(mini_tree)
+
+
+def test_an_image_of_two_classes_is_refused(mini_tree: Path) -> None:
+    table = mini_tree / "mini-imagenet" / "train.csv"
+    table.write_text(table.read_text() + "n010000.jpg,n02\n")
+    with pytest.raises(ValueError, match=r"must name each image once, got .n010000\.jpg"):
+        load(mini_tree)

@@ -15,6 +15,7 @@ import dmeta
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
 from dmeta.training.checkpoint import Checkpoint, open_checkpoints, read_checkpoint, steps_in
+from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.metrics import read_metrics
@@ -25,6 +26,7 @@ from dmeta.training.setup import Run, prepare
 from dmeta.training.starting import starting_point
 from dmeta.training.work import TaskWork
 from tests.conftest import tiny_config
+from tests.tasks.conftest import tiny_features, write_tiny_features
 
 
 def local(run: Run) -> Runtime:
@@ -372,3 +374,25 @@ def test_a_run_whose_predictions_are_not_finite_says_so(
     line = "predictions were NaN or infinite in 6 of 6 test tasks"
     assert line in caplog.text
     assert line in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_run_on_a_file_that_has_moved_is_resumed_and_on_another_one_is_not(
+    tmp_path: Path,
+) -> None:
+    def settings(file: Path, **changes: object) -> RunConfig:
+        return tiny_config(
+            tmp_path / "run", task="features", task__queries=3, task__file=str(file), **changes
+        )
+
+    def session(config: RunConfig) -> Result:
+        return run_session(prepare(config), tmp_path / "run", local, [])
+
+    file = write_tiny_features(tmp_path / "here.npz")
+    session(settings(file, steps=2))
+    moved = file.rename(tmp_path / "there.npz")
+    result = session(settings(moved, steps=4, resume=True))
+    assert result.summary["training"]["steps"] == 4
+    assert result.summary["settings"]["task"]["file"] == str(moved)
+    np.savez(moved, **tiny_features(seed=1))
+    with pytest.raises(ValueError, match=r"different: .*task\.sha256\); give the same settings"):
+        session(settings(moved, steps=6, resume=True))
