@@ -27,7 +27,7 @@ class Examples(NamedTuple):
     """Inputs and targets of one task, or of T tasks stacked in front.
 
     Attributes:
-        x: [N, *input_shape] float32.
+        x: [N, *input_shape] float32, or int64 (token ids).
         y: [N] int64 labels in 0..W-1 (classification) or [N, *output_shape] float32 (regression).
     """
 

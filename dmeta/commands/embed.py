@@ -25,6 +25,7 @@ from dmeta.training.gpu import set_up_gpu
 from dmeta.training.options import checked
 from dmeta.training.parts import make_network, make_source
 from dmeta.training.places import RunPlace, check_folder, run_place
+from dmeta.training.task_checks import made_up_inputs
 
 _WRITTEN = "features.npz"
 
@@ -140,7 +141,9 @@ def _embed(
             f"got {config.algorithm.name}; train protonet with it"
         )
     meta_params = find_checkpoint(place.folder, config, wanted.checkpoint).meta_params()
-    network = make_network(config, saved.shapes.input_shape, None, model)
+    shapes = saved.shapes
+    inputs = made_up_inputs(shapes.input_shape, shapes.input_type)
+    network = make_network(config, shapes.input_shape, None, model, inputs)
     params = embedding_params(network, meta_params)
     source = _listing(config, source)
     device = local_device(wanted.device)

@@ -35,6 +35,7 @@ from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints, warn_of_non_finite
 from dmeta.training.setup import prepare
+from dmeta.training.task_checks import made_up_inputs
 
 _WRITTEN = "evaluation.json"
 
@@ -170,7 +171,8 @@ def load(
         saved = read_saved(place)
         config, shapes = saved.config, saved.shapes
         found = find_checkpoint(place.folder, config, checkpoint)
-    network = make_network(config, shapes.input_shape, shapes.num_outputs, model)
+    inputs = made_up_inputs(shapes.input_shape, shapes.input_type)
+    network = make_network(config, shapes.input_shape, shapes.num_outputs, model, inputs)
     network = network.to("cpu", training=False)
     loss = loss_of(config.loss, shapes.kind) if loss is None else loss
     if not hasattr(algorithm, "network"):

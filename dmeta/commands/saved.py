@@ -11,6 +11,7 @@ from dmeta.training.config import RunConfig, run_config
 from dmeta.training.options import checked
 from dmeta.training.places import RunPlace
 from dmeta.training.starting import CONFIG, placed_at, read_settings
+from dmeta.training.task_checks import InputType
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Shapes:
         kind: of the tasks.
         input_shape: of one example.
         num_outputs: width of the output; None: the method embeds.
+        input_type: of its numbers.
     """
 
     kind: Kind
     input_shape: tuple[int, ...]
     num_outputs: int | None
+    input_type: InputType = "float32"
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,15 @@ class EpisodeSize:
 class DrawnTask(NamedTuple):
     """One task as drawn, in storage form (images still uint8).
 
-    Support rows are in random order, so that consecutive slices are fair mini-batches.
+    All tasks of a split have the same S and Q. Labels of other whole types, and float targets of
+    other types, are converted. A run checks its first tasks before it starts. Support rows are in
+    random order, so that consecutive slices are fair mini-batches.
 
     Attributes:
         support_x: [S, *stored_shape].
-        support_y: [S] int64, or [S, *output_shape] float32 for regression.
+        support_y: [S] int64 labels in 0..W-1, or [S, num_outputs] float32 for regression.
         query_x: [Q, *stored_shape].
-        query_y: [Q] int64, or [Q, *output_shape] float32.
+        query_y: [Q] int64, or [Q, num_outputs] float32.
     """
 
     support_x: npt.NDArray[np.generic]
@@ -88,7 +90,8 @@ class TaskSource(Protocol):
             x: [..., *stored_shape], not changed.
 
         Returns:
-            [..., *input_shape] float32.
+            [..., *input_shape] float32, or int64 for whole numbers (token ids, for
+            `torch.nn.Embedding`). Other types are converted to these two.
         """
         ...
 

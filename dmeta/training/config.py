@@ -174,6 +174,11 @@ class RunConfig:
             raise ValueError(f"outer.lr must be > 0, got {self.outer.lr}; raise it")
         if self.outer.final_lr < 0:
             raise ValueError(f"outer.final_lr must be >= 0, got {self.outer.final_lr}; raise it")
+        for key in ("lr", "final_lr"):  # beyond it, Adam's steps overflow float32
+            if getattr(self.outer, key) > MAX_LR:
+                raise ValueError(
+                    f"outer.{key} must be <= {MAX_LR:g}, got {getattr(self.outer, key)}; lower it"
+                )
         if self.outer.eps < 0:
             raise ValueError(f"outer.eps must be >= 0, got {self.outer.eps}; raise it")
         for key in ("clip_value", "clip_norm", "reject_norm"):
@@ -241,6 +246,8 @@ class RunConfig:
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
+
+MAX_LR = 1e10
 
 MEMORY_BUDGET = "memory_budget"
 """Option of the gradients that are exact; it chooses between them (`dmeta.training.budget`)."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
+from dmeta.training.drawn import as_input
 
 Array = npt.NDArray[Any]
 
@@ -83,7 +84,8 @@ def embed_source(
     for examples in _batches(_all_examples(source, counts), batch_size):
         stored = torch.from_numpy(np.concatenate([*fixed, examples]))
         with torch.no_grad():
-            out = embedded.apply(at, source.preprocess(stored.to(device)))[len(fixed) :]
+            x = as_input(source.preprocess(stored.to(device)))
+            out = embedded.apply(at, x)[len(fixed) :]
         rows.append(out.flatten(1).float().cpu().numpy())
         on_progress(len(counts) / len(classes))
     return {

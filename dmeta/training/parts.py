@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.surrogates import Estimator
-from dmeta.bilevel.types import Loss
+from dmeta.bilevel.types import Loss, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network, Precision
 from dmeta.tasks import TASKS
@@ -24,6 +23,8 @@ from dmeta.training.config import MEMORY_BUDGET, RunConfig
 from dmeta.training.losses import loss_of
 from dmeta.training.options import Choice, checked_options
 from dmeta.training.prediction import EXACT
+
+_TRACED_ROWS = 4  # of a task: a forward pass does the same with more
 
 
 def make_source(config: RunConfig) -> TaskSource:
@@ -42,6 +43,7 @@ def make_network(
     input_shape: tuple[int, ...],
     num_outputs: int | None,
     module: nn.Module | None,
+    inputs: Tensor,
 ) -> Network:
     """The network with its initial weights, which follow from the seed.
 
@@ -50,11 +52,15 @@ def make_network(
         input_shape: of one example.
         num_outputs: width of the output; None: an embedding, of any width.
         module: the user's own, or None for the one that the settings name.
+        inputs: [N, *input_shape] of a task, preprocessed, to try it on; at least two where its
+            batch statistics need so many.
 
     Raises:
         ValueError: the model does not fit the task.
     """
-    if module is None:
+    if module is not None:
+        _refuse_computed_parameters(module)
+    else:
         entry = MODELS[config.model.name]
         options = checked_options(entry.make, config.model, "model")
         with torch.random.fork_rng(devices=[]):
@@ -67,40 +73,81 @@ def make_network(
                     f"model={config.model.name} must fit into the memory, got {sizes} "
                     f"({first_line(error)}); lower them"
                 ) from error
+    if inputs.dtype == torch.int64 and config.runtime.precision == "bfloat16":
+        raise ValueError(
+            "runtime.precision must be float32 or tf32 for inputs of whole numbers (token ids), "
+            "got bfloat16; change it"
+        )
     network = Network.of(module, _precision_of_layers(config))
-    x = _made_up_inputs(input_shape)
-    _check_fit(network, x, num_outputs)
-    return network.traced(x)
+    _check_fit(network, inputs, num_outputs)
+    return network.traced(inputs[:_TRACED_ROWS])
 
 
 def _precision_of_layers(config: RunConfig) -> Precision:
     return "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
 
 
-def _made_up_inputs(input_shape: tuple[int, ...]) -> Tensor:
-    # Two rows: batch statistics need two, and all-equal inputs have no variance.
-    return torch.linspace(-1, 1, 2 * int(np.prod(input_shape))).reshape(2, *input_shape)
+def _refuse_computed_parameters(module: nn.Module) -> None:
+    """Refuses weights that a hook computes from others: such a module can not be copied."""
+    for name, layer in module.named_modules():
+        for key, value in vars(layer).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                raise ValueError(
+                    "the model must have parameters and buffers alone, got "
+                    f"{f'{name}.{key}'.lstrip('.')}, which a hook computes (an old "
+                    "torch.nn.utils.weight_norm or spectral_norm, or torch.nn.utils.prune); use "
+                    "torch.nn.utils.parametrizations.weight_norm, or make it permanent with "
+                    "torch.nn.utils.remove_weight_norm or prune.remove"
+                )
 
 
 def _check_fit(network: Network, x: Tensor, num_outputs: int | None) -> None:
+    rows, shape = len(x), tuple(x.shape[1:])
     try:
         with torch.no_grad():
             got = tuple(network.apply(network.init_params(), x).shape)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        kind = str(x.dtype).removeprefix("torch.")
         raise ValueError(
-            f"the model must take inputs of shape {tuple(x.shape[1:])}, got: {error}; "
-            "choose another model or task"
+            f"the model must take inputs of shape {shape} and type {kind}, which the task gives, "
+            f"got: {error}; choose another model or task"
         ) from error
     if num_outputs is None:
-        if len(got) < 2 or got[0] != 2:
+        if len(got) < 2 or got[0] != rows:
             raise ValueError(
-                f"the model must give one embedding per input, got shape {got} for 2 inputs; "
+                f"the model must give one embedding per input, got shape {got} for {rows} inputs; "
                 "change its last layer"
             )
-    elif got != (2, num_outputs):
+    elif got != (rows, num_outputs):
         raise ValueError(
-            f"the model must give {num_outputs} outputs for this task (shape (2, {num_outputs}) "
-            f"for 2 inputs), got shape {got}; change its last layer, or task.ways"
+            f"the model must give {num_outputs} outputs for this task (shape "
+            f"({rows}, {num_outputs}) for {rows} inputs), got shape {got}; change its last layer, "
+            "or task.ways"
+        )
+
+
+def _check_loss(loss: Loss, source: TaskSource, ways: int, target: Tensor) -> None:
+    """Refuses an own loss that is no differentiable mean, on predictions of the right shape."""
+    outputs = source.num_outputs(ways)
+    prediction = torch.linspace(-1, 1, len(target) * outputs).reshape(-1, outputs)
+    prediction.requires_grad_(True)
+    try:
+        value: object = loss(prediction, target)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the loss must take a prediction {list(prediction.shape)} and a target "
+            f"{list(target.shape)}, got: {error}; correct it"
+        ) from error
+    if not isinstance(value, Tensor) or value.dim() != 0 or not value.is_floating_point():
+        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"the loss must return a scalar tensor, the mean over the examples, got {got}; end it "
+            "with .mean()"
+        )
+    if not value.requires_grad:
+        raise ValueError(
+            "the loss must depend on the prediction by differentiable operations, got a constant; "
+            "remove .detach(), .item() or numpy from it"
         )
 
 
@@ -140,9 +187,9 @@ def make_algorithm(
 
 
 def algorithm_of(
-    config: RunConfig, source: TaskSource, model: Any, loss: Loss | None, own: Any
+    config: RunConfig, source: TaskSource, model: Any, loss: Loss | None, own: Any, probe: Task
 ) -> Algorithm:
-    """The method on its network.
+    """The method on its network, both tried on a task.
 
     Args:
         config: settings.
@@ -150,19 +197,29 @@ def algorithm_of(
         model: the user's own network, or None.
         loss: the user's own, or None.
         own: the user's own method, or None: a factory, or one that is ready.
+        probe: a few examples of a training task.
 
     Raises:
         ValueError: it can not be made of these.
     """
+    ways, target = config.task.training.ways, probe.query.y
     if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):
         network = dataclasses.replace(own.network, precision=_precision_of_layers(config))
-        network = network.traced(_made_up_inputs(source.input_shape))
+        network = network.traced(probe.support.x[:_TRACED_ROWS])
         ready: Algorithm = dataclasses.replace(own, network=network)
+        _check_loss(ready.loss, source, ways, target)
         return ready
     method = ALGORITHMS[config.algorithm.name].make if own is None else own
     outputs = num_outputs_of(method, source, config)
-    network = make_network(config, source.input_shape, outputs, model)
+    network = make_network(config, source.input_shape, outputs, model, probe.support.x)
+    if not (embeds(method) or network.names):
+        raise ValueError(
+            f"the model must have a parameter to learn, got model={config.model.name} with "
+            f"{sum(1 for _ in network.module.parameters())} parameters, all frozen; call "
+            "requires_grad_(True) on those that are to be learned"
+        )
     loss = loss_of(config.loss, source.kind) if loss is None else loss
+    _check_loss(loss, source, ways, target)
     return make_algorithm(config, network, loss, source.input_shape, own)
 
 

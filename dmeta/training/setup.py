@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
@@ -21,7 +21,7 @@ from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.surrogates import Estimator
-from dmeta.bilevel.types import Examples, Loss, Params, Stage, Task
+from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, TaskSource
@@ -30,6 +30,7 @@ from dmeta.training.options import Choice
 from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.prediction import PeakMemory
+from dmeta.training.task_checks import InputType, first_task, input_type, probe_of
 from dmeta.training.work import TaskWorkFactory
 
 
@@ -60,6 +61,9 @@ class Run:
         work: becomes each worker.
         outer: becomes the server.
         memory: of a block, where `gradient.memory_budget` is set (`dmeta.training.budget`).
+        inputs: what the network is given.
+        own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
+            ``loss``): those are in no config.
         plan: how ``runtime.plan`` and ``runtime.chunk_size`` were settled; None: not yet. Then the
             work is by ``vmap``, if the settings do not say otherwise.
     """
@@ -68,6 +72,8 @@ class Run:
     algorithm: Algorithm
     work: TaskWorkFactory
     outer: OuterLoopFactory
+    inputs: InputType = "float32"
+    own: tuple[str, ...] = ()
     memory: PeakMemory | None = None
     plan: PlanChoice | None = None
 
@@ -87,6 +93,12 @@ def _check_tasks(config: RunConfig, source: TaskSource, method: Any) -> None:
                 f"right), got {size.ways}; raise {key(split, 'ways')}"
             )
         source.check(split, size)
+        if source.kind == "classification" and source.num_outputs(size.ways) < size.ways:
+            raise ValueError(
+                f"the source must have at least one output for each of {size.ways} ways, got "
+                f"{source.num_outputs(size.ways)}; correct its num_outputs, or lower "
+                f"{key(split, 'ways')}"
+            )
     if source.kind not in kinds(method):
         raise ValueError(
             f"algorithm={config.algorithm.name} must have {' or '.join(kinds(method))} tasks, got "
@@ -104,10 +116,10 @@ def _check_gradient(
     config: RunConfig,
     algorithm: Algorithm,
     estimator: Estimator,
-    source: TaskSource,
+    probe: Task,
     initial: Params,
 ) -> None:
-    """Try estimator and plan, with one inner step, on one made-up task of a row for each way.
+    """Try estimator and plan, with one inner step, on a few examples of a training task.
 
     Raises:
         ValueError: they make no sense with this method or model; the message says why.
@@ -119,14 +131,7 @@ def _check_gradient(
             "model.num_layers"
         )
     ways = config.task.training.ways
-    num_rows = max(ways, 2)
-    count = num_rows * math.prod(source.input_shape)
-    x = torch.linspace(-1, 1, count).reshape(1, num_rows, *source.input_shape)
-    if source.kind == "classification":
-        y = (torch.arange(num_rows) % ways)[None]
-    else:
-        y = torch.zeros(1, num_rows, source.num_outputs(ways))
-    task = Task(Examples(x, y), Examples(x, y))
+    task: Task = pytree.tree_map(lambda rows: rows[None], probe)
     stage = Stage(training=True, ways=ways, inner_steps=1)
     with torch.random.fork_rng(devices=[]):
         block_gradient("loop", estimator, algorithm, initial, task, stage)
@@ -171,14 +176,17 @@ def prepare(
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]
+    given = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    own = tuple(name for name, each in given.items() if each is not None)
     config = _named_after(config, model=model, source=source, algorithm=algorithm, loss=loss)
     if source is None:
         source = data or make_source(config)
         config = _with_check_sum(config, source)
     _check_tasks(config, source, method)
-    algorithm = algorithm_of(config, source, model, loss, algorithm)
+    probe = probe_of(first_task(config, source))
+    algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
     initial = algorithm.init_meta_params()
-    _check_gradient(config, algorithm, estimator, source, initial)
+    _check_gradient(config, algorithm, estimator, probe, initial)
     layout, options = Layout.of(initial), config.runtime
     work = TaskWorkFactory(
         algorithm=algorithm,
@@ -195,9 +203,8 @@ def prepare(
         eval_seed=config.eval.seed,
     )
     vector = layout.flatten(initial).float().numpy()
-    return Run(
-        config, algorithm, work, OuterLoopFactory(vector, layout, config.outer, config.steps)
-    )
+    outer = OuterLoopFactory(vector, layout, config.outer, config.steps)
+    return Run(config, algorithm, work, outer, input_type(probe.support.x), own)
 
 
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:

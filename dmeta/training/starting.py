@@ -185,6 +185,7 @@ def write_settings(run: Run, run_dir: Path) -> None:
             _SHAPES: {
                 "kind": run.source.kind,
                 "input_shape": list(run.source.input_shape),
+                "input_type": run.inputs,
                 "num_outputs": num_outputs_of(run.algorithm, run.source, run.config),
             },
         },

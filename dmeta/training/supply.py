@@ -17,6 +17,7 @@ from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.classes import shared_tensor
 from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource, can_pick
+from dmeta.training.drawn import as_input, stacked
 
 PHASES = {"train": 0, "val": 1, "test": 2}
 """Numbers that stand for the phases where randomness is seeded."""
@@ -109,7 +110,7 @@ class TaskSupply:
         self._ahead = (wanted, self._drawn(wanted))
 
     def place(self, drawn: DrawnTask) -> Task:
-        """T stacked tasks on the device, preprocessed."""
+        """T stacked tasks on the device, preprocessed: x float32, or int64 of whole numbers."""
         support_y, query_y = (
             torch.from_numpy(y).to(self._device) for y in (drawn.support_y, drawn.query_y)
         )
@@ -123,14 +124,14 @@ class TaskSupply:
         draw = source.pick if can_pick(source) else source.draw
         slots = range(block.first_slot, block.first_slot + block.num_slots)
         tasks = [draw(block.phase, wanted.size, task_rng(wanted.seed, block, s)) for s in slots]
-        return DrawnTask(*(np.stack(parts) for parts in zip(*tasks, strict=True)))
+        return stacked(tasks, source.kind, wanted.size.ways)
 
     def _inputs(self, drawn: npt.NDArray[np.generic]) -> Tensor:
         x = torch.from_numpy(drawn)
         if self._examples is not None:
             assert can_pick(self._source)
             x = self._source.take(self._examples, x.to(self._examples.device))
-        return self._source.preprocess(x.to(self._device))
+        return as_input(self._source.preprocess(x.to(self._device)))
 
     def _has_room(self, num_bytes: int) -> bool:
         if self._device.type != "cuda":

@@ -67,6 +67,8 @@ OUTER = [
     ("train outer=null", r"outer must be one of adam, sgd, got 'null'"),
     ("train outer.name=adamw", r"outer.name must be adam or sgd"),
     ("train outer.lr=-1", r"outer.lr must be > 0"),
+    ("train outer.lr=1e38", r"outer.lr must be <= 1e\+10, got 1e\+38; lower it"),
+    ("train outer.final_lr=1e11", r"outer.final_lr must be <= 1e\+10"),
     ("train outer.lr=inf", r"outer.lr must be finite"),
     ("train outer.lr=nan", r"outer.lr must be finite"),
     ("train outer.lr=fast", r"outer.lr must be a number, got 'fast'"),
