@@ -133,6 +133,8 @@ def _embed(
     path = _path(wanted, place)
     _check_new(path, wanted, place)
     saved = read_saved(place)
+    own = {"model": model, "source": source, "algorithm": algorithm}
+    saved.check_own(own, place.name, f"dmeta.embed({place.name!r}")
     config = with_root(saved.config, wanted.root)
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is not None and not embeds(method):

@@ -11,7 +11,7 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
-from dmeta.commands.saved import read_saved
+from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
@@ -121,7 +121,7 @@ def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  #
     """The verb: evaluate, print the table, write ``run_dir/evaluation.json``."""
     config = _config_of(settings)
     with run_place(config.run_dir) as place:
-        run, result = _evaluate(config, place, {})
+        run, result = _evaluate(config, place, NONE)
         content = {
             "algorithm": run.algorithm.name,
             "metric": result.metric,
@@ -169,6 +169,8 @@ def load(
     """
     with run_place(run_dir) as place:
         saved = read_saved(place)
+        own = {"model": model, "algorithm": algorithm, "loss": loss}
+        saved.check_own(own, place.name, f"dmeta.load({place.name!r}")
         config, shapes = saved.config, saved.shapes
         found = find_checkpoint(place.folder, config, checkpoint)
     inputs = made_up_inputs(shapes.input_shape, shapes.input_type)
@@ -191,7 +193,9 @@ def _evaluate(
     wanted: EvaluateConfig, place: RunPlace, own: Mapping[str, Any]
 ) -> tuple[RunConfig, Evaluation]:
     run_dir = place.folder
-    config = read_saved(place).config
+    saved = read_saved(place)
+    saved.check_own(own, place.name, f"dmeta.evaluate({place.name!r}")
+    config = saved.config
     is_ensemble = wanted.checkpoint == "ensemble"
     checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
     last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint

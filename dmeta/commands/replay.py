@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dmeta.addresses import folder_here
 from dmeta.commands.evaluate import with_root
-from dmeta.commands.saved import read_saved
+from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.local import local_device
@@ -104,7 +104,9 @@ def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:  # n
 
 
 def _replay(wanted: ReplayConfig, place: RunPlace, own: dict[str, Any]) -> list[list[Replayed]]:
-    config = _locally(with_root(read_saved(place).config, wanted.root), wanted.device)
+    saved = read_saved(place)
+    saved.check_own({**NONE, **own}, place.name, f"dmeta.replay({place.name!r}, {wanted.step}")
+    config = _locally(with_root(saved.config, wanted.root), wanted.device)
     if config.runtime.mode == "async":
         raise ValueError(
             "a run to be replayed must have runtime.mode=sync, got async, where the workers' speed "

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
+from dmeta.models import MODELS
+from dmeta.tasks import TASKS
 from dmeta.training.checkpoint import CheckpointError
 from dmeta.training.config import RunConfig, run_config
+from dmeta.training.losses import AUTO, LOSSES
 from dmeta.training.options import checked
 from dmeta.training.places import RunPlace
-from dmeta.training.starting import CONFIG, placed_at, read_settings
+from dmeta.training.starting import CONFIG, OWN, placed_at, read_settings
 from dmeta.training.task_checks import InputType
+
+_PARTS = ("model", "source", "algorithm", "loss")
+
+NONE: Mapping[str, Any] = dict.fromkeys(_PARTS)
+"""No own objects: what a command line can give."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +43,45 @@ class Shapes:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a run's ``config.json`` holds."""
+    """What a run's ``config.json`` holds.
+
+    Attributes:
+        config: settings.
+        shapes: of its network.
+        own: which of ``model``, ``source``, ``algorithm`` and ``loss`` were the user's own objects.
+    """
 
     config: RunConfig
     shapes: Shapes
+    own: tuple[str, ...]
+
+    def check_own(self, given: Mapping[str, Any], name: str, call: str) -> None:
+        """Refuse to go on without the own objects that the run was trained with.
+
+        Args:
+            given: ``model``, ``source``... -> the own object or None; of those that are needed.
+            name: of the run's folder.
+            call: what takes them, from Python.
+
+        Raises:
+            ValueError: some are lacking; says which, and how to pass them.
+        """
+        lacking = [part for part in self.own if part in given and given[part] is None]
+        if not lacking:
+            return
+        names = {
+            "model": self.config.model.name,
+            "source": self.config.task.source.name,
+            "algorithm": self.config.algorithm.name,
+            "loss": self.config.loss,
+        }
+        trained_with = " and ".join(f"an own {part} ({names[part]})" for part in lacking)
+        keywords = ", ".join(f"{part}=..." for part in lacking)
+        raise ValueError(
+            f"the own objects that a run was trained with must be given, got none: {name} was "
+            f"trained with {trained_with}, which no settings can make; from Python, call "
+            f"{call}, {keywords})"
+        )
 
 
 def read_saved(place: RunPlace) -> SavedRun:
@@ -55,4 +100,17 @@ def read_saved(place: RunPlace) -> SavedRun:
             f"{place.locate(CONFIG)} must be a run's settings, got one that was altered: {error}; "
             "restore it, or choose another run_dir"
         ) from error
-    return SavedRun(config if place.mirror is None else placed_at(config, place.name), shapes)
+    config = config if place.mirror is None else placed_at(config, place.name)
+    return SavedRun(config, shapes, _own_parts(saved, config))
+
+
+def _own_parts(saved: Mapping[str, Any], config: RunConfig) -> tuple[str, ...]:
+    """As it was written or, of earlier versions, those whose names are not registered."""
+    if isinstance(written := saved.get(OWN), list):
+        return tuple(part for part in _PARTS if part in written)
+    known: dict[str, Collection[str]] = {
+        "model": list(MODELS), "source": list(TASKS), "algorithm": list(ALGORITHMS),
+        "loss": [AUTO, *LOSSES],
+    }  # fmt: skip
+    names = (config.model.name, config.task.source.name, config.algorithm.name, config.loss)
+    return tuple(part for part, name in zip(_PARTS, names, strict=True) if name not in known[part])

@@ -13,7 +13,7 @@ from torch import nn
 from dmeta.bilevel.types import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import as_override, compose
-from dmeta.commands.saved import read_saved
+from dmeta.commands.saved import NONE, read_saved
 from dmeta.runtime import make_runtime
 from dmeta.runtime.protocol import Runtime
 from dmeta.runtime.threads import torch_threads
@@ -185,6 +185,9 @@ def _prepared(config: RunConfig, own: Mapping[str, Any], place: RunPlace) -> tup
         config = dataclasses.replace(config, run_dir=place.name)
     else:
         config = placed_at(config, place.name)
+    if config.resume and (place.folder / CONFIG).exists():
+        call = f'dmeta.train({{"run_dir": {place.name!r}, "resume": True}}'
+        read_saved(place).check_own({**NONE, **own}, place.name, call)
     with torch_threads(config.runtime.threads_per_worker):
         run = planned(within_budget(prepare(config, **own)), _begun_with(place.folder))
     joint = None

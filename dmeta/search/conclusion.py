@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -35,6 +36,7 @@ from dmeta.search.trials import TrialRow, not_told_apart
 from dmeta.search.watching import Watch, Watcher
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import as_plain, model_in_words
+from dmeta.training.guarding import guarded, warned_of
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.places import RunPlace
 from dmeta.training.results import hardware, versions, write_json
@@ -106,29 +108,32 @@ def _report(
     summary: dict[str, Any],
 ) -> None:
     rows, ranked = watch.rows, watch.ranked
-    pictures = search_figures(
-        rows,
-        ranked[0],
-        events_of(rows, place.locate(TUNE)),
-        space,
-        summary["metric"],
-        mode,
-        place.folder / "figures",
-    )
-    write_page(
-        place.folder / PAGE,
-        f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials",
-        in_words(summary),
-        [*ranked, *(row for row in rows if row not in ranked)],
-        ranked[0],
-        space.searched(),
-        pictures,
-        (place.folder / PRESET).read_text(),
-    )
+    pictures: list[Path] = []
+    with warned_of("figures of the search"):
+        pictures = search_figures(
+            rows,
+            ranked[0],
+            events_of(rows, place.locate(TUNE)),
+            space,
+            summary["metric"],
+            mode,
+            place.folder / "figures",
+        )
+    with warned_of(PAGE):
+        write_page(
+            place.folder / PAGE,
+            f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials",
+            in_words(summary),
+            [*ranked, *(row for row in rows if row not in ranked)],
+            ranked[0],
+            space.searched(),
+            pictures,
+            (place.folder / PRESET).read_text(),
+        )
 
 
 def _tell(watchers: Sequence[Watcher], what: str) -> None:
-    for watcher in watchers:
+    for watcher in guarded(watchers):
         watcher.on_phase(what)
 
 

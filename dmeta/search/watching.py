@@ -21,6 +21,7 @@ from dmeta.search.trials import (
     row_of,
     write_table,
 )
+from dmeta.training.guarding import guarded
 from dmeta.training.places import RunPlace
 
 _EVERY_S, _PUSH_EVERY_S = 1.0, 20.0
@@ -64,7 +65,7 @@ class Watch(Callback):
             watchers: to be told.
         """
         self._searched, self._configure, self._mode = space.searched(), configure, mode
-        self._place, self._watchers = place, watchers
+        self._place, self._watchers = place, guarded(watchers)
         self._path, self._folder = place.folder / TABLE, place.locate(TRIALS)
         self._at = self._pushed_at = 0.0
         self._trials: Sequence[Trial] = ()

@@ -38,21 +38,35 @@ def run_log(run_dir: Path, run_id: str, begun: Mapping[str, Any]) -> Iterator[No
         run_id: of the run.
         begun: plain data to write of the beginning, its ``step`` among them.
     """
+    with _lines(run_dir, run_id) as handler:
+        try:
+            here = {"host": socket.gethostname(), "pid": os.getpid()}
+            handler.write("INFO", "begun", {"event": "begun", **begun, **here})
+            yield
+            handler.write("INFO", "ended", {"event": "ended"})
+        except Exception as error:
+            handler.write("ERROR", f"{type(error).__name__}: {error}", {"event": "failed"})
+            raise
+        except BaseException as stop:
+            handler.write("INFO", str(stop) or "interrupted", {"event": "stopped"})
+            raise
+
+
+@contextlib.contextmanager
+def warnings_logged(run_dir: Path, run_id: str) -> Iterator[None]:
+    """Write what `dmeta` warns of after the end of a run, while figures are drawn say."""
+    with _lines(run_dir, run_id):
+        yield
+
+
+@contextlib.contextmanager
+def _lines(run_dir: Path, run_id: str) -> Iterator[_Lines]:
     handler = _Lines(run_dir / LOG, run_id)
     logger = logging.getLogger("dmeta")
     handler.others = logger.hasHandlers()
     logger.addHandler(handler)
     try:
-        here = {"host": socket.gethostname(), "pid": os.getpid()}
-        handler.write("INFO", "begun", {"event": "begun", **begun, **here})
-        yield
-        handler.write("INFO", "ended", {"event": "ended"})
-    except Exception as error:
-        handler.write("ERROR", f"{type(error).__name__}: {error}", {"event": "failed"})
-        raise
-    except BaseException as stop:
-        handler.write("INFO", str(stop) or "interrupted", {"event": "stopped"})
-        raise
+        yield handler
     finally:
         logger.removeHandler(handler)
         handler.close()

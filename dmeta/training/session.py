@@ -25,6 +25,7 @@ from dmeta.training.checkpoint import (
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain, non_finite_line
 from dmeta.training.function_figure import FunctionPanel, adapted_functions, function_panels
+from dmeta.training.guarding import guarded, warned_of
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
@@ -33,7 +34,7 @@ from dmeta.training.options import Choice
 from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
-from dmeta.training.run_log import run_log
+from dmeta.training.run_log import run_log, warnings_logged
 from dmeta.training.setup import Run
 from dmeta.training.starting import StartingPoint, starting_point, write_settings
 from dmeta.training.stopping import Listening, unheard
@@ -62,7 +63,8 @@ def run_session(
         run: what to train.
         run_dir: where to write.
         open_runtime: starts the runtime.
-        observers: told of the progress, besides the run's own metrics files.
+        observers: told of the progress, besides the run's own metrics files; their exceptions, as
+            those of the figures, are warnings.
         joint: the jointly pre-trained network to compare with.
         listening: hears whoever wants the steps to stop.
         mirror: copies `run_dir` elsewhere, before each checkpoint; None: it stays there.
@@ -72,6 +74,7 @@ def run_session(
         TrainingStopped: too many steps in a row had no finite gradient.
         Stopped: somebody asked for it.
     """
+    observers = guarded(observers)
     finished = train_in(run, run_dir, open_runtime, observers, listening, mirror)
     other = None
     if joint is not None:
@@ -82,7 +85,8 @@ def run_session(
     summary = summary_of(run, finished, other)
     write_json(run_dir / RESULTS, summary)
     _tell(observers, "drawing figures")
-    draw_figures(run, run_dir, finished.test, joint, other)
+    with warnings_logged(run_dir, run.config.run_id), warned_of("figures"):
+        draw_figures(run, run_dir, finished.test, joint, other)
     return Result(
         run_dir=run_dir,
         test=finished.test,
@@ -151,7 +155,7 @@ def take_steps(
     """Train to the last step, with metrics in the run's directory (see `loop.train`)."""
     writer = MetricsWriter(run_dir, start.progress.step)
     try:
-        told = [writer, *observers]
+        told = guarded([writer, *observers])
         return train(run, runtime, start.storage, start.progress, told, listening, on_validated)
     finally:
         writer.close()
@@ -227,22 +231,36 @@ def learner_of(run: Run, checkpoint: Checkpoint) -> Learner:
 def draw_figures(
     run: Run, run_dir: Path, test: Evaluation, joint: Run | None, other: Finished | None
 ) -> None:
-    """The run's plots, under ``figures/``; those of which there is nothing to show are left out."""
+    """The run's plots, under ``figures/``; those of which there is nothing to show are left out.
+
+    One that can not be drawn is warned of.
+    """
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
     name, source = run.config.algorithm.name, run.source
     rows = read_metrics(run_dir)
     if any(row.get(test.metric) is not None for row in rows):
-        figures.learning_curve(rows, folder / "learning_curve.png", test.metric, source.kind)
+        with _figure(folder, "learning_curve.png") as path:
+            figures.learning_curve(rows, path, test.metric, source.kind)
     runs = {name: (run, run_dir, test)}
     if joint is not None and other is not None:
         runs["joint pre-training"] = (joint, run_dir / JOINT, other.test)
     evaluations = {title: evaluation for title, (_, _, evaluation) in runs.items()}
-    figures.inner_step_curve(evaluations, folder / "inner_steps.png")
+    with _figure(folder, "inner_steps.png") as path:
+        figures.inner_step_curve(evaluations, path)
     has_steps = len(test.transductive.mean) > 1
-    if source.kind == "regression" and source.input_shape == (1,) and has_steps:
-        panels = {title: _function_panels(*each) for title, each in runs.items()}
-        adapted_functions(panels, folder / "adapted_functions.png")
+    is_function = source.kind == "regression" and source.input_shape == (1,)
+    if is_function and source.num_outputs(1) == 1 and has_steps:
+        with _figure(folder, "adapted_functions.png") as path:
+            panels = {title: _function_panels(*each) for title, each in runs.items()}
+            adapted_functions(panels, path)
+
+
+@contextlib.contextmanager
+def _figure(folder: Path, name: str) -> Iterator[Path]:
+    """Where a figure is drawn; a failure inside is a warning."""
+    with warned_of(f"{folder.name}/{name}"):
+        yield folder / name
 
 
 def _function_panels(run: Run, run_dir: Path, test: Evaluation) -> list[FunctionPanel]:

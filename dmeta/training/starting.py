@@ -26,6 +26,9 @@ from dmeta.training.setup import Run
 from dmeta.training.storage import Storage
 
 CONFIG = "config.json"
+OWN = "own"
+"""Of config.json: which parts of the run are the user's own objects, which no settings can make."""
+
 _SHAPES = "shapes"
 
 
@@ -182,6 +185,7 @@ def write_settings(run: Run, run_dir: Path) -> None:
         {
             "fingerprint": run.config.fingerprint(),
             "settings": settings,
+            OWN: list(run.own),
             _SHAPES: {
                 "kind": run.source.kind,
                 "input_shape": list(run.source.input_shape),

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import dmeta
+from dmeta.runtime.local import LocalRuntime
+from dmeta.runtime.protocol import StepReport
 from dmeta.tasks.features import load_features
 from dmeta.training.mark import MARK
 from dmeta.training.mirror import DistantFolder
@@ -123,14 +125,19 @@ def test_a_run_that_is_killed_goes_on_from_what_is_there_to_the_same_bits(
         assert MARK not in content_at(other)
 
 
-def test_a_run_that_fails_leaves_what_it_wrote(address: str) -> None:
-    class Failing(Killed):
-        def on_step(self, step: int, report: object) -> None:
-            if step == 5:
-                raise RuntimeError("the machine is on fire")
+def test_a_run_that_fails_leaves_what_it_wrote(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = LocalRuntime.step
 
+    def step(runtime: LocalRuntime, number: int, *blocks: Any) -> StepReport:
+        if number == 5:
+            raise RuntimeError("the machine is on fire")
+        return take_step(runtime, number, *blocks)
+
+    monkeypatch.setattr(LocalRuntime, "step", step)
     with pytest.raises(RuntimeError, match="on fire"):
-        dmeta.train(TINY | {"run_dir": address}, observers=[Failing(address)])
+        dmeta.train(TINY | {"run_dir": address})
     assert [row["step"] for row in rows(content_at(address)["metrics.jsonl"])] == [2, 3, 4]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from torch import nn
 
 import dmeta
 from dmeta.algorithms.maml import Maml
+from dmeta.cli import main
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from tests.conftest import TINY
 
@@ -112,7 +116,9 @@ def test_an_own_loss_or_a_named_one_decides_the_result(tmp_path: Path) -> None:
     assert len(hashes | {own.meta_params_sha256}) == 4
     again = dmeta.evaluate(own.run_dir, num_tasks=6, loss=median_away)
     assert again == own.test
-    with pytest.raises(ValueError, match=r"loss must be auto or one of .*'median_away'"):
+    with pytest.raises(
+        ValueError, match=r"an own loss \(median_away\).* call dmeta\.load\(.*loss="
+    ):
         dmeta.load(own.run_dir)
     assert dmeta.load(own.run_dir, loss=median_away).algorithm.loss is median_away
 
@@ -141,3 +147,61 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(ValueError, match="must take inputs of shape"):
         dmeta.train(settings(tmp_path / "run"), model=nn.Linear(2, 1))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained with an own model, source, algorithm and loss."""
+    run_dir = tmp_path_factory.mktemp("runs") / "own"
+    dmeta.train(
+        settings(run_dir, steps=2),
+        model=Own(), source=Lines(), algorithm=Maml, loss=median_away,
+    )  # fmt: skip
+    return run_dir
+
+
+TRAINED_WITH = (
+    r"was trained with an own model \(Own\) and an own source \(Lines\) and an own algorithm "
+    r"\(Maml\) and an own loss \(median_away\), which no settings can make; from Python, call "
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ("evaluate", r"dmeta\.evaluate\('[^']+', model=..., source=..., .*loss=...\)"),
+        ("replay step=0", r"dmeta\.replay\('[^']+', 0, model=..., .* loss=...\)"),
+        ("train resume=true", r"dmeta\.train\(\{.run_dir.: '.+', .resume.: True\}, model=..., "),
+    ],
+)  # fmt: skip
+def test_the_command_line_says_that_a_run_has_own_objects_and_how_to_pass_them(
+    own_run: Path, command: str, call: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb, *more = command.split()
+    with pytest.raises(SystemExit) as stop:
+        main([verb, f"run_dir={own_run}", *more])
+    assert stop.value.code == 2
+    assert re.search(TRAINED_WITH + call, capsys.readouterr().err.replace("\n", " "))
+
+
+def test_only_the_own_objects_that_are_lacking_are_named(own_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"trained with an own model \(Own\) and an own algorithm"):
+        dmeta.embed(own_run, source=Lines())
+    with pytest.raises(ValueError, match=r"trained with an own source \(Lines\), which"):
+        dmeta.evaluate(own_run, model=Own(), algorithm=Maml, loss=median_away)
+    # An earlier version did not write which they were: then it shows by their names.
+    config = json.loads((own_run / "config.json").read_text())
+    assert config.pop("own") == ["model", "source", "algorithm", "loss"]
+    older = own_run.parent / "older"
+    shutil.copytree(own_run, older)
+    (older / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"own model .* own source .* own algorithm .* own loss"):
+        dmeta.evaluate(older)
+
+
+def test_a_run_with_own_objects_is_resumed_with_them(own_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(own_run, tmp_path / "run")
+    own: dict[str, Any] = {"model": Own(), "source": Lines(), "algorithm": Maml}
+    more = {"run_dir": str(tmp_path / "run"), "resume": True, "steps": 3}
+    result = dmeta.train(more, **own, loss=median_away)
+    assert result.summary["training"]["steps"] == 3
