@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -151,7 +151,8 @@ class CompiledBlocks:
         return BlockGradient(gradients, *pytree.tree_map(lambda t: t[rows], tuple(reports)))
 
     def _program(self, inputs: list[Tensor], packing: pytree.TreeSpec, stage: Stage) -> _Program:
-        key = (packing, _timeless(stage), *((t.shape, t.dtype, t.device) for t in inputs))
+        any_step = dataclasses.replace(stage, step=0, seed=0, task_seed=0)
+        key = (packing, any_step, *((t.shape, t.dtype, t.device) for t in inputs))
         if key not in self._programs:
             graph, outputs = _traced(self._estimator, self._algorithm, stage, inputs, packing)
             self._programs[key] = _Program(graph, outputs, self._compile(graph))
@@ -198,11 +199,12 @@ def _traced(
         NotCompilable: see `CompiledBlocks`.
     """
     packings: list[pytree.TreeSpec] = []
+    timeless = _Timeless.of(stage)
 
     def compute(*flat: Tensor) -> list[Tensor]:
         meta_params, tasks, seeds, counts = pytree.tree_unflatten(list(flat), packing)
         leaves = {name: p.detach().requires_grad_(True) for name, p in meta_params.items()}
-        surrogate = surrogates(estimator, algorithm, leaves, _timeless(stage))
+        surrogate = surrogates(estimator, algorithm, leaves, timeless)
         with torch.enable_grad():
             scalars, report = for_each_task("vmap", surrogate, tasks, seeds)
             gradients = gradients_of((scalars * counts.to(scalars)).sum(), leaves)
@@ -218,29 +220,51 @@ def _traced(
         reason = str(error).strip().split("\n")[0].split(". ")[0]
         wanted = f"a method and a model whose operations do not depend on values ({reason})"
         raise NotCompilable(_refusal(wanted)) from error
+    if timeless.looked:
+        raise NotCompilable(_refusal_to_look(timeless.looked[0]))
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph, packings[0]
 
 
-@dataclass(frozen=True)
-class _Unknown:
-    """Stands for the outer step and its seed while a program that is for all steps is written."""
+@dataclass(frozen=True, eq=False, repr=False)
+class _Timeless(Stage):
+    """The stage of all steps: whoever reads the outer step or its seed is refused.
 
-    what: str
+    Already reading is refused, not only what is done with the value: nobody can list everything
+    that turns a value into a decision (``==``, ``in``, ``match``, ``is None``, a dictionary, ...).
 
-    def _used(self, *_: object) -> NoReturn:
-        raise NotCompilable(_refusal(f"a method that does not look at {self.what}"))
+    Attributes:
+        looked: what was read, in case the method catches the exception.
+    """
 
-    __lt__ = __le__ = __gt__ = __ge__ = _used
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _used
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __pow__ = __rpow__ = _used
-    __int__ = __index__ = __float__ = __bool__ = __len__ = _used
+    step: int = field(init=False)
+    seed: int = field(init=False)
+    looked: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(stage: Stage) -> _Timeless:
+        """Everything else as it is."""
+        names = [each.name for each in dataclasses.fields(stage) if each.name not in _UNKNOWN]
+        return _Timeless(**{name: getattr(stage, name) for name in names})
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in _UNKNOWN:
+            return super().__getattribute__(name)
+        self.looked.append(_UNKNOWN[name])
+        raise NotCompilable(_refusal_to_look(_UNKNOWN[name]))
+
+    def _all_fields(self, *_: object) -> Any:
+        return self.step
+
+    __eq__ = __hash__ = __repr__ = _all_fields
 
 
-def _timeless(stage: Stage) -> Stage:
-    step, seed = cast(Any, _Unknown("the outer step")), cast(Any, _Unknown("the step's seed"))
-    return dataclasses.replace(stage, step=step, seed=seed)
+_UNKNOWN = {"step": "the outer step", "seed": "the step's seed"}
+
+
+def _refusal_to_look(what: str) -> str:
+    return _refusal(f"a method that does not look at {what}")
 
 
 def _refusal(wanted: str) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch.fx import GraphModule
 from dmeta.bilevel.compiled import CompiledBlocks, NotCompilable, block_program
 from dmeta.bilevel.estimators import ESTIMATORS, Annealed, exact
 from dmeta.bilevel.plans import BlockGradient, block_gradient
-from dmeta.bilevel.types import Task
+from dmeta.bilevel.types import Stage, Task
 from tests.bilevel.problems import (
     SMALL,
     TRAINING,
@@ -119,6 +121,111 @@ def test_steps_drawn_for_every_outer_step_make_no_program() -> None:
     at = problem("mlp", inner_steps_max=3)
     with pytest.raises(NotCompilable, match=r"look at the step's seed; choose runtime\.plan=vmap"):
         blocks_of(at, exact)(at.params, at.tasks, TRAINING, None)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """MAML whose query loss is doubled if `look` says so, at outer step 0."""
+
+    learner: Any
+    look: Callable[[Stage], Any]
+
+    @property
+    def loss(self) -> Any:
+        return self.learner.loss
+
+    def adapt(self, params: Any, support: Any, solve: Any, stage: Stage) -> Any:
+        adapted = self.learner.adapt(params, support, solve, stage)
+        return {n: 2 * w for n, w in adapted.items()} if self.look(stage) else adapted
+
+    def predict(self, adapted: Any, x: Tensor) -> Tensor:
+        return self.learner.predict(adapted, x)  # type: ignore[no-any-return]
+
+
+def by_pattern(stage: Stage) -> bool:
+    match stage.step:
+        case 0:
+            return True
+    return False
+
+
+def by_class_pattern(stage: Stage) -> bool:
+    match stage:
+        case Stage(step=0):
+            return True
+    return False
+
+
+def defensively(stage: Stage) -> bool:
+    try:
+        return int(stage.step) == 0
+    except (TypeError, ValueError):
+        return True
+
+
+LOOKS: dict[str, Callable[[Stage], Any]] = {
+    "eq": lambda stage: stage.step == 0,
+    "reflected eq": lambda stage: 0 == stage.step,  # noqa: SIM300 - the number is asked first
+    "ne": lambda stage: stage.step != 1,
+    "less": lambda stage: stage.step < 1,
+    "in": lambda stage: stage.step in (0, 10),
+    "in range": lambda stage: stage.step in range(1),
+    "look-up": lambda stage: {0: True}.get(stage.step),
+    "index": lambda stage: [True, False][stage.step],
+    "slice": lambda stage: [1, 2, 3][stage.step :],
+    "caught": defensively,
+    "match": by_pattern,
+    "match of a class": by_class_pattern,
+    "hash": lambda stage: hash(stage.step) == 0,
+    "isinstance": lambda stage: isinstance(stage.step, int),
+    "type": lambda stage: type(stage.step) is int,
+    "is": lambda stage: stage.step is not None,
+    "bool": lambda stage: not stage.step,
+    "int": lambda stage: int(stage.step) == 0,
+    "float": lambda stage: float(stage.step) == 0,
+    "round": lambda stage: round(stage.step) == 0,
+    "abs": lambda stage: abs(stage.step),
+    "minus": lambda stage: -stage.step,
+    "sum": lambda stage: stage.step + 1,
+    "bits": lambda stage: stage.step & 1,
+    "divmod": lambda stage: divmod(stage.step, 2),
+    "format": lambda stage: f"{stage.step:04d}",
+    "text": lambda stage: str(stage.step) == "0",
+    "text of a stage": lambda stage: "step=0" in str(stage),
+    "attribute": lambda stage: stage.step.bit_length() == 0,
+    "getattr": lambda stage: getattr(stage, "step", 0) == 0,
+    "iteration": lambda stage: list(stage.step),  # type: ignore[call-overload]
+    "tensor": lambda stage: torch.as_tensor(stage.step),
+    "torch": lambda stage: torch.full((), stage.step),
+    "numpy": lambda stage: np.asarray(stage.step) == 0,
+    "generator": lambda stage: np.random.default_rng([stage.seed, stage.step]).random() > 0,
+    "equal stages": lambda stage: stage == Stage(training=True, ways=3),
+    "reflected equal stages": lambda stage: Stage(training=True, ways=3) == stage,
+    "hash of a stage": lambda stage: hash(stage) == 0,
+    "fields": lambda stage: dataclasses.asdict(stage)["step"] == 0,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_whatever_looks_at_the_outer_step_makes_no_program(look: str) -> None:
+    at = problem("mlp")
+    learner = Looking(at.algorithm, LOOKS[look])
+    program = CompiledBlocks(exact, learner, compile_graph=uncompiled)
+    with pytest.raises(NotCompilable, match=r"does not look at the (outer step|step's seed);"):
+        program(at.params, at.tasks, TRAINING, None)
+
+
+def test_a_method_may_take_anything_but_the_step_from_a_stage_and_make_another_of_it() -> None:
+    at = problem("mlp")
+
+    def look(stage: Stage) -> bool:
+        other = dataclasses.replace(stage, inner_steps=2)
+        return other.training and other.ways == 3 and isinstance(other, Stage)
+
+    learner = Looking(at.algorithm, look)
+    program = CompiledBlocks(exact, learner, compile_graph=uncompiled)
+    got = program(at.params, at.tasks, dataclasses.replace(TRAINING, step=7, seed=5), None)
+    check_same(got, block_gradient("loop", exact, learner, at.params, at.tasks, TRAINING))
 
 
 def test_an_annealed_gradient_that_is_always_exact_still_looks_at_the_step() -> None:
