@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from dmeta.bench.agreement import Agreement, agreement_of, in_float64
+from dmeta.bench.agreement import Agreement, agreement_of
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient, eager
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.byte_size import parse_bytes, shown_bytes
+from dmeta.training.gradient_error import in_float64
 from dmeta.training.prediction import EXACT, block_peak, most_inner_steps, predicted_peak, sized
 from dmeta.training.setup import Run
 from dmeta.training.work import BlockInputs

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from dmeta.bench.agreement import BAR, in_float64, relative_difference
+from dmeta.bench.agreement import BAR
 from dmeta.bench.peer_libraries import LABELS, PEERS, Gradient, Peer, Work
 from dmeta.bench.peer_packages import import_peer, is_there
 from dmeta.bench.peer_work import Written, work_of
@@ -25,6 +25,7 @@ from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import PlanName, block_gradient, eager
 from dmeta.registry import nearest
 from dmeta.training.budget import first_block_inputs
+from dmeta.training.gradient_error import in_float64, relative_difference
 from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.prediction import block_peak
 from dmeta.training.results import versions

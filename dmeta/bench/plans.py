@@ -15,13 +15,13 @@ from typing import get_args
 
 import torch
 
-from dmeta.bench.agreement import relative_difference
 from dmeta.bench.rates import operations_of, product_rate
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
 from dmeta.bilevel.types import Params
 from dmeta.training.budget import first_block_inputs
+from dmeta.training.gradient_error import relative_difference
 from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.setup import Run
 from dmeta.training.work import BlockInputs

@@ -144,7 +144,8 @@ class CompiledBlocks:
             with torch.no_grad():
                 outputs = program.run(*inputs)
         except BackendCompilerFailed as error:
-            reason = str(error).strip().split("\n")[0]
+            cause = error.inner_exception
+            reason = f"{type(cause).__name__}: {cause}".strip().split("\n")[0]
             raise NotCompilable(_refusal(f"a compiler that works, got: {reason}")) from error
         gradients, *reports = pytree.tree_unflatten(outputs, program.packing)
         rows = slice(len(seeds))

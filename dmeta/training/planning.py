@@ -3,6 +3,8 @@
 The candidates are timed on the run's own first block, in this process, for a few seconds; what is
 chosen becomes part of the run's settings, so that every worker and every resumed run stays with it.
 A chosen plan is never a guess: where nothing can be timed, it is what was asked for, or ``vmap``.
+However it was chosen, it is compared with the plain loop before the run begins, and an evaluation
+is tried (`dmeta.training.plan_check`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from dmeta.bilevel.compiled import (
 from dmeta.bilevel.plans import PlanName, has_images, one_by_one
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import RunConfig
+from dmeta.training.plan_check import INEXACT, WRONG, PlanTrial
 from dmeta.training.prediction import block_peak, most_inner_steps, sized
 from dmeta.training.setup import PlanChoice, Run
 from dmeta.training.work import BlockInputs
@@ -51,7 +54,8 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None) -> Run:
         resumed: settings that the run was begun with, where it is to be resumed.
 
     Raises:
-        ValueError: ``runtime.plan=compiled``, and it can not be compiled.
+        ValueError: the plan that was asked for cannot compute the run, or computes something else
+            than the plain loop.
     """
     options = run.config.runtime
     if resumed is not None:
@@ -72,7 +76,9 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None) -> Run:
     else:
         assert isinstance(options.chunk_size, int)
         choice = PlanChoice(cast(PlanName, options.plan), options.chunk_size)
-    if choice.plan == "compiled" and not choice.seconds:
+    if resumed is None and options.plan != AUTO:
+        choice = _checked(run, choice)
+    elif choice.plan == "compiled" and not choice.seconds:
         # Now rather than in every worker at once: they find it on the disk.
         inputs = first_block_inputs(run)
         CompiledBlocks(run.work.estimator, inputs.algorithm, choice.chunk_size)(*inputs[1:])
@@ -82,15 +88,18 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None) -> Run:
 def plan_line(run: Run) -> str | None:
     """What was chosen and why, as a user reads it; None: nothing was compared."""
     choice = run.plan
-    if choice is None or not choice.seconds:
+    if choice is None or not (choice.seconds or choice.comparison):
         return None
-    timed = [f"{plan} {_shown(seconds)}" for plan, seconds in choice.seconds.items()]
+    timed = ", ".join(f"{plan} {_shown(seconds)}" for plan, seconds in choice.seconds.items())
     size = _block_size(run.config)
     chunk = "" if choice.chunk_size >= size else f", {choice.chunk_size} at once"
-    left_out = [f"{plan} not timed: {reason}" for plan, reason in choice.left_out.items()]
-    return "; ".join(
-        [f"plan={choice.plan} for blocks of {size} tasks{chunk} ({', '.join(timed)})", *left_out]
-    )
+    left_out = [
+        f"{plan} not {'taken' if plan in choice.seconds else 'timed'}: {reason}"
+        for plan, reason in choice.left_out.items()
+    ]
+    compared = [] if choice.comparison is None else [choice.comparison.in_words()]
+    plan = f"plan={choice.plan} for blocks of {size} tasks{chunk}"
+    return "; ".join([f"{plan} ({timed})" if timed else plan, *left_out, *compared])
 
 
 def most_tasks_at_once(run: Run, inputs: BlockInputs) -> int:
@@ -120,7 +129,8 @@ def _fastest(run: Run) -> PlanChoice:
     on_gpu = next(iter(inputs.meta_params.values())).device.type == "cuda"
     if run.config.device == "cuda" and not on_gpu:
         reason = "there is no GPU in this process to time it on"
-        return PlanChoice("vmap", len(inputs.tasks.support.x), {}, {"loop": reason})
+        untimed = PlanChoice("vmap", len(inputs.tasks.support.x), {}, {"loop": reason})
+        return _first_right(run, inputs, untimed, {"vmap": 0.0, "loop": 1.0}, {})
     seconds: dict[PlanName, float] = {}
     plan: PlanName
     left_out: dict[PlanName, str] = {}
@@ -134,13 +144,77 @@ def _fastest(run: Run) -> PlanChoice:
     if has_images(inputs.meta_params):
         for plan in ("loop_channels_last", "loop_mixed"):
             seconds[plan] = _eager_seconds(run, plan, inputs, chunk_size)
+    compiled = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
     if "vmap" in seconds:
-        outcome = _compiled_seconds(run, inputs, chunk_size, min(seconds.values()))
+        outcome = _compiled_seconds(run, inputs, compiled, min(seconds.values()))
         if isinstance(outcome, str):
             left_out["compiled"] = outcome
         else:
             seconds["compiled"] = outcome
-    return PlanChoice(_best(seconds), chunk_size, seconds, left_out)
+    timed = PlanChoice("loop", chunk_size, seconds, left_out)
+    return _first_right(run, inputs, timed, seconds, {"compiled": compiled})
+
+
+def _first_right(
+    run: Run,
+    inputs: BlockInputs,
+    timed: PlanChoice,
+    seconds: Mapping[PlanName, float],
+    programs: Mapping[PlanName, BlockProgram],
+) -> PlanChoice:
+    """The fastest plan that computes what the plain loop does, and can evaluate.
+
+    Args:
+        run: the run.
+        inputs: of its first block.
+        timed: what was timed.
+        seconds: plan -> seconds of a block, ``loop`` among them.
+        programs: plan -> its program, of those that were compiled.
+
+    Raises:
+        ValueError: not even ``loop`` can evaluate.
+    """
+    left, left_out, trial = dict(seconds), dict(timed.left_out), _trial(run, inputs)
+    while True:
+        plan = _best(left)
+        try:
+            objection = trial.objection(plan, timed.chunk_size, INEXACT, programs.get(plan))
+        except NotCompilable as error:  # with the inner steps that are compared
+            objection = str(error)
+        if objection is None:
+            return dataclasses.replace(
+                timed, plan=plan, left_out=left_out, comparison=trial.comparison
+            )
+        if plan == "loop":
+            raise ValueError(_refusal(plan, objection))
+        left_out[plan] = objection
+        del left[plan]
+
+
+def _checked(run: Run, choice: PlanChoice) -> PlanChoice:
+    """The plan that was asked for, having computed what the plain loop does, and evaluated.
+
+    Raises:
+        ValueError: it did not.
+    """
+    trial = _trial(run, first_block_inputs(run))
+    objection = trial.objection(choice.plan, choice.chunk_size, WRONG)
+    if objection is not None:
+        raise ValueError(_refusal(choice.plan, objection))
+    return dataclasses.replace(choice, comparison=trial.comparison)
+
+
+def _trial(run: Run, inputs: BlockInputs) -> PlanTrial:
+    limit = _memory_limit(run.config, inputs)
+    return PlanTrial(run.work, run.outer.initial, inputs, limit)
+
+
+def _refusal(plan: PlanName, objection: str) -> str:
+    remedy = "change the model" if plan == "loop" else "choose runtime.plan=loop or auto"
+    return (
+        f"runtime.plan={plan} must compute and evaluate as the plain loop does, got {objection}; "
+        f"{remedy}"
+    )
 
 
 def _best(seconds: Mapping[PlanName, float]) -> PlanName:
@@ -161,13 +235,14 @@ def _eager_seconds(run: Run, plan: PlanName, inputs: BlockInputs, chunk_size: in
     return _seconds(program, sized(inputs, few, most_inner_steps(inputs))) * size / few
 
 
-def _compiled_seconds(run: Run, inputs: BlockInputs, chunk_size: int, best: float) -> float | str:
+def _compiled_seconds(
+    run: Run, inputs: BlockInputs, program: CompiledBlocks, best: float
+) -> float | str:
     """Seconds of a block, or why it is not worth to find out."""
     config = run.config
     left = config.steps * config.num_blocks * best / _parallel(config)
     if left < _LEAST_TO_COMPILE_S:
         return f"the run's {left:.2g} s of computing would not repay it"
-    program = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
     try:
         cost = _SECONDS_PER_OPERATION * program.num_operations(*inputs[1:])
         if left < 2 * cost:

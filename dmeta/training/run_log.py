@@ -3,9 +3,9 @@
 Every line has ``time`` (UTC), ``level``, ``run`` (`RunConfig.run_id`), ``logger`` and ``message``.
 A warning has ``step``, ``phase``, ``block`` and ``worker`` besides where whoever warned knows them:
 they are given as ``extra`` of the logging call. A beginning or an end has ``event``: ``begun``
-(with ``step``, ``host``, ``pid``, ``hardware`` and ``runtime``), ``ended``, ``stopped`` (by a
-signal, after a step that is kept) or ``failed``; a run that was killed has none. A resumed run
-appends.
+(with ``step``, ``host``, ``pid``, ``hardware``, ``runtime`` and ``plan``), ``ended``, ``stopped``
+(by a signal, after a step that is kept) or ``failed``; a run that was killed has none. A resumed
+run appends.
 
 Warnings are shown as they are without it, by whatever `logging` is set to.
 """

@@ -136,6 +136,7 @@ def begin(
             "step": start.progress.step,
             "hardware": hardware(),
             "runtime": dataclasses.asdict(runtime.info),
+            "plan": None if run.plan is None else dataclasses.asdict(run.plan),
         }
         with run_log(run_dir, run.config.run_id, begun):
             if start.checkpoint is not None:

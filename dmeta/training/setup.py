@@ -29,6 +29,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.options import Choice
 from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
+from dmeta.training.plan_check import Comparison
 from dmeta.training.prediction import PeakMemory
 from dmeta.training.task_checks import InputType, first_task, input_type, probe_of
 from dmeta.training.work import TaskWorkFactory
@@ -42,13 +43,15 @@ class PlanChoice:
         plan: the chosen one.
         chunk_size: tasks that it computes at once.
         seconds: plan -> seconds of the run's first block, the least of a few.
-        left_out: plan -> why it was not timed.
+        left_out: plan -> why it was not timed, or not taken.
+        comparison: of its meta-gradient with that of the plain loop; None: nothing was compared.
     """
 
     plan: PlanName
     chunk_size: int
     seconds: Mapping[PlanName, float] = field(default_factory=dict)
     left_out: Mapping[PlanName, str] = field(default_factory=dict)
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dmeta.bench.agreement import BAR, in_float64, relative_difference
+from dmeta.bench.agreement import BAR
 from dmeta.bench.peer_libraries import PEERS
 from dmeta.bench.peer_packages import import_peer
 from dmeta.bench.peer_work import work_of
@@ -20,6 +20,7 @@ from dmeta.bench.peers import OWN, PeerCost, PeerCosts, PeersOptions, peer_costs
 from dmeta.bench.peers_figure import peers_figure
 from dmeta.bilevel.plans import block_gradient
 from dmeta.training.budget import first_block_inputs
+from dmeta.training.gradient_error import in_float64, relative_difference
 from dmeta.training.setup import Run, prepare
 from tests.bench.fake_peers import write_peer
 from tests.conftest import tiny_config

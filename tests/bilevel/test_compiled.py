@@ -6,6 +6,7 @@ What is traced is run as it is, without the C++ compiler, in all tests but one: 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -245,6 +246,7 @@ def test_nothing_that_was_given_is_changed_and_no_graph_is_left() -> None:
     assert torch.equal(flat(first.gradients), flat(second.gradients))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch itself
 def test_compiled_for_real_or_told_that_there_is_no_compiler() -> None:
     at = problem("mlp", inner_steps=1)
     program = block_program("compiled", exact, at.algorithm)
@@ -256,4 +258,5 @@ def test_compiled_for_real_or_told_that_there_is_no_compiler() -> None:
     else:
         refusal = None
         check_same(got, expected)
+    assert refusal is None or shutil.which("g++") is None
     assert refusal is None or "runtime.plan=compiled must have a compiler" in refusal
