@@ -1,4 +1,4 @@
-"""What every execution plan makes of a block: seconds, bytes, and how far from `loop` it is.
+"""What every execution plan makes of a block: seconds, bytes, and the error of its meta-gradient.
 
 Measured on real blocks of a run, in this process. Knows no command line and writes nothing.
 
@@ -21,7 +21,7 @@ from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
 from dmeta.bilevel.types import Params
 from dmeta.training.budget import first_block_inputs
-from dmeta.training.gradient_error import relative_difference
+from dmeta.training.gradient_error import in_float64, relative_difference
 from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.setup import Run
 from dmeta.training.work import BlockInputs
@@ -64,8 +64,7 @@ class PlanCost:
         seconds: of one block, each timed run.
         peak_bytes: most bytes of tensors at a time; None: they can not be counted.
         compile_seconds: of the first call, beyond those of a usual one; None: nothing is compiled.
-        difference: of its meta-gradient from that of `loop`, relative, both as the run computes
-            them; None: it is that of `loop`.
+        error: of its meta-gradient as the run computes it, relative to that of `loop` in float64.
     """
 
     plan: PlanName
@@ -73,7 +72,7 @@ class PlanCost:
     seconds: tuple[float, ...]
     peak_bytes: int | None
     compile_seconds: float | None
-    difference: float | None
+    error: float
 
     @property
     def median_seconds(self) -> float:
@@ -110,6 +109,8 @@ class PlanCosts:
         threads: that torch computes with.
         rows: in the order of T, then of the plans.
         left_out: what was not measured, and why.
+        reference: precision of the `loop` that errors are relative to: ``float32`` if it cannot be
+            computed in ``float64``.
         operations: floating-point operations of one task by `loop` (`dmeta.bench.rates`).
         product_rate: operations per second of a product of matrices, in the same run and in the
             precision of the run.
@@ -119,6 +120,7 @@ class PlanCosts:
     threads: int
     rows: tuple[PlanCost, ...]
     left_out: tuple[LeftOutPlan, ...]
+    reference: str
     operations: int
     product_rate: float
 
@@ -152,12 +154,13 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
         usable = [plan for plan in plans if plan not in {each.plan for each in left_out}]
         tell(f"block of {size}: {', '.join(usable)}")
         with _random_numbers_kept():
-            measured, refused = _costs(run, usable, inputs, options.repeats)
+            exact, precision = _reference(run, inputs)
+            measured, refused = _costs(run, usable, inputs, exact, options.repeats)
         rows += measured
         first = None if size == sizes[0] else size
         left_out += [LeftOutPlan(plan, first, reason) for plan, reason in refused.items()]
     return PlanCosts(
-        device, torch.get_num_threads(), tuple(rows), tuple(left_out), operations, rate
+        device, torch.get_num_threads(), tuple(rows), tuple(left_out), precision, operations, rate
     )
 
 
@@ -172,14 +175,21 @@ def _block_size(run: Run) -> int:
 _Compute = Callable[[], BlockGradient]
 
 
+def _reference(run: Run, inputs: BlockInputs) -> tuple[Params, str]:
+    """The meta-gradient by `loop` in float64, or in float32 if it cannot be had."""
+    try:
+        return _computation(run, REFERENCE, in_float64(inputs))().gradients, "float64"
+    except (RuntimeError, ValueError, TypeError):  # it has tensors of its own in float32, say
+        return _computation(run, REFERENCE, inputs)().gradients, "float32"
+
+
 def _costs(
-    run: Run, plans: Sequence[PlanName], inputs: BlockInputs, repeats: int
+    run: Run, plans: Sequence[PlanName], inputs: BlockInputs, exact: Params, repeats: int
 ) -> tuple[list[PlanCost], dict[PlanName, str]]:
     """All plans at one number of tasks; those that can not be done, and why."""
     device, num_tasks = inputs.tasks.support.x.device.type, len(inputs.tasks.support.x)
-    reference = _computation(run, REFERENCE, inputs)().gradients
     first_seconds: dict[PlanName, float] = {}
-    differences: dict[PlanName, float] = {}
+    errors: dict[PlanName, float] = {}
     left_out: dict[PlanName, str] = {}
     computations: dict[str, _Compute] = {}
     for plan in plans:
@@ -187,7 +197,7 @@ def _costs(
         try:
             _check_is_another(plan, inputs.meta_params)
             [first_seconds[plan]] = seconds_in_turn({plan: compute}, 1, device)[plan]
-            differences[plan] = relative_difference(compute().gradients, reference)
+            errors[plan] = relative_difference(compute().gradients, exact)
         except (ValueError, RuntimeError) as error:  # no vmap, no program, no compiler, no memory
             left_out[plan] = str(error).strip().split("\n")[0]
         else:
@@ -202,7 +212,7 @@ def _costs(
             seconds=seconds[plan],
             peak_bytes=peaks[plan],
             compile_seconds=_compile_seconds(plan, first_seconds, seconds),
-            difference=None if plan == REFERENCE else differences[plan],
+            error=errors[plan],
         )
         for plan in measured
     ]

@@ -26,7 +26,7 @@ _LEGEND = (
     "seconds: one block, median; MiB: peak of its tensors (compiled: counted on a GPU only);",
     "share: a task is {task} GFLOP; of a 2048x2048 {precision} product's rate, {rate} GFLOP/s;",
     "compile: seconds of the first call; from the cache on the disk if it was compiled before;",
-    "error: how far the meta-gradient is from that of loop, relative, in float32",
+    "error: how far the meta-gradient is from that of loop in {reference}, relative",
 )
 
 
@@ -42,8 +42,9 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     say(console, title)
     console.print(_table(costs))
     rate, task = (digits(ops / 1e9, 3) for ops in (costs.product_rate, costs.operations))
+    values = {"rate": rate, "task": task, "precision": config.runtime.precision}
     for line in _LEGEND:
-        say(console, line.format(rate=rate, task=task, precision=config.runtime.precision))
+        say(console, line.format(**values, reference=costs.reference))
     for each in costs.left_out:
         size = "" if (n := each.num_tasks) is None else f", {counted(n, 'task')} or more"
         say(console, f"not measured: {each.plan}{size}: {each.reason}")
@@ -80,7 +81,7 @@ def _cells(costs: PlanCosts, row: PlanCost) -> tuple[str, ...]:
         f"{100 * costs.share(row):.1f}%",
         "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.4g}",
         "" if row.compile_seconds is None else f"{row.compile_seconds:.3g}",
-        "" if row.difference is None else f"{row.difference:.1e}",
+        f"{row.error:.1e}",
     )
 
 
