@@ -141,15 +141,18 @@ def _run(verb: str, rest: list[str]) -> None:
     if set(keys) - set(PLAIN[verb]) or len(keys) < len(rest) or not all(keys.values()):
         known = " ".join(f"{key}={value}" for key, value in PLAIN[verb].items()) or "nothing"
         raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(rest)}")
+    from dmeta.commands.texts import text_of
+
+    texts = {key: text for key, value in keys.items() if (text := text_of(value, key)) is not None}
     if verb == "status":
         from dmeta.commands.status import status_command
 
-        status_command(keys)
+        status_command(texts)
         return
     from dmeta.commands.catalogue import data_command, list_command
 
     if verb == "data":
-        data_command(keys.get("root"))
+        data_command(texts.get("root"))
     else:
         list_command()
 

@@ -20,6 +20,7 @@ PACKAGE = Path(dmeta.__file__).parent
 MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),
     "randomness": set(),
+    "quoting": set(),
     "addresses": set(),
     "bilevel": {"registry", "randomness"},
     "models": {"registry", "randomness"},
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "registry",
         "randomness",
         "addresses",
+        "quoting",
         "bilevel",
         "models",
         "algorithms",
@@ -183,6 +185,7 @@ def test_the_checker_sees_the_imports_that_are_there() -> None:
         ("dmeta.bench.gradients", "import ray"),
         ("dmeta.registry", "from dmeta.bilevel.types import Params"),
         ("dmeta.addresses", "from dmeta.registry import Registry"),
+        ("dmeta.quoting", "from omegaconf import OmegaConf"),
     ],
 )
 def test_the_checker_catches_a_violation(module: str, source: str) -> None:

@@ -16,6 +16,7 @@ from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.commands.evaluate import find_checkpoint, with_root
 from dmeta.commands.saved import read_saved
+from dmeta.quoting import override_word
 from dmeta.runtime.local import local_device
 from dmeta.tasks.features import write_features
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
@@ -116,7 +117,7 @@ def embed_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
     shown = _shown(wanted, place)
     console.print(f"wrote     {shown}", soft_wrap=True)
     console.print(
-        f"next      dmeta train experiment=features_5w1s_leo task.file={shown}",
+        f"next      dmeta train experiment=features_5w1s_leo {override_word('task.file', shown)}",
         soft_wrap=True,
     )
 

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from dmeta.commands.hydra_app import compose, config_dir
+from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
 
 _NO_NAME = "Config group override"
@@ -19,7 +20,7 @@ _NO_NAME = "Config group override"
 def told(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
     """Message and exit code of an error: 2 for what the user gave, 1 for what happened."""
     if isinstance(error, HydraException | OmegaConfBaseException) or _NO_NAME in str(error):
-        return explain(error, verb, overrides), 2
+        return explain(error, verb, [as_text(override) for override in overrides]), 2
     if isinstance(error, ValueError):
         return str(error), 2
     return f"{type(error).__name__}: {error}", 1
@@ -80,9 +81,9 @@ def _misspelt(text: str, overrides: Sequence[str]) -> str:
             parser.parse_override(override)
         except HydraException:
             key, equals, value = override.partition("=")
-            mend = "put the value in quotes within quotes" if equals else "write key=value"
-            if equals and not set(value) & set("'\"\\"):
-                mend = f"put the value in quotes: '{key}=\"{value}\"'"
+            mend = "write key=value"
+            if equals:
+                mend = f"put the value in quotes: {shell_word(as_override(key, value))}"
             # Of Hydra's lines the first that says more than the override itself.
             reason = text.removeprefix(f"Error parsing override '{override}'").strip()
             reason = reason.split("\n")[0]

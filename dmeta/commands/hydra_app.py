@@ -114,29 +114,6 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
         raise failures[0]
 
 
-def as_override(key: str, value: Any) -> str:
-    """``key=value`` in Hydra's grammar, for a Python value."""
-    return f"{key}={_literal(value)}"
-
-
-def _literal(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_literal(v) for v in value) + "]"
-    if isinstance(value, int | float):
-        return repr(value)
-    text = str(value)
-    if text and all(c.isalnum() or c in "_-./" for c in text):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def completion_verb(environ: Mapping[str, str], verbs: Iterable[str]) -> str | None:
     """The verb of the command line that the shell asks completions for, if it has one yet."""
     words = environ.get("COMP_LINE", "").split()

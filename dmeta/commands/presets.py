@@ -7,14 +7,18 @@ texts can be kept, to compose the same settings later, or on a machine that does
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dmeta.addresses import is_address, name_of, open_address, reading
+from dmeta.commands.texts import text_of
+from dmeta.quoting import as_text, unquoted
 from dmeta.training.byte_size import shown_bytes
 
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+MULTIRUN_FLAGS = ("-m", "--multirun")
 
 _SUFFIXES = (".yaml", ".yml")
 _NOT_SETTINGS = ("runs", "multirun")
@@ -65,7 +69,7 @@ def settings_in(folder: Path) -> dict[str, Path]:
 
 def experiment_file(overrides: Iterable[str]) -> str | None:
     """Path or address of the YAML file that ``experiment=`` names, if it names one."""
-    named = [each.partition("=")[2] for each in overrides if _names_file(each)]
+    named = [file for each in overrides if (file := _named_file(each)) is not None]
     return named[-1] if named else None
 
 
@@ -74,13 +78,18 @@ def composed_with(overrides: Iterable[str], presets: Mapping[str, str]) -> Itera
     """Overrides with which Hydra finds the files, as long as this lasts.
 
     Args:
-        overrides: as on the command line, without flags.
+        overrides: as on the command line; texts (`dmeta.quoting`) need no quotes.
         presets: `own_presets`, of now or of earlier.
 
     Raises:
         ValueError: a path that does not lie in a folder of configs.
     """
-    found = [named(override) for override in overrides]
+    overrides = list(overrides)
+    sweeps = any(flag in overrides for flag in MULTIRUN_FLAGS)
+    found = [
+        override if sweeps and _may_sweep(override) else as_text(override)
+        for override in map(named, overrides)
+    ]
     if not presets:
         yield found
         return
@@ -94,7 +103,9 @@ def composed_with(overrides: Iterable[str], presets: Mapping[str, str]) -> Itera
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        yield [*found, f"hydra.searchpath=[file://{folder}]"]
+        # Beside an override: argparse takes no two groups of them with a flag between.
+        at = next((i for i, each in enumerate(found) if "=" in each and each[0] != "-"), len(found))
+        yield [*found[:at], f"hydra.searchpath=[file://{folder}]", *found[at:]]
 
 
 def _config_dir(arguments: list[str]) -> Path | None:
@@ -113,18 +124,29 @@ def _is_left_out(path: Path) -> bool:
 
 def named(override: str) -> str:
     """The preset of that file instead of the file."""
-    if not _names_file(override):
-        return override
-    return f"experiment={_name_of(override.partition('=')[2])}"
+    file = _named_file(override)
+    return override if file is None else f"experiment={_name_of(file)}"
 
 
-def _names_file(override: str) -> bool:
+def _named_file(override: str) -> str | None:
+    """Path or address of the YAML file that an override names, if it does."""
     key, _, value = override.partition("=")
-    return key == "experiment" and name_of(value).endswith(_SUFFIXES)
+    if key != "experiment":
+        return None
+    file = text_of(value, key)
+    return file if file is not None and name_of(file).endswith(_SUFFIXES) else None
 
 
 def _name_of(file: str) -> str:
-    return f"file_{Path(name_of(file)).stem}"  # no name of ours
+    """A name that no preset of ours has, in letters that Hydra takes."""
+    return "file_" + re.sub(r"[^A-Za-z0-9_-]", "_", Path(name_of(file)).stem)
+
+
+def _may_sweep(override: str) -> bool:
+    """Whether a value without quotes may be several, for Hydra's ``-m``."""
+    value = override.partition("=")[2]
+    is_several = "," in value or re.match(r"\w+\(", value) is not None
+    return is_several and unquoted(value) is None
 
 
 def _text(path: str | Path, rule: str) -> str:

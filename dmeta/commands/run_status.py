@@ -29,6 +29,7 @@ from dmeta.commands.signs import (
     rows_backwards,
     silent_s,
 )
+from dmeta.quoting import override_word
 from dmeta.training.checkpoint import FOLDER, name_of, open_checkpoints, steps_in
 from dmeta.training.run_lock import is_locked
 
@@ -96,6 +97,7 @@ class RunStatus:
         age = "" if self.checkpoint_age_s is None else f", {duration(self.checkpoint_age_s)} ago"
         ended = self.state in ("stopped", "failed") and self.checkpoint_step is not None
         kept = "" if self.checkpoint_step is None else f"step {self.checkpoint_step}{age}"
+        where = override_word("run_dir", self.run_dir)
         return [
             ("run", _joined(self.run, _computes(self.began))),
             ("progress", self._progress()),
@@ -108,7 +110,7 @@ class RunStatus:
                 f"{self.rejected_steps} rejected steps",
             ),
             ("hardware", _hardware(self.began)),
-            ("go on with", f"dmeta train run_dir={self.run_dir} resume=true" if ended else ""),
+            ("go on with", f"dmeta train {where} resume=true" if ended else ""),
         ]
 
     def _progress(self) -> str:

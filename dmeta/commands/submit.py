@@ -17,6 +17,7 @@ from dmeta.commands.hydra_app import compose, config_dir, run_as_application
 from dmeta.commands.presets import CONFIG_DIR_FLAGS
 from dmeta.commands.shipment import shipment_of
 from dmeta.commands.submission import Submission, SubmitOptions
+from dmeta.quoting import override_word, shell_word
 from dmeta.registry import nearest
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.options import checked
@@ -263,9 +264,9 @@ def _followed(jobs: Jobs, job: str, options: SubmitOptions) -> Ending:
 
 
 def _how_to(what: str, job: str, options: SubmitOptions) -> str:
-    where = "" if options.address is None else f" submit.address={options.address}"
+    where = [] if options.address is None else [override_word("submit.address", options.address)]
     words = {"attach": "follow it with", "stop": "stop it with"}
-    return f"{words[what]}: dmeta submit {what} {job}{where}"
+    return f"{words[what]}: {' '.join(['dmeta submit', what, shell_word(job), *where])}"
 
 
 def _show(text: str) -> None:

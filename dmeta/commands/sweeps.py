@@ -18,7 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from dmeta.commands.errors import group_names, unknown_key
-from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.hydra_app import compose
+from dmeta.quoting import as_override, as_text
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value, has_key, probes
 from dmeta.training.config import RunConfig, run_config
 
@@ -49,7 +50,7 @@ def split_overrides(overrides: Sequence[str]) -> Split:
     space: dict[str, Dimension] = {}
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            override = parser.parse_override(as_text(text))
         except Exception:  # Hydra complains of it again, and is listened to then
             fixed.append(text)
             continue

@@ -12,8 +12,9 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss
 from dmeta.commands.display import Display, print_results
-from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.hydra_app import compose
 from dmeta.commands.saved import NONE, read_saved
+from dmeta.quoting import override_word, overrides_of
 from dmeta.runtime import make_runtime
 from dmeta.runtime.protocol import Runtime
 from dmeta.runtime.threads import torch_threads
@@ -46,8 +47,8 @@ def train(
 
     Args:
         settings: what to change of the defaults: a mapping such as ``{"algorithm": "fomaml",
-            "task": "omniglot", "steps": 1000, "algorithm.inner_lr": 0.1}``, the command line's
-            overrides as a list of texts, or a whole `RunConfig`.
+            "task": "omniglot", "steps": 1000, "algorithm.inner_lr": 0.1}``, whose values are taken
+            as they are; the command line's overrides as a list of texts; or a whole `RunConfig`.
         model: an own `nn.Module` instead of the named model.
         source: an own `dmeta.tasks.source.TaskSource` instead of the named task.
         algorithm: an own method: a class called with ``network=`` and ``loss=``, or a ready
@@ -86,13 +87,17 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         try:
             result = _train_shown(run, joint, place)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: dmeta train run_dir={place.name} resume=true")
+            stop.add_note(_go_on_with(place))
             raise
         print_results(
             result.summary,
             paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
-            next_command=f"dmeta evaluate run_dir={place.name} num_tasks=2000",
+            next_command=f"dmeta evaluate {override_word('run_dir', place.name)} num_tasks=2000",
         )
+
+
+def _go_on_with(place: RunPlace) -> str:
+    return f"go on with: dmeta train {override_word('run_dir', place.name)} resume=true"
 
 
 def _train_shown(run: Run, joint: Run | None, place: RunPlace) -> Result:
@@ -152,7 +157,7 @@ def _run_config(settings: Settings) -> RunConfig:
     if isinstance(settings, RunConfig):
         return settings
     if isinstance(settings, Mapping):
-        settings = [as_override(key, value) for key, value in settings.items()]
+        settings = overrides_of(settings)
     return _config_of(compose("train", settings), settings)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import shlex
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ray.tune import ResultGrid
 
 from dmeta.addresses import is_address, local_path
-from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.hydra_app import compose
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.tune_display import TuneDisplay
+from dmeta.quoting import TEXT_KEYS, as_override, override_word, overrides_of
 from dmeta.search import SearchOptions, Space
 from dmeta.search.checking import check_search_without_data
 from dmeta.search.conclusion import PAGE, PRESET, RESULTS, in_words
@@ -33,6 +34,9 @@ _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"
 
 
 _SEARCH = ("search=", "search.", "search/")
+
+_SEVERAL = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle|int|float)\(")
+"""How a text begins, in settings from Python, that is a sweep."""
 
 
 class Verb(Protocol):
@@ -80,7 +84,8 @@ def tune(
     Args:
         settings: as for `dmeta.train`; a key with several values, in Hydra's sweep syntax, is
             searched: ``["task=sinusoid", "outer.lr=tag(log,interval(1e-4,1e-2))"]``. In a mapping
-            they are texts: ``{"outer.lr": "choice(0.001,0.01)"}``.
+            that is a text which begins with a function of that syntax: ``{"outer.lr":
+            "choice(0.001,0.01)"}``; every other value is taken as it is.
         watchers: told how it goes.
 
     Returns: Tune's own results (every trial, with its reports, checkpoint and error); what else
@@ -90,7 +95,7 @@ def tune(
         ValueError: whatever is wrong with the settings, before anything is started or written.
     """
     if isinstance(settings, Mapping):
-        settings = [_as_text(key, value) for key, value in settings.items()]
+        settings = _overrides_of(settings)
     fixed, space = split_overrides(settings)
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
@@ -122,13 +127,13 @@ def tune_command(
         try:
             _run(search, [display])
         except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: dmeta tune run_dir={search.run_dir} resume=true")
+            stop.add_note(_go_on_with(search))
             raise
     with run_place(search.run_dir, [RESULTS]) as place:
         display.conclude(
             in_words(json.loads((place.folder / RESULTS).read_text())),
             [place.locate(name) for name in (PRESET, PAGE, TABLE, RESULTS)],
-            f"dmeta train {shlex.quote(f'experiment={place.locate(PRESET)}')}",
+            f"dmeta train {override_word('experiment', place.locate(PRESET))}",
         )
 
 
@@ -253,10 +258,19 @@ def _title(search: Search) -> list[str]:
     ]
 
 
-def _as_text(key: str, value: Any) -> str:
-    if isinstance(value, str) and split_overrides([f"{key}={value}"]).space:
-        return f"{key}={value}"
-    return as_override(key, value)
+def _overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """Those of a mapping: values as they are, but what `_SEVERAL` begins is searched."""
+    sweeps = {
+        key: value
+        for key, value in settings.items()
+        if key not in TEXT_KEYS and isinstance(value, str) and _SEVERAL.match(value)
+    }
+    fixed = overrides_of({key: value for key, value in settings.items() if key not in sweeps})
+    return [*fixed, *(f"{key}={value}" for key, value in sweeps.items())]
+
+
+def _go_on_with(search: Search) -> str:
+    return f"go on with: dmeta tune {override_word('run_dir', search.run_dir)} resume=true"
 
 
 def _new_run_dir(settings: Mapping[str, Any]) -> str:

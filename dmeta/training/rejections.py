@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dmeta.quoting import override_word
 from dmeta.runtime.protocol import BlockReport, StepReport
 from dmeta.training.config import RunConfig
 from dmeta.training.supply import rng_key
@@ -50,7 +51,8 @@ def rejection_line(row: dict[str, Any], run_dir: str | None, *, can_be_replayed:
         )
     return (
         f"the meta-gradient of step {block['step']} has {row['reason']} and was not applied; look "
-        f"at it with: dmeta replay run_dir={run_dir} step={block['step']} block={block['index']}"
+        f"at it with: dmeta replay {override_word('run_dir', run_dir)} step={block['step']} "
+        f"block={block['index']}"
     )
 
 
