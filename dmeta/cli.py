@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
 
+from dmeta.quoting import printable
 from dmeta.registry import nearest
 
 VERBS = {
@@ -212,5 +213,6 @@ def _lines(words: Mapping[str, str]) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"dmeta: {message}\n")
+    lines = (printable(line) for line in message.split("\n"))  # it may quote what a file holds
+    sys.stderr.write("dmeta: " + "\n".join(lines) + "\n")
     sys.exit(code)

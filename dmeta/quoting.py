@@ -108,6 +108,17 @@ def _bash_character(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x80 else f"\\U{code:08x}"
 
 
+def printable(text: str) -> str:
+    """A line of text as a terminal may be given it, wherever it is from.
+
+    Control characters (escape sequences, ends of lines), and those that turn the direction of
+    writing, are shown as in Python's literals.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _in_quotes(text: str) -> str:
     doubled = re.sub(r'(\\*)("|\Z)', lambda each: 2 * each[1] + ('\\"' if each[2] else ""), text)
     return f'"{doubled}"'

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
+from dmeta.commands.formats import safe_text
 from dmeta.training.results import hardware, versions, write_json
 from dmeta.training.setup import Run
 
 
 def say(console: Console, line: str) -> None:
     """One line, as it is."""
-    console.print(Text(line), soft_wrap=True, highlight=False)
+    console.print(safe_text(line, console), soft_wrap=True, highlight=False)
 
 
 def title_of(run: Run, *details: str) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.commands.formats import safe_text
 from dmeta.commands.hydra_app import config_dir
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
@@ -41,14 +42,19 @@ def data_command(root: str | None) -> None:
     """What data is there, where, complete or not, and how to get what is missing."""
     console = Console()
     where = root or default_root()
-    console.print(f"data root: {where} (change it with DMETA_DATA or `dmeta data root=...`)")
+    _say(console, f"data root: {where} (change it with DMETA_DATA or `dmeta data root=...`)")
     for status in inventory(where):
         if not status.needs_data:
             console.print(f"  [green]ready[/green]    {status.name}: needs no data")
         elif status.complete:
-            console.print(f"  [green]complete[/green] {status.name}: {status.where}")
+            console.print(f"  [green]complete[/green] {status.name}: ", end="")
+            _say(console, str(status.where))
         else:
             console.print(f"  [red]missing[/red]  {status.name}")
             for line in status.missing:
-                console.print(f"             lacks {line}")
-            console.print(f"             {status.how_to_get}")
+                _say(console, f"             lacks {line}")
+            _say(console, f"             {status.how_to_get}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(safe_text(line, console), soft_wrap=True)

@@ -15,11 +15,12 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
-from rich.text import Text
 
-from dmeta.commands.formats import digits, duration, encodable, score
+from dmeta.commands.formats import digits, duration, plus_minus, safe_text, score
+from dmeta.quoting import printable
 from dmeta.runtime.protocol import StepReport
 from dmeta.training.evaluation import model_in_words, non_finite_line
 from dmeta.training.metrics import Row
@@ -185,15 +186,10 @@ class Display:
         parts = [] if self._train is None else _train_parts(self._train, self._metric)
         if self._val is not None:
             parts.append(f"{_val_part(self._val, self._metric)} at step {self._val['step']}")
-        return Group(self._progress, Text(self._encodable("  ".join(parts))))
+        return Group(self._progress, safe_text("  ".join(parts), self._console))
 
     def _print(self, text: str) -> None:
-        self._console.print(
-            Text(self._encodable(text)), soft_wrap=True, highlight=False, markup=False
-        )
-
-    def _encodable(self, text: str) -> str:
-        return encodable(text, self._console)
+        self._console.print(safe_text(text, self._console), soft_wrap=True, highlight=False)
 
 
 def shown_steps(last: int) -> list[int]:
@@ -211,7 +207,7 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
         plus_minus: the sign before an interval.
     """
     metric, test = results["metric"], results["test"]
-    models = [(str(results["algorithm"]), test)]
+    models = [(escape(printable(str(results["algorithm"]))), test)]
     if results.get("joint_baseline"):
         models.append(("joint baseline", results["joint_baseline"]["test"]))
     steps = shown_steps(max(len(e["transductive"]["mean"]) for _, e in models) - 1)
@@ -246,12 +242,12 @@ def print_results(
         console: where to; standard output if None.
     """
     console = Console() if console is None else console
-    test, sign = results["test"], encodable("±", console)
+    test, sign = results["test"], plus_minus(console)
     heading = (
         f"{results['metric']} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
         f"{model_in_words(test['model'], test['num_models'])}, {test['step']} outer steps"
     )
-    console.print(Text(heading), soft_wrap=True)
+    console.print(safe_text(heading, console), soft_wrap=True)
     console.print(results_table(results, sign))
     joint = (results.get("joint_baseline") or {}).get("test")
     warnings = {"": test, "joint baseline: ": joint}
@@ -272,7 +268,7 @@ def print_results(
     lines += [f"{'wrote' if i == 0 else '':<10}{path}" for i, path in enumerate(paths)]
     lines.append(f"next      {next_command}")
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(safe_text(line, console), soft_wrap=True)
 
 
 def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

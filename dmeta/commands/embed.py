@@ -15,6 +15,7 @@ from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.commands.evaluate import find_checkpoint, with_root
+from dmeta.commands.formats import safe_text
 from dmeta.commands.saved import read_saved
 from dmeta.quoting import override_word
 from dmeta.runtime.local import local_device
@@ -115,11 +116,12 @@ def embed_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
     console = Console()
     console.print(f"{num_rows:,} vectors of {num_features:,} features; classes: {counts}")
     shown = _shown(wanted, place)
-    console.print(f"wrote     {shown}", soft_wrap=True)
-    console.print(
-        f"next      dmeta train experiment=features_5w1s_leo {override_word('task.file', shown)}",
-        soft_wrap=True,
-    )
+    word = override_word("task.file", shown)
+    for line in (
+        f"wrote     {shown}",
+        f"next      dmeta train experiment=features_5w1s_leo {word}",
+    ):
+        console.print(safe_text(line, console), soft_wrap=True)
 
 
 def _embed(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 from rich.console import Console
+from rich.text import Text
+
+from dmeta.quoting import printable
 
 
 def duration(seconds: float) -> str:
@@ -14,13 +17,23 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def encodable(text: str, console: Console) -> str:
-    """`text`, with +- for the sign that not every terminal's encoding has."""
+def safe_text(text: str, console: Console) -> Text:
+    """Lines of text as a terminal can show them, whatever is in them.
+
+    Wherever they are from (files that others wrote, names of folders): no control characters but
+    the ends of lines, no markup, and +- for the sign that not every terminal's encoding has.
+    """
+    safe = "\n".join(printable(line) for line in text.split("\n"))
+    return Text(safe.replace("±", plus_minus(console)))
+
+
+def plus_minus(console: Console) -> str:
+    """The sign, or +- where the terminal's encoding lacks it."""
     try:
-        text.encode(console.encoding)
+        "±".encode(console.encoding)
     except UnicodeEncodeError:
-        return text.replace("±", "+-")
-    return text
+        return "+-"
+    return "±"
 
 
 def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dmeta.addresses import folder_here
 from dmeta.commands.evaluate import with_root
+from dmeta.commands.formats import safe_text
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.runtime.blocks import blocks_of
@@ -100,7 +101,8 @@ def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:  # n
     with run_place(wanted.run_dir) as place:
         for parts in _replay(wanted, place, {}):
             console.print(_table(parts))
-    console.print(f"wrote     {wanted.out or place.locate(wanted.name)}", soft_wrap=True)
+    line = f"wrote     {wanted.out or place.locate(wanted.name)}"
+    console.print(safe_text(line, console), soft_wrap=True)
 
 
 def _replay(wanted: ReplayConfig, place: RunPlace, own: dict[str, Any]) -> list[list[Replayed]]:

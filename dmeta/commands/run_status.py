@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from dmeta.addresses import is_address, within
 from dmeta.commands.afar import Afar
 from dmeta.commands.formats import digits, duration, score
+from dmeta.commands.records import RUN_RESULTS, SETTINGS, read_record
+from dmeta.commands.run_rows import last_rows, last_session, pace_of
 from dmeta.commands.signs import (
     CONFIG,
     JOINT,
@@ -25,15 +26,12 @@ from dmeta.commands.signs import (
     is_here,
     judge,
     locked,
-    read_json,
-    rows_backwards,
     silent_s,
 )
 from dmeta.quoting import override_word
 from dmeta.training.checkpoint import FOLDER, name_of, open_checkpoints, steps_in
 from dmeta.training.run_lock import is_locked
 
-_PACE_ROWS = 20  # lines of metrics that the pace is taken from
 _SILENT_ROWS = 5  # such a line is missing so many times before a run is thought to be gone
 
 
@@ -60,6 +58,7 @@ class RunStatus:
         copied_blocks: computed twice because a worker was late.
         rejected_steps: whose meta-gradient was not applied.
         began: when (UTC), where, on what hardware and by whom the last session computes.
+        skipped_lines: of the files, as far as they were read, that are no rows of a run's.
     """
 
     run_dir: str
@@ -80,6 +79,7 @@ class RunStatus:
     copied_blocks: int
     rejected_steps: int
     began: Mapping[str, Any] | None
+    skipped_lines: int
 
     @property
     def mark(self) -> object:
@@ -110,6 +110,7 @@ class RunStatus:
                 f"{self.rejected_steps} rejected steps",
             ),
             ("hardware", _hardware(self.began)),
+            ("left out", _left_out(self.skipped_lines)),
             ("go on with", f"dmeta train {where} resume=true" if ended else ""),
         ]
 
@@ -148,15 +149,16 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
     Raises:
         ValueError: one of them is damaged.
     """
-    config = read_json(run_dir / CONFIG) or {}
+    config = read_record(run_dir / CONFIG, SETTINGS) or {}
     settings: Mapping[str, Any] = config.get("settings", {})
     shapes: Mapping[str, Any] = config.get("shapes", {})
-    trains, val = _last_rows(run_dir)
+    metric = "accuracy" if shapes.get("kind") == "classification" else "mse"
+    trains, val, bad_rows = last_rows(run_dir, metric)
     train = trains[0] if trains else None
-    event, began = _last_session(run_dir)
+    event, began, bad_lines = last_session(run_dir)
     kept, age = _last_checkpoint(run_dir, settings, afar)
     step = max([kept or 0, *(row["step"] for row in (train, val) if row is not None)])
-    pace, longest = _pace(trains)
+    pace, longest = pace_of(trains)
     state, why = _judged(run_dir, settings, event or {}, began or {}, longest, afar)
     steps = settings.get("steps")
     counts = train or {}
@@ -170,7 +172,7 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
         tasks_per_second=counts.get("tasks_per_second"),
         eta_s=None if pace is None or steps is None else pace * (steps - step),
         silent_s=silent_s(run_dir),
-        metric="accuracy" if shapes.get("kind") == "classification" else "mse",
+        metric=metric,
         train=train,
         val=val,
         checkpoint_step=kept,
@@ -179,6 +181,7 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
         copied_blocks=counts.get("copied_blocks", 0),
         rejected_steps=counts.get("rejected", 0),
         began=began,
+        skipped_lines=bad_rows + bad_lines,
     )
 
 
@@ -198,12 +201,12 @@ def _judged(
         silent_s=silent_s(run_dir),
         begun=bool(settings),
         through=_is_through(run_dir, settings, what, afar),
-        failure=event["message"] if what == "failed" else None,
+        failure=event.get("message", "") if what == "failed" else None,
         patience_s=max(Signs.patience_s, _SILENT_ROWS * longest_s),
     )
     state, why = judge(signs)
     if state == "stopped" and what == "stopped":
-        why = event["message"].removeprefix("stopped ")
+        why = event.get("message", "").removeprefix("stopped ")
     if state == "running" and _compares(run_dir):
         why = f"training the network to compare it with, {why}"
     return Judgement(state, why)
@@ -214,48 +217,11 @@ def _compares(run_dir: Path) -> bool:
     return (run_dir / JOINT).is_dir() and is_locked(run_dir / JOINT) is True
 
 
-def _last_rows(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The last lines of training metrics, the last first, and the last validation."""
-    trains: list[dict[str, Any]] = []
-    val = None
-    for row in rows_backwards(run_dir / METRICS):
-        if row["event"] == "train" and len(trains) < _PACE_ROWS:
-            trains.append(row)
-        if row["event"] == "val" and val is None:
-            val = row
-        if val is not None and len(trains) == _PACE_ROWS:
-            break
-    return trains, val
-
-
-def _pace(trains: Sequence[Mapping[str, Any]]) -> tuple[float | None, float]:
-    """Seconds of a step, by the last lines, and the longest time between two of these."""
-    if not trains:
-        return None, 0.0
-    last, first = trains[0], trains[-1]
-    if last is first:
-        return last["seconds"] / last["step"], last["seconds"]
-    pace = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
-    return pace, max(late["seconds"] - early["seconds"] for late, early in pairwise(trains))
-
-
-def _last_session(run_dir: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """How the last session ended, or that it began; and its beginning."""
-    last = None
-    for row in rows_backwards(run_dir / LOG):
-        if "event" not in row:
-            continue
-        last = last or row
-        if row["event"] == "begun":
-            return last, row
-    return last, None
-
-
 def _is_through(
     run_dir: Path, settings: Mapping[str, Any], event: str | None, afar: Afar | None
 ) -> bool:
     """Whether the results are there; a trial of a search has none of its own."""
-    results = read_json(run_dir / RESULTS)
+    results = read_record(run_dir / RESULTS, RUN_RESULTS)
     if results is not None and results["training"]["steps"] >= settings.get("steps", 0):
         return True
     if afar is None:
@@ -280,6 +246,11 @@ def _last_checkpoint(
         return None, None
     path = Path(storage.locate(name_of(steps[-1])))
     return steps[-1], time.time() - path.stat().st_mtime if path.exists() else None
+
+
+def _left_out(count: int) -> str:
+    lines = "line" if count == 1 else "lines"
+    return f"{count} {lines} of {METRICS} or {LOG} that dmeta did not write" if count else ""
 
 
 def _joined(*parts: str | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from dmeta.commands.afar import Afar
 from dmeta.commands.formats import duration
+from dmeta.commands.records import SEARCH_RECORD, read_record
 from dmeta.commands.signs import (
     RESULTS,
     SEARCH,
@@ -18,7 +21,6 @@ from dmeta.commands.signs import (
     State,
     judge,
     locked,
-    read_json,
     silent_s,
 )
 
@@ -38,6 +40,7 @@ class SearchStatus:
         trials: the rows of trials.csv: column -> text.
         best: the row of the best so far; None: no trial has a score.
         silent_s: seconds since something was written.
+        skipped_rows: of trials.csv that are no trials.
     """
 
     run_dir: str
@@ -47,6 +50,7 @@ class SearchStatus:
     trials: Sequence[Mapping[str, str]]
     best: Mapping[str, str] | None
     silent_s: float | None
+    skipped_rows: int
 
     @property
     def mark(self) -> object:
@@ -62,8 +66,15 @@ class SearchStatus:
             f"{self.run_dir}: {self.state}" + (f" ({self.why})" if self.why else ""),
             f"{len(self.trials)}{of} trials" + (f": {states}" if states else ""),
             *self._table(),
+            *self._left_out(),
             *([] if self.best is None else [_in_words(self.best)]),
         ]
+
+    def _left_out(self) -> list[str]:
+        if not self.skipped_rows:
+            return []
+        rows = "row" if self.skipped_rows == 1 else "rows"
+        return [f"left out: {self.skipped_rows} {rows} of {TRIALS} that dmeta did not write"]
 
     def _table(self) -> list[str]:
         """Its lines, every column as wide as it must be."""
@@ -87,9 +98,9 @@ def search_status(run_dir: Path, afar: Afar | None = None) -> SearchStatus:
     Raises:
         ValueError: one of them is damaged.
     """
-    record = read_json(run_dir / SEARCH) or {}
-    rows = _rows(run_dir / TRIALS)
-    silent, results = silent_s(run_dir), read_json(run_dir / RESULTS)
+    record = read_record(run_dir / SEARCH, SEARCH_RECORD) or {}
+    rows, bad = _rows(run_dir / TRIALS)
+    silent, results = silent_s(run_dir), read_record(run_dir / RESULTS, {})
     signs = Signs(
         locked=locked(run_dir) if afar is None else afar.lives,
         here=False,  # where it ran is not kept
@@ -107,6 +118,7 @@ def search_status(run_dir: Path, afar: Afar | None = None) -> SearchStatus:
         trials=rows,
         best=best_of(rows, record.get("mode")),
         silent_s=silent,
+        skipped_rows=bad,
     )
 
 
@@ -119,11 +131,59 @@ def best_of(rows: Sequence[Mapping[str, str]], mode: str | None) -> Mapping[str,
     return min(scored, key=lambda r: (sign * float(r["score"]), -int(r["step"]), int(r["number"])))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _rows(path: Path) -> tuple[list[dict[str, str]], int]:
+    """The rows of a table of trials, and how many others it has.
+
+    Raises:
+        ValueError: it can not be read, or lacks a column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise ValueError(
+            f"{path} must be a table that can be read, got {error.strerror or 'an error'}; make "
+            "it readable, or restore it"
+        ) from None
+    lines = csv.reader(io.StringIO(text.replace("\0", "\ufffd"), newline=""))
+    head: list[str] = []
+    rows, bad = [], 0
+    while True:
+        try:
+            cells = next(lines)
+        except StopIteration:
+            break
+        except csv.Error:  # a cell that is too large
+            bad += 1
+            continue
+        if not head:
+            head = cells
+            continue
+        row = dict(zip(head, cells, strict=False))
+        fits = len(cells) == len(head) and _is_trial(row)
+        rows += [row] if fits else []
+        bad += not fits
+    if missing := [key for key in _DESCRIBED if key not in head]:
+        raise ValueError(
+            f"{path} must have a column {missing[0]}, got a table without it; it was altered or "
+            "truncated: restore it"
+        )
+    return rows, bad
+
+
+def _is_trial(row: Mapping[str, str]) -> bool:
+    """Whether what is a number in a table of trials is one."""
+    whole = all(re.fullmatch("[0-9]{1,18}", row.get(key, "")) for key in ("number", "step"))
+    numbers = ("seconds", "score", "ci95") if row.get("score") else ("seconds",)
+    return whole and all(_is_finite(row.get(key, "")) for key in numbers)
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return abs(float(text)) < 1e300
+    except ValueError:
+        return False
 
 
 def _short(text: str) -> str:

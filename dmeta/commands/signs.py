@@ -5,10 +5,9 @@ Needs neither torch nor Ray: `dmeta status` must answer at once.
 
 from __future__ import annotations
 
-import json
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -92,35 +91,3 @@ def silent_s(run_dir: Path) -> float | None:
 def is_here(beginning: Mapping[str, Any]) -> bool:
     """Whether it was on this machine that a run began."""
     return beginning.get("host") == socket.gethostname()
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None: there is none.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError, OSError) as error:
-        content = error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} must be an object in JSON, got {content!r:.200}; it was altered or truncated: "
-            "restore it"
-        )
-    return content
-
-
-def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of JSON lines, the last first; a torn one is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row

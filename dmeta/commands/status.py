@@ -15,10 +15,11 @@ from rich.text import Text
 
 from dmeta.addresses import is_address, local_path
 from dmeta.commands.afar import copied
-from dmeta.commands.formats import encodable
+from dmeta.commands.formats import safe_text
 from dmeta.commands.run_status import RunStatus, run_status
 from dmeta.commands.search_status import SearchStatus, search_status
 from dmeta.commands.signs import CONFIG, SEARCH
+from dmeta.quoting import printable
 from dmeta.training.run_lock import is_locked
 
 _EVERY_S = 2.0
@@ -52,11 +53,11 @@ def status(run_dir: Path | str) -> RunStatus | SearchStatus:
     """
     try:
         found = _look(run_dir)
-    except (LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+    except OSError as error:
         raise ValueError(
-            f"run_dir must hold the files of a run, got {run_dir} with something else in them "
-            f"({error!r}); restore it, or choose another run_dir"
-        ) from error
+            f"run_dir must hold files that can be read, got {run_dir} ({error}); make them "
+            "readable, or choose another run_dir"
+        ) from None
     if found is not None:
         return found
     if isinstance(run_dir, str):
@@ -108,7 +109,7 @@ def watch(
 
 
 def _as_text(found: RunStatus | SearchStatus, console: Console) -> Text:
-    return Text(encodable("\n".join(found.lines()), console))
+    return safe_text("\n".join(map(printable, found.lines())), console)
 
 
 def _as_json(found: RunStatus | SearchStatus, console: Console) -> Text:  # noqa: ARG001

@@ -11,9 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from dmeta.commands.formats import duration, encodable
+from dmeta.commands.formats import duration, plus_minus, safe_text
 from dmeta.search.options import SearchOptions
 from dmeta.search.page import shown
 from dmeta.search.trials import TrialRow
@@ -84,7 +83,7 @@ class TuneDisplay:
         """Say what was found, what was written and what to do next."""
         self.close()
         for line in lines:
-            self._print(line.replace("±", encodable("±", self._console)))
+            self._print(line)
         for at, path in enumerate(paths):
             self._print(f"{'wrote' if at == 0 else '':<10}{path}")
         self._print(f"{'next':<10}{next_command}")
@@ -130,13 +129,16 @@ class TuneDisplay:
         for row in picked[:_MOST_SHOWN]:
             cells = [str(row.number), row.status, self._score(row), str(row.step)]
             cells += [shown(row.point, key) for key in self._searched]
-            table.add_row(*cells, style="bold" if row is best else None)
-        return Group(Text(self._line(), overflow="fold"), table)
+            texts = (safe_text(cell, self._console) for cell in cells)
+            table.add_row(*texts, style="bold" if row is best else None)
+        line = safe_text(self._line(), self._console)
+        line.overflow = "fold"
+        return Group(line, table)
 
     def _score(self, row: TrialRow) -> str:
         if row.score is None or row.ci95 is None:
             return ""
-        return f"{row.score:.4g} {encodable('±', self._console)} {row.ci95:.2g}"
+        return f"{row.score:.4g} {plus_minus(self._console)} {row.ci95:.2g}"
 
     def _print(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(safe_text(text, self._console), soft_wrap=True)

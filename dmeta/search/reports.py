@@ -23,7 +23,8 @@ from dmeta.search.scheduling import SCORE, SCORES, STEP
 from dmeta.search.space import Value
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, has_diverged
-from dmeta.training.files import AppendedFile
+from dmeta.training.files import AppendedFile, replace_file
+from dmeta.training.rows import parsed
 from dmeta.training.work import metric_name
 
 Report: TypeAlias = dict[str, Any]
@@ -68,11 +69,10 @@ class Reports:
         self._config, self._point = config, point
         self._mode, self._metric = mode_of(kind), metric_name(kind)
         path = folder / REPORTS
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
         self.there = [report for line in lines if (report := _parsed(line, step)) is not None]
-        aside = path.with_suffix(".new")
-        aside.write_text("".join(json.dumps(report) + "\n" for report in self.there))
-        aside.replace(path)
+        kept = "".join(json.dumps(report) + "\n" for report in self.there)
+        replace_file(path, kept.encode())
         self._file = AppendedFile(path)
 
     def close(self) -> None:
@@ -117,10 +117,8 @@ class Reports:
         }
 
 
-def _parsed(line: str, step: int) -> Report | None:
+def _parsed(line: bytes, step: int) -> Report | None:
     """A line's report, if it is whole and not after `step`."""
-    try:
-        report = dict(json.loads(line))
-        return report if report[STEP] <= step else None
-    except (ValueError, KeyError, TypeError):  # torn, by a kill
-        return None
+    report = parsed(line)  # None: torn, by a kill
+    done = None if report is None else report.get(STEP)
+    return report if isinstance(done, int) and done <= step else None

@@ -22,6 +22,40 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file aside, flush it to the disk, and rename: a kill leaves the old one or the new.
+
+    Raises:
+        OSError: it could not be written; what was there is as it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with naming(path):
+            write_flushed(aside, content)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def write_flushed(path: Path, content: bytes) -> None:
+    """Write a file, and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class AppendedFile:
     """Pieces are written at once, each whole; what can not be written waits for the next piece.
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from dmeta.quoting import printable
 from dmeta.training.mirror import DistantFolder
 from dmeta.training.run_lock import RunLocked
 
@@ -129,6 +130,6 @@ def _wait_for_silence(there: DistantFolder, sleep: Callable[[float], object]) ->
 
 def _field(mark: bytes, name: str) -> str:
     try:
-        return str(json.loads(mark)[name])
-    except (ValueError, KeyError, TypeError):
+        return printable(str(json.loads(mark)[name]))
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"some {name}"

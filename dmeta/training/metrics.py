@@ -9,6 +9,7 @@ are dropped: they will be written again, with the same numbers but for the clock
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import struct
 import time
@@ -21,7 +22,10 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from dmeta.runtime.protocol import StepReport
-from dmeta.training.files import AppendedFile
+from dmeta.training.files import AppendedFile, replace_file
+from dmeta.training.rows import read_rows
+
+_LOG = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -53,8 +57,7 @@ class MetricsWriter:
     def __init__(self, run_dir: Path, first_step: int) -> None:
         """Opens the files, dropping rows after `first_step`."""
         path = run_dir / METRICS
-        kept = [row for row in read_metrics(run_dir) if row["step"] <= first_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        _drop_after(path, first_step)
         self._lines = AppendedFile(path)
         folder = run_dir / "tensorboard"
         folder.mkdir(exist_ok=True)
@@ -98,14 +101,20 @@ def _record(**fields: Any) -> bytes:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """All rows of a run; a torn last line (a killed run) is dropped."""
-    path = run_dir / METRICS
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """All rows of a run; lines that are none are left out (`dmeta.training.rows`)."""
+    return read_rows(run_dir / METRICS).rows
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Leave the rows up to a step in a file of metrics; says which lines are no rows."""
+    rows, bad = read_rows(path)
+    if bad:
+        _LOG.warning(
+            "%s has %d lines that are no rows of metrics (the first is line %d); they are dropped",
+            path,
+            len(bad),
+            bad[0],
+        )
+    kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step).encode()
+    if not path.exists() or path.read_bytes() != kept:
+        replace_file(path, kept)

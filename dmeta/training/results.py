@@ -31,7 +31,7 @@ import torch
 
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
-from dmeta.training.files import naming
+from dmeta.training.files import replace_file
 from dmeta.training.progress import Progress
 from dmeta.training.setup import Run
 
@@ -144,7 +144,4 @@ def hardware() -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, then rename: the file is whole or absent."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with naming(path):
-        aside.write_text(json.dumps(content, indent=2) + "\n")
-    aside.replace(path)
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dmeta.addresses import is_address, local_path, open_address
-from dmeta.training.files import naming
+from dmeta.training.files import flush_folder, naming, write_flushed
 
 _UNFINISHED = ".unfinished"
 
@@ -109,14 +109,14 @@ class DiskStorage:
             aside.mkdir()
             for file, content in files.items():
                 with naming(aside / file):
-                    _write_flushed(aside / file, content)
-            _flush_folder(aside)
+                    write_flushed(aside / file, content)
+            flush_folder(aside)
             self.remove(name)
             aside.rename(final)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)  # of a full disk, above all
             raise
-        _flush_folder(self._directory)
+        flush_folder(self._directory)
 
     def read(self, name: str, file: str) -> bytes:
         """See `Storage`."""
@@ -195,18 +195,3 @@ class ObjectStorage:
 
     def _path(self, *parts: str) -> str:
         return "/".join([self._root, *parts])
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -234,8 +234,14 @@ def test_neither_torch_nor_ray_is_imported(finished: Path) -> None:
     [
         (["run_dir=nowhere"], "run_dir must hold a run or a search, got nowhere, which is no fold"),
         (["run_dir=empty"], "got empty, which is an empty or another folder; correct run_dir"),
-        (["run_dir=damaged"], "config.json must be an object in JSON, got JSONDecodeError"),
-        (["run_dir=other"], "run_dir must hold the files of a run, got other with something else"),
+        (
+            ["run_dir=damaged"],
+            "damaged/config.json must be an object in JSON as dmeta writes it, got no JSON",
+        ),
+        (
+            ["run_dir=other"],
+            "got 5 for settings, which is an object; it was altered or truncated: r",
+        ),
         ([], "run_dir must be given, got nothing; add run_dir=FOLDER"),
         (["run_dir=empty", "json=yes"], "json must be true or false, got 'yes'; choose one"),
         (["run_dir=empty", "color=1"], "takes run_dir=FOLDER json=true watch=true, got run_dir"),
@@ -303,7 +309,8 @@ def test_a_search_has_its_table_and_the_best(search: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_best_trial_is_the_one_that_the_search_would_choose(search: Path, mode: Any) -> None:
-    rows = search_status._rows(search / "trials.csv")
+    rows, bad = search_status._rows(search / "trials.csv")
+    assert bad == 0
     best = search_status.best_of(rows, mode)
     assert best is not None
     assert int(best["number"]) == trials.ranked_trials(TRIALS, mode)[0].number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,8 +105,75 @@ def test_a_resumed_run_hides_what_tensorboard_had_after_its_checkpoint(tmp_path:
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step"')
-    assert read_metrics(tmp_path) == [{"step": 1}]
+    row = {"event": "train", "step": 1}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"step"')
+    assert read_metrics(tmp_path) == [row]
+
+
+FOREIGN = (
+    b'{"event": "tra',
+    b"null",
+    b"[1]",
+    b'"text"',
+    b"\xff\xfe\x00",
+    b"[" * 100_000,
+    b'{"event": "train"}',
+    b'{"event": "train", "step": -1}',
+    b'{"event": "train", "step": true}',
+    b'{"event": "train", "step": 2.5}',
+    b'{"event": "train", "step": 1' + b"0" * 30 + b"}",
+    b'{"event": "train", "step": 2, "loss": "\\u001b[31m"}',
+    b'{"event": 5, "step": 2}',
+)
+
+
+def test_a_line_that_is_no_row_is_skipped_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"event": "train", "step": step, "loss": 0.5} for step in range(1, 30)]
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"\n".join([*lines[:10], *FOREIGN, *lines[10:]]) + b'\n{"event": "trai')
+    assert read_metrics(tmp_path) == rows
+    MetricsWriter(tmp_path, 20).close()
+    assert (
+        f"has {len(FOREIGN)} lines that are no rows of metrics (the first is line 11)"
+        in caplog.text
+    )
+    assert read_metrics(tmp_path) == rows[:20]
+    caplog.clear()
+    with path.open("ab") as file:
+        file.write(b'{"event": "trai')
+    MetricsWriter(tmp_path, 20).close()
+    assert caplog.text == "", "a killed process leaves such a line"
+    assert read_metrics(tmp_path) == rows[:20]
+
+
+def test_a_kill_while_metrics_are_rewritten_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"event": "train", "step": step} for step in (1, 2, 3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flushed: list[int] = []
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os if name == "fsync" else Path, name, kill)
+            with pytest.raises(Killed):
+                MetricsWriter(tmp_path, 2)
+        assert read_metrics(tmp_path) == rows
+        assert [each.name for each in tmp_path.iterdir()] == ["metrics.jsonl"]
+    MetricsWriter(tmp_path, 2).close()
+    assert read_metrics(tmp_path) == rows[:2]
+    assert len(flushed) >= 2, "the file and its folder"
 
 
 def test_an_error_says_which_file_it_is_about(tmp_path: Path) -> None:
