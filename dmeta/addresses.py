@@ -6,6 +6,7 @@ Opened through fsspec or pyarrow. Knows not what the files are of.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,17 @@ def folder_here(location: str | Path, key: str) -> Path:
             "path (data roots and run_dir may be addresses)"
         )
     return local_path(location)
+
+
+def redacted(text: str) -> str:
+    """A text with addresses, without the passwords and keys that may be in them."""
+    text = re.sub(r"(?<=://)[^/\s?#@]*(:[^/\s?#]*)?@", "***@", text)
+    return re.sub(
+        r"([?&][^=&\s]*(?:key|secret|token|password|passwd|signature|credential)[^=&\s]*=)[^&\s'\"]*",
+        r"\1***",
+        text,
+        flags=re.IGNORECASE,
+    )
 
 
 def open_address(location: str, key: str) -> tuple[Any, str]:
@@ -120,16 +132,16 @@ def reading(address: str, key: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        reason = f"{type(error).__name__}: {redacted(str(error).strip())}"
         raise ValueError(
-            f"{key} must be an address that this machine can read, got {address} "
-            f"({type(error).__name__}: {str(error).strip()}); correct it, or give the storage's "
-            "credentials and endpoint (of s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-            "AWS_ENDPOINT_URL)"
+            f"{key} must be an address that this machine can read, got {redacted(address)} "
+            f"({reason}); correct it, or give the storage's credentials and endpoint (of s3: "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
         ) from error
 
 
 def _unknown(location: str, key: str, error: Exception) -> ValueError:
     return ValueError(
         f"{key} must be a path, or an address that fsspec or pyarrow can open, got "
-        f"{location} ({error}); install the package, or choose another location"
+        f"{redacted(location)} ({error}); install the package, or choose another location"
     )

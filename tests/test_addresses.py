@@ -16,6 +16,7 @@ from dmeta.addresses import (
     open_address,
     open_arrow,
     parent_of,
+    redacted,
     within,
 )
 
@@ -84,6 +85,21 @@ def test_a_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "adlfs", None)
     with pytest.raises(ValueError, match=r"Install adlfs.*; install the package, or choose"):
         open_address("abfs://container/run", "a.key")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://user:pw@host/x", "s3://***@host/x"),
+        ("ftp://token@host/a@b", "ftp://***@host/a@b"),
+        ("a://b/c?x=1&aws_secret_access_key=k&y=2", "a://b/c?x=1&aws_secret_access_key=***&y=2"),
+        ("https://h/x?X-Amz-Signature=ab12", "https://h/x?X-Amz-Signature=***"),
+        ("s3://bucket/user@x?region=y", "s3://bucket/user@x?region=y"),
+        ("run_dir=s3://u:p@h/x and s3://u:p@h/y", "run_dir=s3://***@h/x and s3://***@h/y"),
+    ],
+)
+def test_passwords_and_keys_in_addresses_are_not_shown(text: str, shown: str) -> None:
+    assert redacted(text) == shown
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from torch import nn
 from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
-from dmeta.commands.evaluate import find_checkpoint, with_root
+from dmeta.commands.evaluate import find_checkpoint, typed_root, with_root
 from dmeta.commands.formats import safe_text
 from dmeta.commands.saved import read_saved
+from dmeta.commands.trust import check_saved, trusts
 from dmeta.quoting import override_word
 from dmeta.runtime.local import local_device
 from dmeta.tasks.features import write_features
@@ -63,6 +64,7 @@ def embed(
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
+    trust: bool = False,
 ) -> Path | str:
     """Write what a trained network makes of every example of its run's data set.
 
@@ -83,6 +85,7 @@ def embed(
         source: the own task source that the run was trained with, if it was; it must list its
             examples (`dmeta.tasks.source.ListsExamples`).
         algorithm: the own method that the run was trained with, if it was.
+        trust: contact the addresses in the run's settings, whoever wrote them.
 
     Returns: the file, or its address, for ``task=features task.file=...``.
 
@@ -100,17 +103,22 @@ def embed(
     )
     own = {"model": model, "source": source, "algorithm": algorithm}
     with run_place(run_dir) as place:
-        _embed(wanted, place, lambda _: None, **own)
+        _embed(wanted, place, lambda _: None, trust=trust, **own)
         elsewhere = place.mirror is not None and wanted.out is None
         return place.locate(_WRITTEN) if elsewhere else _path(wanted, place)
 
 
-def embed_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+def embed_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: embed with a progress bar, then say what was written."""
     wanted = checked(EmbedConfig, settings, "")
     with Progress(transient=True) as progress, run_place(wanted.run_dir) as place:
         bar = progress.add_task("embedding", total=1.0)
-        arrays = _embed(wanted, place, lambda share: progress.update(bar, completed=share))
+        arrays = _embed(
+            wanted,
+            place,
+            lambda share: progress.update(bar, completed=share),
+            trust=trusts(overrides),
+        )
     num_rows, num_features = arrays["features"].shape
     counts = ", ".join(f"{(arrays['class_splits'] == s).sum():,} {s}" for s in SPLITS)
     console = Console()
@@ -129,6 +137,7 @@ def _embed(
     place: RunPlace,
     on_progress: Callable[[float], None],
     *,
+    trust: bool,
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
@@ -139,6 +148,8 @@ def _embed(
     own = {"model": model, "source": source, "algorithm": algorithm}
     saved.check_own(own, place.name, f"dmeta.embed({place.name!r}")
     config = with_root(saved.config, wanted.root)
+    if not trust:
+        check_saved(config.as_mapping(), place.name, typed=typed_root(wanted.root))
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is not None and not embeds(method):
         raise ValueError(

@@ -13,6 +13,7 @@ from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
+from dmeta.commands.trust import check_saved, trusts
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
 from dmeta.training.checkpoint import (
@@ -77,6 +78,7 @@ def evaluate(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Evaluate a trained run on tasks of unseen classes.
 
@@ -95,6 +97,7 @@ def evaluate(
         source: see `model`.
         algorithm: see `model`.
         loss: see `model`.
+        trust: contact the addresses in the run's settings, whoever wrote them.
 
     Raises:
         ValueError: the run, its checkpoint or a setting is not what it must be.
@@ -112,16 +115,16 @@ def evaluate(
     )
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     with run_place(run_dir) as place:
-        result = _evaluate(wanted, place, own)[1]
+        result = _evaluate(wanted, place, own, trust)[1]
     warn_of_non_finite(result)
     return result
 
 
-def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: evaluate, print the table, write ``run_dir/evaluation.json``."""
     config = _config_of(settings)
     with run_place(config.run_dir) as place:
-        run, result = _evaluate(config, place, NONE)
+        run, result = _evaluate(config, place, NONE, trusts(overrides))
         content = {
             "algorithm": run.algorithm.name,
             "metric": result.metric,
@@ -154,6 +157,7 @@ def load(
     model: nn.Module | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    trust: bool = False,
 ) -> Learner:
     """The learner that a run trained; needs neither Ray nor the run's data.
 
@@ -163,6 +167,7 @@ def load(
         model: the own module that the run was trained with, if it was.
         algorithm: the own algorithm (a class) that the run was trained with, if it was.
         loss: the own loss that the run was trained with, if it was.
+        trust: contact the address in its ``checkpoint.location``, whoever wrote it.
 
     Raises:
         ValueError: there is no such run or checkpoint, or it is damaged.
@@ -172,6 +177,8 @@ def load(
         own = {"model": model, "algorithm": algorithm, "loss": loss}
         saved.check_own(own, place.name, f"dmeta.load({place.name!r}")
         config, shapes = saved.config, saved.shapes
+        if not trust:
+            check_saved(config.as_mapping(), place.name, only=("checkpoint.location",))
         found = find_checkpoint(place.folder, config, checkpoint)
     inputs = made_up_inputs(shapes.input_shape, shapes.input_type)
     network = make_network(config, shapes.input_shape, shapes.num_outputs, model, inputs)
@@ -190,12 +197,16 @@ def _config_of(settings: Mapping[str, Any]) -> EvaluateConfig:
 
 
 def _evaluate(
-    wanted: EvaluateConfig, place: RunPlace, own: Mapping[str, Any]
+    wanted: EvaluateConfig, place: RunPlace, own: Mapping[str, Any], trust: bool
 ) -> tuple[RunConfig, Evaluation]:
     run_dir = place.folder
     saved = read_saved(place)
     saved.check_own(own, place.name, f"dmeta.evaluate({place.name!r}")
     config = saved.config
+    if not trust:
+        check_saved(
+            with_root(config, wanted.root).as_mapping(), place.name, typed=typed_root(wanted.root)
+        )
     is_ensemble = wanted.checkpoint == "ensemble"
     checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
     last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
@@ -237,6 +248,11 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
         device=wanted.device,
         runtime=dataclasses.replace(wanted.runtime, **kept),
     )
+
+
+def typed_root(root: str | None) -> tuple[str, ...]:
+    """The key of a run's settings that ``root=`` was given for."""
+    return () if root is None else ("task.root",)
 
 
 def with_root(config: RunConfig, root: str | None) -> RunConfig:

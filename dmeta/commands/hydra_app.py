@@ -13,6 +13,7 @@ from typing import Any
 
 import dmeta
 from dmeta.commands.presets import composed_with, own_presets
+from dmeta.commands.trust import KEY, check_composed, check_presets, trusts
 
 
 def config_dir() -> Path:
@@ -61,12 +62,16 @@ def compose(
 
     overrides = list(overrides)
     presets = own_presets(overrides) if presets is None else presets
+    check_presets(presets, trusted=trusts(overrides))
     with (
         _no_application(),
         composed_with(overrides, presets) as found,
         hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
-        return plain(hydra.compose(verb, overrides=found), complete=complete)
+        settings = plain(hydra.compose(verb, overrides=found), complete=complete)
+    check_composed(settings, presets, overrides)
+    settings.pop(KEY, None)
+    return settings
 
 
 @contextlib.contextmanager
@@ -99,6 +104,8 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
         hydra_config = HydraConfig.get()
         try:
             settings = plain(config)
+            check_composed(settings, presets, overrides)
+            settings.pop(KEY, None)  # those who ask read what was typed
             if hydra_config.mode == RunMode.MULTIRUN and settings.get("run_dir", "") is None:
                 settings["run_dir"] = hydra_config.runtime.output_dir
             function(settings, list(hydra_config.overrides.task))
@@ -106,6 +113,8 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
             failures.append(error)
 
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    presets = own_presets(sys.argv[1:])
+    check_presets(presets, trusted=trusts(overrides))
     # --config-dir is left to Hydra, which then tells where a key of the user's files comes from.
     with composed_with(sys.argv[1:], own_presets(overrides)) as arguments:
         sys.argv = [sys.argv[0], *arguments]

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dmeta.addresses import folder_here
-from dmeta.commands.evaluate import with_root
+from dmeta.commands.evaluate import typed_root, with_root
 from dmeta.commands.formats import safe_text
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
+from dmeta.commands.trust import check_saved, trusts
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.local import local_device
 from dmeta.runtime.options import DECIDING, RuntimeOptions
@@ -65,6 +66,7 @@ def replay(
     out: str | Path | None = None,
     root: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    trust: bool = False,
     **own: Any,
 ) -> list[list[Replayed]]:
     """Take a run to one of its outer steps again, in this process, and compute blocks of it.
@@ -80,6 +82,7 @@ def replay(
             meta-parameters and the gradient); None: ``replay/step-<step>`` in the run's folder.
         root: where the data is; None: where the run found it.
         device: ``cpu``, ``cuda`` or ``auto``.
+        trust: contact the addresses in the run's settings, whoever wrote them.
         own: ``model``, ``source``, ``algorithm``, ``loss``: the own objects that the run was
             trained with, if it was.
 
@@ -91,24 +94,28 @@ def replay(
     folder = None if out is None else str(out)
     wanted = ReplayConfig(str(run_dir), step, block, folder, root, device)
     with run_place(run_dir) as place:
-        return _replay(wanted, place, own)
+        return _replay(wanted, place, own, trust)
 
 
-def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+def replay_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: replay, print a table of every block, say what was written."""
     wanted = checked(ReplayConfig, settings, "")
     console = Console()
     with run_place(wanted.run_dir) as place:
-        for parts in _replay(wanted, place, {}):
+        for parts in _replay(wanted, place, {}, trusts(overrides)):
             console.print(_table(parts))
     line = f"wrote     {wanted.out or place.locate(wanted.name)}"
     console.print(safe_text(line, console), soft_wrap=True)
 
 
-def _replay(wanted: ReplayConfig, place: RunPlace, own: dict[str, Any]) -> list[list[Replayed]]:
+def _replay(
+    wanted: ReplayConfig, place: RunPlace, own: dict[str, Any], trust: bool
+) -> list[list[Replayed]]:
     saved = read_saved(place)
     saved.check_own({**NONE, **own}, place.name, f"dmeta.replay({place.name!r}, {wanted.step}")
     config = _locally(with_root(saved.config, wanted.root), wanted.device)
+    if not trust:
+        check_saved(config.as_mapping(), place.name, typed=typed_root(wanted.root))
     if config.runtime.mode == "async":
         raise ValueError(
             "a run to be replayed must have runtime.mode=sync, got async, where the workers' speed "

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dmeta.addresses import is_address, local_path
+from dmeta.addresses import is_address, local_path, redacted
 from dmeta.commands.errors import told
 from dmeta.commands.hydra_app import compose, config_dir, run_as_application
 from dmeta.commands.presets import CONFIG_DIR_FLAGS
@@ -177,7 +177,10 @@ def _print_equivalent(submission: Submission) -> None:
     words += ["--working-dir", "FOLDER"] if files else []
     words += ["--runtime-env-json", json.dumps(env)]
     words += [] if submission.options.wait else ["--no-wait"]
-    print(f"{shlex.join(words)} -- {submission.entrypoint()}")
+    said = f"{shlex.join(words)} -- {submission.entrypoint()}"
+    print(redacted(said))
+    if redacted(said) != said:
+        print("passwords and keys in addresses are shown as ***")
     if not files:
         print("nothing is uploaded")
         return
@@ -192,7 +195,7 @@ def _submit(submission: Submission) -> int:
     jobs = _jobs(options, allow_unauthenticated=submission.allow_unauthenticated)
     for attempt in range(options.retries + 1):
         job = _hand_in(jobs, submission, again=attempt > 0)
-        _say(f"job {job} at {jobs.url}; {_how_to('attach', job, options)}")
+        _say(f"job {job} at {redacted(jobs.url)}; {_how_to('attach', job, options)}")
         if not options.wait:
             return 0
         ending = _followed(jobs, job, options)

@@ -14,6 +14,7 @@ from dmeta.bilevel.types import Loss
 from dmeta.commands.display import Display, print_results
 from dmeta.commands.hydra_app import compose
 from dmeta.commands.saved import NONE, read_saved
+from dmeta.commands.trust import check_saved, trust_word, trusting, trusts
 from dmeta.quoting import override_word, overrides_of
 from dmeta.runtime import make_runtime
 from dmeta.runtime.protocol import Runtime
@@ -42,6 +43,7 @@ def train(
     algorithm: Any = None,
     loss: Loss | None = None,
     observers: Sequence[Observer] = (),
+    trust: bool = False,
 ) -> Result:
     """Meta-train a few-shot learner.
 
@@ -56,6 +58,8 @@ def train(
         loss: an own loss instead of the named one, of support and query sets alike: (prediction
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         observers: told of every step and every line of metrics.
+        trust: use addresses and interpolations in the files that `settings` name (a run to be
+            resumed, an experiment), whoever wrote them (`dmeta.commands.trust`).
 
     Returns: the result, as in ``run_dir/results.json``.
 
@@ -63,7 +67,7 @@ def train(
         ValueError: whatever is wrong with the settings, before anything is started or written.
         TrainingStopped: too many steps without a finite meta-gradient.
     """
-    config = _run_config(settings)
+    config = _run_config(settings, trust)
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     with run_place(config.run_dir or _new_run_dir(config)) as place:
         run, joint = _prepared(config, own, place)
@@ -87,17 +91,19 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         try:
             result = _train_shown(run, joint, place)
         except KeyboardInterrupt as stop:
-            stop.add_note(_go_on_with(place))
+            stop.add_note(f"go on with: dmeta train {_this_run(run, place)} resume=true")
             raise
         print_results(
             result.summary,
             paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
-            next_command=f"dmeta evaluate {override_word('run_dir', place.name)} num_tasks=2000",
+            next_command=f"dmeta evaluate {_this_run(run, place)} num_tasks=2000",
         )
 
 
-def _go_on_with(place: RunPlace) -> str:
-    return f"go on with: dmeta train {override_word('run_dir', place.name)} resume=true"
+def _this_run(run: Run, place: RunPlace) -> str:
+    """Words that name it in another command."""
+    word = override_word("run_dir", place.name)
+    return word + trust_word(run.config.as_mapping(), place.name)
 
 
 def _train_shown(run: Run, joint: Run | None, place: RunPlace) -> Result:
@@ -153,11 +159,12 @@ def _gauges(run: Run) -> list[Observer]:
     return [Gauges(config.run_id, config.algorithm.name, config.task.source.name)]
 
 
-def _run_config(settings: Settings) -> RunConfig:
+def _run_config(settings: Settings, trust: bool) -> RunConfig:
     if isinstance(settings, RunConfig):
         return settings
     if isinstance(settings, Mapping):
         settings = overrides_of(settings)
+    settings = [*settings, *trusting(trust)]
     return _config_of(compose("train", settings), settings)
 
 
@@ -173,6 +180,8 @@ def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     # Where our token is shown is not for a folder that somebody gave us to say.
     for key in [*keys, "run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"]:
         _copy_value(composed, settings, key.split("."))
+    if not trusts(overrides):
+        check_saved(settings, place.name, typed=keys)
     return run_config(settings)
 
 

@@ -15,6 +15,7 @@ from dmeta.addresses import is_address, local_path
 from dmeta.commands.hydra_app import compose
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
+from dmeta.commands.trust import KEY, trust_word, trusting
 from dmeta.commands.tune_display import TuneDisplay
 from dmeta.quoting import TEXT_KEYS, as_override, override_word, overrides_of
 from dmeta.search import SearchOptions, Space
@@ -29,7 +30,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.options import checked
 from dmeta.training.places import RunPlace, check_folder, run_place
 
-_ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated")
+_ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated", KEY)
 """Keys that the command line alone says when a search is continued."""
 
 
@@ -77,7 +78,10 @@ class Search(NamedTuple):
 
 
 def tune(
-    settings: Mapping[str, Any] | Sequence[str] = (), *, watchers: Sequence[Watcher] = ()
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    watchers: Sequence[Watcher] = (),
+    trust: bool = False,
 ) -> ResultGrid:
     """Search the settings of a run.
 
@@ -87,6 +91,7 @@ def tune(
             that is a text which begins with a function of that syntax: ``{"outer.lr":
             "choice(0.001,0.01)"}``; every other value is taken as it is.
         watchers: told how it goes.
+        trust: as for `dmeta.train`.
 
     Returns: Tune's own results (every trial, with its reports, checkpoint and error); what else
         was found is in the search's folder (`dmeta.search.run`).
@@ -96,6 +101,7 @@ def tune(
     """
     if isinstance(settings, Mapping):
         settings = _overrides_of(settings)
+    settings = [*settings, *trusting(trust)]
     fixed, space = split_overrides(settings)
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
@@ -133,7 +139,8 @@ def tune_command(
         display.conclude(
             in_words(json.loads((place.folder / RESULTS).read_text())),
             [place.locate(name) for name in (PRESET, PAGE, TABLE, RESULTS)],
-            f"dmeta train {override_word('experiment', place.locate(PRESET))}",
+            f"dmeta train {override_word('experiment', place.locate(PRESET))}"
+            + trust_word({**search.config.as_mapping(), "checkpoint": {}}, search.run_dir),
         )
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,12 @@ from dmeta.runtime import joining, tokens
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.placement import Node
+from dmeta.runtime.session_folder import make_session_folder, remove_session_folder
 
 _LOG = logging.getLogger(__name__)
+
+_SESSION_FOLDERS: list[Path] = []
+"""Of the cluster of our own that is running, if there is one."""
 
 _OPEN_FILES, _OPEN_FILES_PER_CPU = 200, 4
 
@@ -51,7 +56,7 @@ def connect(
         dashboard: whether a local cluster has one.
         shows_logs: whether what other processes print is printed here, too.
 
-    Returns: whether this call connected, and the caller must therefore `ray.shutdown`.
+    Returns: whether this call connected, and the caller must therefore `leave`.
 
     Raises:
         ValueError: the cluster at `address` can not or must not be joined (`joining.admit`), or
@@ -74,6 +79,22 @@ def connect(
     return True
 
 
+def leave() -> None:
+    """Leave the cluster that `connect` joined, or stop the one that it started.
+
+    What Ray kept of one of our own is deleted, unless an error is on its way: then its logs may say
+    why.
+    """
+    ray.shutdown()
+    failed = isinstance(sys.exc_info()[1], Exception)
+    while _SESSION_FOLDERS:
+        folder = _SESSION_FOLDERS.pop()
+        if failed:
+            _LOG.info("Ray's logs are kept in %s", folder)
+        else:
+            remove_session_folder(folder)
+
+
 @contextlib.contextmanager
 def connected(options: RuntimeOptions, *, shows_logs: bool = True) -> Iterator[None]:
     """Be in the cluster that `options` name (`connect`), and leave it as it was."""
@@ -87,7 +108,7 @@ def connected(options: RuntimeOptions, *, shows_logs: bool = True) -> Iterator[N
         yield
     finally:
         if ours:
-            ray.shutdown()
+            leave()
 
 
 def watch_head() -> HeadWatch | None:
@@ -109,6 +130,7 @@ def _start(dashboard: bool, shows_logs: bool) -> None:
     tokens.make_private_token()
     tokens.check_file()
     here = this_machine()
+    folder = make_session_folder()  # stays if Ray does not start: its logs may say why
     with _sigterm_held(), _on_loopback():
         context = ray.init(
             address="local",
@@ -119,7 +141,9 @@ def _start(dashboard: bool, shows_logs: bool) -> None:
             logging_level=logging.ERROR,
             log_to_driver=shows_logs,
             _node_ip_address=joining.LOOPBACK,
+            _temp_dir=str(folder / "r"),  # which Ray makes 0777
         )
+    _SESSION_FOLDERS.append(folder)
     if dashboard:
         _LOG.warning("the dashboard is at http://%s", context.dashboard_url)
 

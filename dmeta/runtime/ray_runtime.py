@@ -133,7 +133,7 @@ class RayRuntime:
             for actor in actors:
                 ray.kill(actor, no_restart=True)
             if self._connected:
-                ray.shutdown()
+                cluster.leave()
         self._connected = False
 
     def __enter__(self) -> RayRuntime:

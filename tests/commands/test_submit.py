@@ -159,6 +159,18 @@ def test_a_dry_run_prints_rays_command(capsys: pytest.CaptureFixture[str]) -> No
     assert rest == "nothing is uploaded\n"
 
 
+def test_a_dry_run_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    line = (
+        "submit train run_dir=s3://anna:hush@store/run?secret_key=hush&region=x "
+        "submit.address=http://anna:hush@head:8265"
+    )
+    words, rest = dry(line.replace("&", "'&'"), capsys)
+    assert "run_dir=s3://***@store/run?secret_key=***&region=x" in words
+    assert "http://***@head:8265" in words
+    assert "hush" not in rest
+    assert rest.splitlines()[0] == "passwords and keys in addresses are shown as ***"
+
+
 def test_a_dry_run_lists_the_files_and_touches_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

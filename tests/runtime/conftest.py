@@ -21,7 +21,7 @@ def cluster():
     """Ray with a local cluster of 2 CPUs and 2 GPUs that are declared, which runtimes join."""
     import ray
 
-    from dmeta.runtime.cluster import connect
+    from dmeta.runtime.cluster import connect, leave
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -32,7 +32,7 @@ def cluster():
         patch.setattr("dmeta.runtime.cluster.this_machine", lambda: Node(2, 2))
         assert connect(None)
         yield ray
-        ray.shutdown()
+        leave()
 
 
 @pytest.fixture(scope="package")

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
-from dmeta.runtime.cluster import connect
+from dmeta.runtime.cluster import connect, leave
 from tests.search.searches import search
 from tests.search.shared_files import announce
 
@@ -36,7 +35,7 @@ def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
         assert connect(None, shows_logs=False)
         yield
-        ray.shutdown()
+        leave()
 
 
 @pytest.fixture(autouse=True)
