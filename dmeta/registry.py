@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, TypeVar
 
@@ -24,17 +24,34 @@ class Entry(Generic[T]):
         make: called with the entry's own options as keywords.
         summary: one line for `dmeta list`.
         source: the paper or origin, e.g. ``Finn et al. 2017, arXiv:1703.03400``.
+        settings: of a plug-in: what choosing it changes of the other settings, under the keys that
+            `dmeta.train` takes, e.g. ``{"model": "conv4", "task.queries": 15}``. (The built-in
+            entries have YAML files for this.)
     """
 
     make: Callable[..., T]
     summary: str
     source: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def nearest(name: str, known: Iterator[str] | list[str]) -> str:
     """`` (did you mean 'x'?)`` for the closest known name, or the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def plugin_names(kind: str) -> list[str]:
+    """Names that installed packages add to a registry; imports none of them.
+
+    Args:
+        kind: of the registry, such as ``algorithm``.
+    """
+    return sorted(metadata.entry_points(group=_group(kind)).names)
+
+
+def _group(kind: str) -> str:
+    return f"dmeta.{kind}s"
 
 
 class Registry(Mapping[str, Entry[T]], Generic[T]):
@@ -45,17 +62,28 @@ class Registry(Mapping[str, Entry[T]], Generic[T]):
         self._builtin = dict(entries)
         self._plugins: dict[str, Entry[T]] | None = None
 
-    def _all(self) -> dict[str, Entry[T]]:
+    @property
+    def plugins(self) -> Mapping[str, Entry[T]]:
+        """The entries of other packages."""
         if self._plugins is None:
-            points = metadata.entry_points(group=f"dmeta.{self.kind}s")
+            points = metadata.entry_points(group=_group(self.kind))
             self._plugins = {point.name: self._loaded(point) for point in points}
-        return self._builtin | self._plugins
+        return self._plugins
+
+    def _all(self) -> dict[str, Entry[T]]:
+        return {**self._builtin, **self.plugins}
 
     def _loaded(self, point: metadata.EntryPoint) -> Entry[T]:
-        entry: Any = point.load()
+        try:
+            entry: Any = point.load()
+        except Exception as error:  # whatever the import of another package raises
+            raise ValueError(
+                f"entry point {point.value!r} in group {_group(self.kind)} must be importable, got "
+                f"{type(error).__name__}: {error}; repair or uninstall the package that has it"
+            ) from error
         if not isinstance(entry, Entry):
             raise TypeError(
-                f"entry point {point.value!r} in group dmeta.{self.kind}s must be a "
+                f"entry point {point.value!r} in group {_group(self.kind)} must be a "
                 f"dmeta.registry.Entry, got {type(entry).__name__}"
             )
         if point.name in self._builtin:

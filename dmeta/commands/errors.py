@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from dmeta.commands.hydra_app import compose, config_dir
+from dmeta.commands.plugins import plugins_of
 from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
 
@@ -109,12 +110,12 @@ def _groups() -> list[str]:
 def group_names(group: str) -> list[str]:
     """What can be chosen for a group of settings (``algorithm``); nothing for any other key."""
     names = (config_dir() / group).glob("*.yaml") if group in _groups() else ()
-    return sorted(path.stem for path in names)
+    return sorted([*(path.stem for path in names), *plugins_of(group)])
 
 
 def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
     """Every key that exists under the groups that the overrides choose."""
-    choices = [o for o in overrides if re.fullmatch(r"[a-z]+=[a-z0-9_]+", o)]
+    choices = [o for o in overrides if re.fullmatch(r"[a-z_]+=[\w-]+", o)]
     settings: dict[str, Any] = {}
     for attempt in (choices, []):
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dmeta
+from dmeta.commands.plugins import plugin_presets
 from dmeta.commands.presets import composed_with, own_presets
 from dmeta.commands.trust import KEY, check_composed, check_presets, trusts
 
@@ -65,6 +66,7 @@ def compose(
     check_presets(presets, trusted=trusts(overrides))
     with (
         _no_application(),
+        _plugins_stored(),
         composed_with(overrides, presets) as found,
         hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
@@ -85,6 +87,21 @@ def _no_application() -> Iterator[None]:
         yield
     finally:
         instance.hydra = running
+
+
+@contextlib.contextmanager
+def _plugins_stored() -> Iterator[None]:
+    """Let Hydra find the presets of plug-ins, beside the files in its search path."""
+    from hydra.core.config_store import ConfigStore
+
+    store, presets = ConfigStore.instance(), plugin_presets()
+    for (group, name), preset in presets.items():
+        store.store(name, preset, group, package="_global_", provider="plug-in")
+    try:
+        yield
+    finally:  # a later call may find other packages; what Hydra itself keeps there stays
+        for group, name in presets:
+            store.repo[group].pop(f"{name}.yaml", None)
 
 
 def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]], None]) -> None:
@@ -116,7 +133,8 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
     presets = own_presets(sys.argv[1:])
     check_presets(presets, trusted=trusts(overrides))
     # --config-dir is left to Hydra, which then tells where a key of the user's files comes from.
-    with composed_with(sys.argv[1:], own_presets(overrides)) as arguments:
+    presets = own_presets(overrides)
+    with _plugins_stored(), composed_with(sys.argv[1:], presets) as arguments:
         sys.argv = [sys.argv[0], *arguments]
         hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
     if failures:

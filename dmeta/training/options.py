@@ -5,12 +5,17 @@ Every refusal names the key in full, and the nearest one that there is.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
+import functools
 import inspect
 import math
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +25,9 @@ from dmeta.registry import nearest
 T = TypeVar("T")
 
 _LARGEST = 2**63 - 1
+
+REQUIRED = "???"
+"""As a default: the option must be given (Hydra's own sign)."""
 
 PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_seed"})
 """Keywords of a factory that come from the run, not from a config."""
@@ -76,13 +84,7 @@ def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> di
     Raises:
         ValueError: an unknown or ill-typed option.
     """
-    target = make.__init__ if inspect.isclass(make) else make
-    hints = typing.get_type_hints(target)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(make).parameters.items()
-        if name not in PROVIDED
-    }
+    hints, defaults = _hints(make), _keywords(make)
     group_of = {
         field.name: name
         for name, default in defaults.items()
@@ -102,6 +104,78 @@ def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> di
     for name, changed in changes.items():
         options[name] = dataclasses.replace(defaults[name], **changed)
     return options
+
+
+def default_options(make: Callable[..., Any]) -> dict[str, Any]:
+    """The options that `checked_options` takes for a factory, with their defaults, as plain data.
+
+    `REQUIRED` stands for an option without a default. Options whose default is not plain data (a
+    function, say) are left out: no text on a command line could stand for them.
+
+    Args:
+        make: the factory.
+    """
+    found: dict[str, Any] = {}
+    for name, default in _keywords(make).items():
+        if dataclasses.is_dataclass(default):
+            fields = dataclasses.fields(default)
+            found |= {field.name: getattr(default, field.name) for field in fields}
+        else:
+            found[name] = REQUIRED if default is inspect.Parameter.empty else default
+    plain = {name: _plain(default) for name, default in found.items()}
+    return {name: default for name, default in plain.items() if default is not _NOT_PLAIN}
+
+
+def _keywords(make: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword -> default of a factory, without those that a run provides."""
+    parameters = inspect.signature(make).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    made = {
+        field.name: field.default_factory()
+        for field in (dataclasses.fields(make) if dataclasses.is_dataclass(make) else ())
+        if field.default_factory is not dataclasses.MISSING
+    }
+    return {p.name: made.get(p.name, p.default) for p in named if p.name not in PROVIDED}
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword -> type of a factory; those that can not be resolved when the program runs lack."""
+    while isinstance(make, functools.partial):
+        make = make.func
+    target: Any = make.__init__ if inspect.isclass(make) else make
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    try:
+        return typing.get_type_hints(target)
+    except NameError:  # names imported for type checkers alone
+        found: dict[str, Any] = {}
+        for name, hint in getattr(target, "__annotations__", {}).items():
+            one = types.SimpleNamespace(__annotations__={name: hint})
+            with contextlib.suppress(NameError):
+                found |= typing.get_type_hints(one, getattr(target, "__globals__", {}))
+        return found
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    """A default as YAML holds it, or `_NOT_PLAIN`."""
+    if isinstance(value, enum.Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _NOT_PLAIN
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, tuple | list):
+        items = [_plain(each) for each in value]
+        return _NOT_PLAIN if _NOT_PLAIN in items else items
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        group = {key: _plain(each) for key, each in value.items()}
+        return _NOT_PLAIN if _NOT_PLAIN in group.values() else group
+    return _NOT_PLAIN
 
 
 def typed(value: Any, hint: Any, key: str) -> Any:
