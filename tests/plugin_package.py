@@ -146,8 +146,7 @@ def write_package(folder: Path) -> None:
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have this process find the package in a folder, until the patch is undone."""
-    write_package(folder)
+    """Have this process find the package that is in a folder, until the patch is undone."""
     patch.syspath_prepend(str(folder))
     for registry in (ALGORITHMS, MODELS, TASKS):
         patch.setattr(registry, "_plugins", None)

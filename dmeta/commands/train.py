@@ -202,6 +202,10 @@ def _prepared(config: RunConfig, own: Mapping[str, Any], place: RunPlace) -> tup
     if config.resume and (place.folder / CONFIG).exists():
         call = f'dmeta.train({{"run_dir": {place.name!r}, "resume": True}}'
         read_saved(place).check_own({**NONE, **own}, place.name, call)
+    if config.runtime.name != "local":
+        from dmeta.runtime.pickling import check_picklable  # imports Ray
+
+        check_picklable(**own)
     with torch_threads(config.runtime.threads_per_worker):
         run = planned(within_budget(prepare(config, **own)), _begun_with(place.folder))
     joint = None

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ray.tune import ResultGrid
+from torch import nn
 
 from dmeta.addresses import is_address, local_path
-from dmeta.commands.hydra_app import compose
+from dmeta.bilevel.types import Loss
+from dmeta.commands.hydra_app import as_override, compose
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.trust import KEY, trust_word, trusting
@@ -26,6 +28,7 @@ from dmeta.search.kept import SEARCH, read_search
 from dmeta.search.space import Choice, Dimension, probes
 from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
+from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.options import checked
 from dmeta.training.places import RunPlace, check_folder, run_place
@@ -80,6 +83,10 @@ class Search(NamedTuple):
 def tune(
     settings: Mapping[str, Any] | Sequence[str] = (),
     *,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+    loss: Loss | None = None,
     watchers: Sequence[Watcher] = (),
     trust: bool = False,
 ) -> ResultGrid:
@@ -90,6 +97,12 @@ def tune(
             searched: ``["task=sinusoid", "outer.lr=tag(log,interval(1e-4,1e-2))"]``. In a mapping
             that is a text which begins with a function of that syntax: ``{"outer.lr":
             "choice(0.001,0.01)"}``; every other value is taken as it is.
+        model: an own `nn.Module` in every trial instead of the named model, as for `dmeta.train`;
+            likewise the next three. They must be picklable: what is defined in a script or a
+            notebook is sent to the trials by value.
+        source: an own task source instead of the named task.
+        algorithm: an own method instead of the named one.
+        loss: an own loss instead of the named one.
         watchers: told how it goes.
         trust: as for `dmeta.train`.
 
@@ -105,7 +118,9 @@ def tune(
     fixed, space = split_overrides(settings)
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
-    return _run(_search_of(composed, fixed, space, list(settings), presets), watchers)
+    search = _search_of(composed, fixed, space, list(settings), presets)
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    return _run(search, watchers, own)
 
 
 def without_space(
@@ -131,7 +146,7 @@ def tune_command(
     search = _asked_for(settings, space, arguments)
     with TuneDisplay(_title(search), search.options, search.space.searched()) as display:
         try:
-            _run(search, [display])
+            _run(search, [display], {})
         except KeyboardInterrupt as stop:
             stop.add_note(_go_on_with(search))
             raise
@@ -173,7 +188,7 @@ def _asked_for(
     return _search_of(settings, fixed, space, given, own_presets(arguments))
 
 
-def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
+def _run(search: Search, watchers: Sequence[Watcher], own: Mapping[str, Any]) -> ResultGrid:
     if not is_address(search.run_dir):
         check_folder(local_path(search.run_dir), "run_dir")
     search.composer.check(search.space)
@@ -186,6 +201,7 @@ def _run(search: Search, watchers: Sequence[Watcher]) -> ResultGrid:
         configure=search.composer,
         watchers=watchers,
         notes={"command": search.overrides, "presets": dict(search.composer.presets)},
+        **own,
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from dmeta.bilevel.types import Kind
 from dmeta.runtime.threads import torch_threads
+from dmeta.search.own import Configure, Own
 from dmeta.search.space import Space, Value, probes
-from dmeta.search.trial import Configure, source_key
+from dmeta.search.trial import source_key
 from dmeta.tasks.source import TaskSource
 from dmeta.training.checking import check_without_data
 from dmeta.training.config import RunConfig
@@ -33,20 +34,28 @@ class Checked(NamedTuple):
     sources: dict[str, TaskSource]
 
 
-def checked_search(space: Space, configure: Configure) -> Checked:
+def checked_search(space: Space, configure: Configure, own: Own) -> Checked:
     """Make the settings of the ends of the space, and everything that these need.
+
+    Args:
+        space: what is searched.
+        configure: makes settings of a point.
+        own: the user's own objects, which these settings name.
 
     Raises:
         ValueError: trials could not be compared with each other, or one could not even begin; the
             message says with which values.
     """
+    own.check(space)
     points = checked_points(space, configure)
     base = points[0][1]
     sources: dict[str, TaskSource] = {}
+    if own.source is not None:
+        sources[source_key(base)] = own.source
     for point, config in points:
         source = _told(point, _source_of, config, sources)
         with torch_threads(config.runtime.threads_per_worker):
-            _told(point, _prepare, config, source)
+            _told(point, _prepare, config, source, own)
     return Checked(base, sources[source_key(base)].kind, sources)
 
 
@@ -81,8 +90,8 @@ def checked_points(
     return found
 
 
-def _prepare(config: RunConfig, source: TaskSource) -> None:
-    prepare(config, data=source)
+def _prepare(config: RunConfig, source: TaskSource, own: Own) -> None:
+    prepare(config, data=source, **own.parts)
 
 
 def _source_of(config: RunConfig, sources: dict[str, TaskSource]) -> TaskSource:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from dmeta.search.figures import search_figures
 from dmeta.search.histories import events_of
 from dmeta.search.kept import TUNE, space_in_words
 from dmeta.search.options import SearchOptions
+from dmeta.search.own import in_words as own_in_words
 from dmeta.search.page import write_page
 from dmeta.search.reports import Mode
 from dmeta.search.reservation import Bundle
@@ -55,6 +56,7 @@ def conclude(
     setup: TrialSetup,
     bundles: list[Bundle],
     mode: Mode,
+    own: Mapping[str, str],
     watchers: Sequence[Watcher],
 ) -> None:
     """Evaluate the best trial on test tasks, once, and write what was found.
@@ -67,6 +69,7 @@ def conclude(
         setup: what all trials share.
         bundles: that a trial reserves.
         mode: which way scores are better.
+        own: names of the user's own objects, by group.
         watchers: told what is done.
 
     Raises:
@@ -81,7 +84,8 @@ def conclude(
         )
     best = ranked[0]
     config = setup.configure(dict(best.point))
-    (place.folder / PRESET).write_text(preset_of(config, best, len(rows), options))
+    preset = preset_of(config, best, len(rows), options, own)
+    (place.folder / PRESET).write_text(preset)
     place.push_or_warn()
     test = None
     if options.evaluate_best:
@@ -137,7 +141,13 @@ def _tell(watchers: Sequence[Watcher], what: str) -> None:
         watcher.on_phase(what)
 
 
-def preset_of(config: RunConfig, best: TrialRow, num_trials: int, options: SearchOptions) -> str:
+def preset_of(
+    config: RunConfig,
+    best: TrialRow,
+    num_trials: int,
+    options: SearchOptions,
+    own: Mapping[str, str],
+) -> str:
     """The best settings as a Hydra experiment, complete in itself.
 
     Args:
@@ -145,10 +155,15 @@ def preset_of(config: RunConfig, best: TrialRow, num_trials: int, options: Searc
         best: the trial.
         num_trials: it was chosen from.
         options: of the search.
+        own: names of the user's own objects, by group (`Own.names`), which no file can name.
     """
     settings = {k: v for k, v in config.as_mapping().items() if k not in _NOT_IN_PRESETS}
+    if "task" in own:
+        settings["task"].pop("name")
+    settings = {k: v for k, v in settings.items() if k == "task" or k not in own}
     deciding = {key: getattr(config.runtime, key) for key in DECIDING}
-    defaults = [{f"override /{group}": settings[group]["name"]} for group in _GROUPS]
+    named = [group for group in _GROUPS if group not in own]
+    defaults = [{f"override /{group}": settings[group]["name"]} for group in named]
     defaults.append({"override /outer": config.outer.name})
     content = {"defaults": defaults, **settings, "runtime": deciding}
     heading = [
@@ -157,6 +172,8 @@ def preset_of(config: RunConfig, best: TrialRow, num_trials: int, options: Searc
         f"# {best.score:.4f} ± {best.ci95:.4f} on {config.eval.val_tasks} tasks, after "
         f"{best.of_step} outer steps.",
     ]
+    if own:
+        heading.append(f"# With objects that must be passed from Python: {own_in_words(own)}.")
     if options.scheduler == "pbt":
         heading.append(
             "# The settings changed while it trained: these are the last ones, and a training with"

@@ -15,8 +15,10 @@ from ray import tune
 from ray.tune import ResultGrid
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+from torch import nn
 
 from dmeta.addresses import is_address, local_path, open_arrow
+from dmeta.bilevel.types import Loss
 from dmeta.runtime import cluster
 from dmeta.search.checking import Checked, checked_search
 from dmeta.search.conclusion import conclude
@@ -30,15 +32,17 @@ from dmeta.search.kept import (
     record_of,
 )
 from dmeta.search.options import SearchOptions
+from dmeta.search.own import Configure, Named, Own
 from dmeta.search.reports import Mode, mode_of
 from dmeta.search.reservation import Bundle, reservation
 from dmeta.search.sampling import Sampling, domains_of, sampling_of
 from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
 from dmeta.search.stopping import SearchStopped, environment, quiet, stopping
-from dmeta.search.trial import TRIALS, Configure, TrialSetup, digest_of, run_trial
+from dmeta.search.trial import TRIALS, TrialSetup, digest_of, run_trial
 from dmeta.search.visibility import alive_nodes, check_seen, read_by_tasks
 from dmeta.search.watching import Watch, Watcher
+from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.places import RunPlace, run_place, training_at
 from dmeta.training.results import write_json
@@ -59,6 +63,10 @@ def run(
     scheduler: TrialScheduler | None = None,
     watchers: Sequence[Watcher] = (),
     notes: Mapping[str, Any] | None = None,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+    loss: Loss | None = None,
 ) -> ResultGrid:
     """Search the settings of a run, and evaluate the best ones on test tasks.
 
@@ -79,6 +87,11 @@ def run(
         scheduler: one of Tune's own instead of what ``search.scheduler`` names.
         watchers: told how it goes.
         notes: kept with it, in search.json.
+        model: an own `nn.Module` in every trial instead of the named model; picklable, as the next
+            three.
+        source: an own `dmeta.tasks.source.TaskSource` instead of the named task.
+        algorithm: an own method instead of the named one, as for `dmeta.train`.
+        loss: an own loss instead of the named one.
 
     Returns: Tune's own results: every trial with its reports, checkpoint and error.
 
@@ -87,16 +100,17 @@ def run(
         SearchStopped: by SIGINT or SIGTERM, in the main thread.
     """
     options = options or SearchOptions()
+    own = Own(model, source, algorithm, loss)
     space = space if isinstance(space, Space) else space_of(space)
     where = run_dir if is_address(run_dir) else local_path(run_dir).absolute()
-    configure = configure or Changed(config)
+    configure = Named(configure or Changed(config), own.names)
     for watcher in watchers:
         watcher.on_phase("trying the ends of the space")
-    found = checked_search(space, configure)
+    found = checked_search(space, configure, own)
     mode = mode_of(found.kind)
-    record = record_of(space, options, found.base)
+    record = record_of(space, options, found.base, own)
     with run_place(where, SEARCH_FILES) as place:
-        search = _Search(place, space, options, configure, found, mode, searcher, scheduler)
+        search = _Search(place, space, options, configure, own, found, mode, searcher, scheduler)
         search.sampling()
         search.scheduling()
         check_begun(place, resume, record)
@@ -155,6 +169,7 @@ class _Search:
     space: Space
     options: SearchOptions
     configure: Configure
+    own: Own
     found: Checked
     mode: Mode
     searcher: Searcher | None
@@ -171,7 +186,8 @@ class _Search:
             watchers: told how it goes.
         """
         sources = {key: ray.put(source) for key, source in self.found.sources.items()}
-        setup = TrialSetup(self.configure, self.place.locate(TRIALS), sources, Path.cwd())
+        own = dataclasses.replace(self.own, source=None)
+        setup = TrialSetup(self.configure, self.place.locate(TRIALS), sources, Path.cwd(), own)
         watch = Watch(self.space, self.configure, self.mode, self.place, watchers)
         switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
         with switches, quiet(), stopping() as heard, _seeded(self.options.seed):
@@ -180,7 +196,9 @@ class _Search:
         if heard:
             raise SearchStopped(heard[0])
         watch.take()
-        conclude(self.place, watch, self.space, self.options, setup, bundles, self.mode, watchers)
+        names = self.own.names
+        place, space, options, mode = self.place, self.space, self.options, self.mode
+        conclude(place, watch, space, options, setup, bundles, mode, names, watchers)
         return results
 
     def sampling(self) -> Sampling:

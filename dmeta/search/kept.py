@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmeta.search.options import SearchOptions
+from dmeta.search.own import Own, in_words
 from dmeta.search.space import Space
 from dmeta.search.trial import TRIALS, digest_of
 from dmeta.search.trials import TABLE
@@ -24,7 +25,7 @@ SEARCH_FILES = (SEARCH, TABLE)
 """What is needed of a search's folder to go on."""
 
 
-def record_of(space: Space, options: SearchOptions, base: RunConfig) -> dict[str, Any]:
+def record_of(space: Space, options: SearchOptions, base: RunConfig, own: Own) -> dict[str, Any]:
     """What a search is of: to be the same when it is continued."""
     return {
         "format": 1,
@@ -32,6 +33,7 @@ def record_of(space: Space, options: SearchOptions, base: RunConfig) -> dict[str
         "search": dataclasses.asdict(options),
         "settings": base.as_mapping(),
         "sha256": digest_of(base),
+        "own": own.names,
     }
 
 
@@ -76,6 +78,12 @@ def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> Non
             "with it, or choose another run_dir"
         )
     there = read_search(place)
+    if (own := there.get("own", {})) != record["own"]:
+        raise ValueError(
+            f"a search must be continued with the objects that it was begun with, got {run_dir} of "
+            f"{in_words(own)} and {in_words(record['own'])} now; pass the same from Python "
+            "(dmeta.tune), or choose another run_dir"
+        )
     changed = [key for key in ("space", "search", "sha256") if there.get(key) != record[key]]
     if changed:
         what = "settings" if changed[0] == "sha256" else changed[0]

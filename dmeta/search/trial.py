@@ -18,10 +18,10 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ray import tune
 
@@ -32,6 +32,7 @@ from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.runtime.remote import Ref
 from dmeta.runtime.threads import torch_threads
 from dmeta.search.handover import handed_over, own_folder, write_handover
+from dmeta.search.own import Configure, Own
 from dmeta.search.reports import Report, Reports
 from dmeta.search.scheduling import STEP
 from dmeta.search.sharing import SharedSource
@@ -55,11 +56,10 @@ from dmeta.training.starting import (
     starting_point,
 )
 
-Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
-"""Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
-
 TRIALS = "trials"
 """The folder of the trials' runs, in that of the search."""
+
+_NONE = Own()
 
 _THREAD_S = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
@@ -73,12 +73,14 @@ class TrialSetup:
         folder: of the trials' folders, a path or an address; every node sees it.
         sources: key of a task source (`source_key`) -> it, in the object store.
         working_dir: of the search: what paths in the settings are relative to.
+        own: the user's own objects; its source is one of `sources`.
     """
 
     configure: Configure
     folder: str
     sources: Mapping[str, Ref]
     working_dir: Path
+    own: Own = _NONE
 
     def source(self, settings: RunConfig) -> TaskSource | None:
         """The task source that settings name, if it is in the object store."""
@@ -116,7 +118,7 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
     settings = setup.configure(point)
     digest = digest_of(settings)
     with own_folder(digest, setup.folder, handed) as (place, first):
-        run = ready(placed(settings, place.name), place, setup.source(settings))
+        run = ready(placed(settings, place.name), place, setup.source(settings), setup.own)
         start = starting_point(run.config, place.folder, first, place.mirror)
         plain = settings.as_mapping()
         tried = {key: value for key, value in point.items() if has_key(plain, key)}
@@ -141,7 +143,7 @@ def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
     _enter(setup)
     assert settings.run_dir is not None
     with run_place(settings.run_dir) as place:
-        run = ready(settings, place, setup.source(settings))
+        run = ready(settings, place, setup.source(settings), setup.own)
         with training_at(place):
             return run_session(run, place.folder, open_runtime, [], mirror=place.mirror).test
 
@@ -171,18 +173,21 @@ def placed(settings: RunConfig, run_dir: str) -> RunConfig:
     return placed_at(settings, run_dir) if is_address(run_dir) else settings
 
 
-def ready(settings: RunConfig, place: RunPlace, source: TaskSource | None = None) -> Run:
+def ready(
+    settings: RunConfig, place: RunPlace, source: TaskSource | None = None, own: Own = _NONE
+) -> Run:
     """A trial's run, with the plan that it was begun with if it is there already.
 
     Args:
         settings: of the trial.
         place: its folder.
         source: what the settings name, where it was made before.
+        own: the user's own objects, besides the source.
     """
     with torch_threads(settings.runtime.threads_per_worker):
         is_begun = (place.folder / CONFIG).exists()
         begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
-        return planned(within_budget(prepare(settings, data=source)), begun)
+        return planned(within_budget(prepare(settings, data=source, **own.parts)), begun)
 
 
 def _report(teller: _Teller, told: int) -> None:

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from dmeta.search.own import Configure
 from dmeta.search.reports import Mode
 from dmeta.search.space import Space, Value, has_key, settled
-from dmeta.search.trial import TRIALS, Configure
+from dmeta.search.trial import TRIALS
 from dmeta.search.trials import (
     TABLE,
     TrialRow,

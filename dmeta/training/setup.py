@@ -179,9 +179,10 @@ def prepare(
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]
+    names = own_names(model=model, source=source, algorithm=algorithm, loss=loss)
     given = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     own = tuple(name for name, each in given.items() if each is not None)
-    config = _named_after(config, model=model, source=source, algorithm=algorithm, loss=loss)
+    config = named_after(config, names)
     if source is None:
         source = data or make_source(config)
         config = _with_check_sum(config, source)
@@ -220,24 +221,35 @@ def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:
     return dataclasses.replace(config, task=dataclasses.replace(config.task, source=named))
 
 
-def _named_after(
-    config: RunConfig, model: Any, source: Any, algorithm: Any, loss: Any
-) -> RunConfig:
-    """Settings that name the user's own objects instead of what they stand in for."""
-    if model is not None:
-        config = dataclasses.replace(config, model=_own(model))
-    if algorithm is not None:
-        config = dataclasses.replace(config, algorithm=_own(algorithm))
-    if source is not None:
-        task = dataclasses.replace(config.task, source=_own(source))
-        config = dataclasses.replace(config, task=task)
-    if loss is not None:
-        config = dataclasses.replace(config, loss=_own(loss).name)
-    return config
+def own_names(**own: Any) -> dict[str, str]:
+    """Group of settings -> name of the user's own object that stands for it.
+
+    Args:
+        own: as `prepare` takes them; None: there is none.
+    """
+    groups = {_GROUPS.get(key, key): thing for key, thing in own.items() if thing is not None}
+    return {group: _own_name(thing) for group, thing in groups.items()}
 
 
-def _own(thing: Any) -> Choice:
-    if inspect.isclass(thing) or inspect.isfunction(thing):
-        return Choice(thing.__name__, {})
-    kind = getattr(thing, "func", type(thing))
-    return Choice(kind.__name__, {})
+_GROUPS = {"source": "task"}
+
+
+def named_after(config: RunConfig, names: Mapping[str, str]) -> RunConfig:
+    """Settings that name the user's own objects instead of what they stand in for.
+
+    Args:
+        config: settings.
+        names: `own_names`.
+    """
+    changes: dict[str, Any] = {
+        group: name if group == "loss" else Choice(name, {}) for group, name in names.items()
+    }
+    if "task" in changes:
+        changes["task"] = dataclasses.replace(config.task, source=changes["task"])
+    return dataclasses.replace(config, **changes)
+
+
+def _own_name(thing: Any) -> str:
+    named = inspect.isclass(thing) or inspect.isfunction(thing)
+    kind = thing if named else getattr(thing, "func", type(thing))
+    return str(kind.__name__)

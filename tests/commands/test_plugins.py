@@ -12,7 +12,7 @@ import dmeta
 from dmeta import cli
 from dmeta.commands.hydra_app import compose
 from dmeta.commands.plugins import plugin_presets
-from tests.plugin_package import install
+from tests.plugin_package import install, write_package
 
 QUICK = [
     "runtime=local",
@@ -28,7 +28,9 @@ QUICK = [
 def _installed(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path_factory.mktemp("site"), monkeypatch)
+    site = tmp_path_factory.mktemp("site")
+    write_package(site)
+    install(site, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["dmeta"])
@@ -132,6 +134,7 @@ def test_a_package_that_can_not_be_imported_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = tmp_path / "broken"
+    write_package(site)
     install(site, monkeypatch)
     for module in [name for name in sys.modules if name.startswith("stranger")]:
         monkeypatch.delitem(sys.modules, module)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dmeta.runtime.cluster import connect, leave
+from tests.plugin_package import write_package
 from tests.search.searches import search
 from tests.search.shared_files import announce
 
@@ -23,14 +24,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cluster's processes find packages of others: `shared://`, and some for dmeta."""
+    folder = tmp_path_factory.mktemp("plugins")
+    announce(folder)
+    write_package(folder)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def cluster(cache: Path, site: Path) -> Iterator[None]:
     """Ray with 2 CPUs, which the searches join and leave running; knows addresses `shared://`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMETA_CACHE", str(cache))
         patch.delenv("RAY_ADDRESS", raising=False)
-        plugins = tmp_path_factory.mktemp("plugins")
-        announce(plugins)
-        paths = [str(plugins), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(site), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
         assert connect(None, shows_logs=False)
