@@ -16,13 +16,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import psutil
 import ray
 from ray._private import ray_constants
 from ray._private import utils as rays
+from ray.exceptions import LocalRayletDiedError
 from ray.util.placement_group import get_current_placement_group
 
-from dmeta.runtime import joining, tokens
+from dmeta.runtime import exit_notice, joining, tokens
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.placement import Node
@@ -47,6 +50,7 @@ def connect(
     allow_unauthenticated: bool = False,
     dashboard: bool = False,
     shows_logs: bool = True,
+    go_on: str = exit_notice.GO_ON,
 ) -> bool:
     """Join the cluster at `address` or start a local one; nothing if Ray is already initialised.
 
@@ -55,6 +59,7 @@ def connect(
         allow_unauthenticated: join a cluster on a network even if it asks for no token.
         dashboard: whether a local cluster has one.
         shows_logs: whether what other processes print is printed here, too.
+        go_on: what to do if this machine's raylet is stopped, with which Ray ends the program.
 
     Returns: whether this call connected, and the caller must therefore `leave`.
 
@@ -76,6 +81,8 @@ def connect(
     except BaseException:
         ray.shutdown()
         raise
+    if (raylet := _raylet_pid()) is not None:
+        exit_notice.begin(raylet, go_on)
     return True
 
 
@@ -85,6 +92,7 @@ def leave() -> None:
     What Ray kept of one of our own is deleted, unless an error is on its way: then its logs may say
     why.
     """
+    exit_notice.end()
     ray.shutdown()
     failed = isinstance(sys.exc_info()[1], Exception)
     while _SESSION_FOLDERS:
@@ -95,17 +103,38 @@ def leave() -> None:
             remove_session_folder(folder)
 
 
+def _raylet_pid() -> int | None:
+    """Ray's process of this node, that this program talks to; None: it cannot be seen."""
+    node: Any = ray._private.worker._global_node
+    if node is None:
+        return None
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = process.info["cmdline"] or ()
+        if process.info["name"] == "raylet" and any(node.raylet_socket_name in w for w in words):
+            return int(process.pid)
+    return None
+
+
 @contextlib.contextmanager
-def connected(options: RuntimeOptions, *, shows_logs: bool = True) -> Iterator[None]:
-    """Be in the cluster that `options` name (`connect`), and leave it as it was."""
+def connected(
+    options: RuntimeOptions, *, shows_logs: bool = True, go_on: str = exit_notice.GO_ON
+) -> Iterator[None]:
+    """Be in the cluster that `options` name (`connect`), and leave it as it was.
+
+    Raises:
+        RuntimeError: this machine's raylet was stopped, where Ray lets that be known.
+    """
     ours = connect(
         options.address,
         allow_unauthenticated=options.allow_unauthenticated,
         dashboard=options.dashboard,
         shows_logs=shows_logs,
+        go_on=go_on,
     )
     try:
         yield
+    except LocalRayletDiedError as error:
+        raise RuntimeError(exit_notice.sentence(go_on)) from error
     finally:
         if ours:
             leave()
