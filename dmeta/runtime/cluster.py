@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +23,7 @@ from ray._private import utils as rays
 from ray.exceptions import LocalRayletDiedError
 from ray.util.placement_group import get_current_placement_group
 
+from dmeta.capacity import usable_cpus
 from dmeta.runtime import exit_notice, joining, tokens
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import RuntimeOptions
@@ -183,7 +182,7 @@ def _check_open_files() -> None:
     Its processes have about 60 each (GCS and raylet the most), and 3 more for each worker. The soft
     limit does not count: Ray raises it to the hard one.
     """
-    needed = _OPEN_FILES + _OPEN_FILES_PER_CPU * _usable_cpus()
+    needed = _OPEN_FILES + _OPEN_FILES_PER_CPU * usable_cpus()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard not in (resource.RLIM_INFINITY, -1) and hard < needed:
         raise ValueError(
@@ -218,7 +217,7 @@ def this_machine() -> Node:
     """What a local cluster has: the CPUs this process may use, and the GPUs torch sees."""
     import torch
 
-    return Node(cpus=_usable_cpus(), gpus=torch.cuda.device_count())
+    return Node(cpus=usable_cpus(), gpus=torch.cuda.device_count())
 
 
 def nodes_for_workers() -> list[Node]:
@@ -245,27 +244,6 @@ def is_in_group() -> bool:
 
 def _node(resources: dict[str, float]) -> Node:
     return Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-
-
-def _usable_cpus() -> int:
-    """CPUs of the machine, of this process's affinity mask and of its cgroup: the least."""
-    count = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        count = min(count, len(os.sched_getaffinity(0)))
-    return max(1, math.floor(min(count, _cgroup_cpus())))
-
-
-def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """The CPU quota of a container (cgroup v2, then v1), or infinity."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        return float(quota) / float(period) if float(quota) > 0 else math.inf
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return math.inf
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dmeta.capacity import usable_cpus
+
 ByteArray = npt.NDArray[np.uint8]
 Read = Callable[[str], bytes]
 
@@ -133,7 +135,7 @@ def decode_images(
                 except _DECODE_ERRORS as error:
                     raise _unreadable(path, names[i], error) from error
 
-        threads = threads or min(_MAX_THREADS, os.cpu_count() or 1)
+        threads = threads or min(_MAX_THREADS, usable_cpus())
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             try:
                 for _ in pool.map(work, chunks):

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, cast
 
-import psutil
 import torch
 
 from dmeta.bilevel.compiled import (
@@ -26,6 +24,7 @@ from dmeta.bilevel.compiled import (
     block_program,
 )
 from dmeta.bilevel.plans import PlanName, has_images, one_by_one
+from dmeta.capacity import available_memory_bytes, usable_cpus
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import RunConfig
 from dmeta.training.plan_check import INEXACT, WRONG, PlanTrial
@@ -280,7 +279,7 @@ def _parallel(config: RunConfig) -> int:
         return 1
     workers = options.num_workers
     if workers == AUTO:
-        workers = max(1, int((os.cpu_count() or 1) / options.cpus_per_worker))
+        workers = max(1, int(usable_cpus() / options.cpus_per_worker))
     assert isinstance(workers, int)
     return min(workers, config.num_blocks)
 
@@ -290,7 +289,7 @@ def _memory_limit(config: RunConfig, inputs: BlockInputs) -> float:
     device = next(iter(inputs.meta_params.values())).device
     if device.type == "cuda":
         return _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
-    return _MEMORY_SHARE * psutil.virtual_memory().available / _parallel(config)
+    return _MEMORY_SHARE * available_memory_bytes() / _parallel(config)
 
 
 def _block_size(config: RunConfig) -> int:

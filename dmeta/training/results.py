@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -29,6 +28,7 @@ from typing import Any
 
 import torch
 
+from dmeta.capacity import memory_bytes, usable_cpus
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.files import replace_file
@@ -130,7 +130,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine that the driver runs on."""
+    """The machine that the driver runs on; CPUs and memory are those that it may use."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -139,7 +139,13 @@ def hardware() -> dict[str, Any]:
             (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), model
         )
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"cpu": model, "cpu_count": os.cpu_count(), "gpus": gpus, "system": platform.platform()}
+    return {
+        "cpu": model,
+        "cpu_count": usable_cpus(),
+        "memory_bytes": memory_bytes(),
+        "gpus": gpus,
+        "system": platform.platform(),
+    }
 
 
 def write_json(path: Path, content: Any) -> None:

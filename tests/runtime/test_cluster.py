@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import os
 import resource
 import signal
@@ -144,7 +143,7 @@ def test_a_limit_on_open_files_that_ray_would_hang_at_is_refused(monkeypatch, ha
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(clusters, "_start", lambda *_: started.append(True))
-    monkeypatch.setattr(clusters, "_usable_cpus", lambda: 2)
+    monkeypatch.setattr(clusters, "usable_cpus", lambda: 2)
     monkeypatch.setattr(clusters.resource, "getrlimit", lambda _: (64, hard))
     if hard in (64, 207):
         with pytest.raises(ValueError, match=rf"at least 208 open files .*, got {hard}; raise it"):
@@ -188,23 +187,6 @@ def test_a_sigterm_while_ray_starts_is_held_until_it_is_up_and_a_second_is_not(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert done == expected
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, math.inf),
-        ({"cpu.max": "max 100000\n"}, math.inf),
-        ({"cpu.max": "250000 100000\n"}, 2.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
-    ],
-)
-def test_a_containers_cpu_quota_is_respected(tmp_path, files, expected):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert clusters._cgroup_cpus(tmp_path) == expected
 
 
 def test_inside_a_placement_group_only_its_bundles_count(cluster):

@@ -40,7 +40,7 @@ def cluster(cache: Path, site: Path) -> Iterator[None]:
         patch.delenv("RAY_ADDRESS", raising=False)
         paths = [str(site), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        patch.setattr("dmeta.runtime.cluster._usable_cpus", lambda: 2)
+        patch.setattr("dmeta.runtime.cluster.usable_cpus", lambda: 2)
         assert connect(None, shows_logs=False)
         yield
         leave()

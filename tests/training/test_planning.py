@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,8 +127,7 @@ def test_a_block_is_cut_where_the_memory_does_not_hold_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def at_once(available: float) -> Run:
-        memory = SimpleNamespace(available=available)
-        monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(planning, "available_memory_bytes", lambda: available)
         config = tiny_config("run", runtime__block_size=5, meta_batch_size=5)
         return planned(prepare(config))
 
