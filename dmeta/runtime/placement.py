@@ -45,7 +45,7 @@ def place(
     if options.autoscale:
         count = max_useful_workers if options.num_workers == "auto" else options.num_workers
         return Placement(count, options.cpus_per_worker, gpus)
-    fit = sum(_num_that_fit(node, options.cpus_per_worker, gpus) for node in nodes)
+    fit = num_that_fit(nodes, options.cpus_per_worker, gpus)
     needed = options.min_workers or 1
     if options.num_workers == "auto":
         if fit < needed:
@@ -77,7 +77,12 @@ def _gpus_per_worker(options: RuntimeOptions, nodes: Sequence[Node], device: Dev
     return gpus
 
 
-def _num_that_fit(node: Node, cpus: float, gpus: float) -> int:
+def num_that_fit(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
+    """How many workers, of so many CPUs and GPUs each, there is room for on `nodes`."""
+    return sum(_num_on(node, cpus, gpus) for node in nodes)
+
+
+def _num_on(node: Node, cpus: float, gpus: float) -> int:
     fit = math.floor(node.cpus / cpus + _ROUNDING)
     if gpus == 0:
         return fit
@@ -91,7 +96,7 @@ def _does_not_fit(
 ) -> ValueError:
     total_cpus = sum(node.cpus for node in nodes)
     total_gpus = sum(node.gpus for node in nodes)
-    cpus_fit = sum(_num_that_fit(node, options.cpus_per_worker, 0) for node in nodes)
+    cpus_fit = num_that_fit(nodes, options.cpus_per_worker, 0)
     kind, total, each = (
         ("cpus", total_cpus, options.cpus_per_worker)
         if cpus_fit < wanted

@@ -257,12 +257,14 @@ class RuntimeInfo:
             also ``cluster_s`` seconds to start or join the cluster, ``shared_bytes`` size of the
             worker factory in the object store, ``worker_resident_bytes`` largest resident memory
             of a worker (shared pages included).
+        room: workers that there is room for, whether or not the blocks of a step need so many.
     """
 
     name: str
     num_workers: int
     device: str
     start_up: Mapping[str, float]
+    room: int = 1
 
 
 class Runtime(Protocol):

@@ -20,7 +20,7 @@ from dmeta.runtime.crew import Crew
 from dmeta.runtime.gathering import parts_of
 from dmeta.runtime.head import HeadWatch
 from dmeta.runtime.options import Device, RuntimeOptions
-from dmeta.runtime.placement import Placement, place
+from dmeta.runtime.placement import Node, Placement, num_that_fit, place
 from dmeta.runtime.protocol import (
     Block,
     BlockReport,
@@ -83,7 +83,7 @@ class RayRuntime:
                 worker_factory,
                 server_factory,
                 max_useful_workers,
-                len(nodes),
+                nodes,
                 cluster_s,
             )
             if options.num_workers == "auto" and not cluster.is_in_group():
@@ -153,13 +153,13 @@ class RayRuntime:
         worker_factory: WorkerFactory,
         server_factory: ServerFactory,
         num_blocks: int,
-        num_nodes: int,
+        nodes: Sequence[Node],
         cluster_s: float,
     ) -> RuntimeInfo:
         """Start the actors, and wait until they are built."""
         options, start = self._options, time.perf_counter()
         factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
-        num_parts = parts_of(num_nodes) if options.reduce == "sharded" else 1
+        num_parts = parts_of(len(nodes)) if options.reduce == "sharded" else 1
         starter = ServerStarter(server_factory, options, self._run_id, num_parts)
         host = ServerHost(server_factory, starter, options)
         self._head = cluster.watch_head()
@@ -174,7 +174,9 @@ class RayRuntime:
             "shared_bytes": float(_size_of(factory)),
             "worker_resident_bytes": float(max(s.resident_bytes for s in statuses)),
         }
-        return RuntimeInfo("ray", placement.num_workers, statuses[0].device, start_up)
+        room = num_that_fit(nodes, placement.cpus_per_worker, placement.gpus_per_worker)
+        device = statuses[0].device
+        return RuntimeInfo("ray", placement.num_workers, device, start_up, room)
 
     def _open(self) -> Team:
         if self._team is None:

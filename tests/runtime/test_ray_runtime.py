@@ -29,6 +29,7 @@ def check_same(runtime, local_run):
 
 def test_two_workers_give_the_bits_of_the_local_runtime(runtime, local_run):
     assert (runtime.info.name, runtime.info.num_workers, runtime.info.device) == ("ray", 2, "cpu")
+    assert runtime.info.room == 4  # of half a CPU each
     check_same(runtime, local_run)
 
 

@@ -1,0 +1,35 @@
+"""How many workers a step keeps busy: it can use no more than it has blocks."""
+
+from __future__ import annotations
+
+import math
+
+from dmeta.runtime.protocol import RuntimeInfo
+from dmeta.training.config import RunConfig
+
+
+def idle_line(config: RunConfig, info: RuntimeInfo) -> str | None:
+    """What to say of workers that training leaves idle, and how to use them; None: none are.
+
+    Args:
+        config: settings of the run.
+        info: who computes.
+    """
+    started, blocks = info.num_workers, config.num_blocks
+    workers = max(started, info.room)
+    if workers <= blocks:
+        return None
+    size, tasks = config.runtime.block_size, config.meta_batch_size
+    if started > blocks:
+        idle = f"{started - blocks} of {started} workers compute nothing in training, and keep "
+        idle += "their GPUs from others" if info.device == "cuda" else "their CPUs from others"
+        lower = f"; or lower runtime.num_workers to {blocks}"
+    else:
+        idle, lower = f"{started} workers are started where {workers} fit", ""
+    smaller = math.ceil(tasks / workers)
+    block_size = f"runtime.block_size={smaller} (another rounding) or " if smaller < size else ""
+    return (
+        f"a step has {blocks} block{'s' * (blocks != 1)} (meta_batch_size={tasks}, "
+        f"runtime.block_size={size}), one for each worker: {idle}; to use all, begin a run with "
+        f"{block_size}meta_batch_size={size * workers}{lower}"
+    )
