@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import ray
 
-from dmeta.runtime.memory import keep_freed_memory
+from dmeta.runtime.memory import keep_freed_memory, limit_gpu_memory
 from dmeta.runtime.protocol import (
     ApplyReport,
     Block,
@@ -54,8 +54,8 @@ class TaskWorkerActor:
     start that it needs the object for restarts. A restart leaves a process without a worker.
     """
 
-    def __init__(self, threads: int, label: str) -> None:
-        self._threads, self._label = threads, label
+    def __init__(self, threads: int, label: str, gpu_share: float) -> None:
+        self._threads, self._label, self._gpu_share = threads, label, gpu_share
         self._device = "cuda" if _pin_to_gpus() else "cpu"
         self._worker: Worker | None = None
 
@@ -69,6 +69,8 @@ class TaskWorkerActor:
         if self._worker is None:
             _set_torch_threads(self._threads)
             keep_freed_memory()
+            if self._device == "cuda":
+                limit_gpu_memory(self._gpu_share)
             self._worker = factory.build(self._device)
             _set_torch_threads(self._threads)  # torch may have come with it
         node = ray.get_runtime_context().get_node_id()

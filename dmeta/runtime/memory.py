@@ -1,8 +1,9 @@
-"""How a process that computes treats freed memory. Changes no result."""
+"""What a process that computes may take of memory, and keeps of it. Changes no result."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
@@ -24,3 +25,23 @@ def keep_freed_memory() -> bool:
         (_M_TOP_PAD, 64 << 20),
     )
     return all(mallopt(key, value) == 1 for key, value in settings)
+
+
+CUDA_BYTES = 600 << 20
+"""About what CUDA and its libraries take in each process besides tensors."""
+
+
+def limit_gpu_memory(share: float) -> None:
+    """Let torch take no more than a share of this process's GPU, so that others find theirs.
+
+    To be called before anything is computed. Nothing happens where torch, if it was imported, has
+    no GPU. What CUDA itself takes is of the share, too.
+
+    Args:
+        share: of the GPU; 1: all of it.
+    """
+    torch = sys.modules.get("torch")
+    if share >= 1 or torch is None or not torch.cuda.is_available():
+        return
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction(max(share - CUDA_BYTES / total, share / 2))

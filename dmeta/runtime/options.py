@@ -40,9 +40,9 @@ class RuntimeOptions:
         num_workers: task workers, one process each; ``auto``: as many as fit the cluster and have
             a block to compute; more join when nodes do.
         cpus_per_worker: CPUs reserved per worker (a count; may be fractional).
-        gpus_per_worker: GPUs reserved per worker (a count; a fraction lets workers share a GPU;
-            that is book-keeping, not isolation). ``auto``: 1 if the cluster has GPUs and the
-            device is not cpu, else 0.
+        gpus_per_worker: GPUs reserved per worker: 0, 1, or the share of one (0.25: four workers on
+            each GPU, each with a quarter of its memory). ``auto``: 1 if the cluster has GPUs and
+            the device is not cpu, else 0.
         autoscale: start also the workers that there is no room for: they are what a cluster's
             autoscaler makes room for. They join when it has; ``min_workers`` is what the run begins
             with. False: such workers are refused.
@@ -160,8 +160,9 @@ def _check_count(field: str, value: int | str, *, may_be_auto: bool) -> None:
 def _check_gpus(value: float | str) -> None:
     if value == "auto":
         return
-    if isinstance(value, str) or value < 0 or (value > 1 and value != int(value)):
+    if isinstance(value, str) or not 0 <= value <= 1:
         raise ValueError(
-            f"runtime.gpus_per_worker must be auto, 0, a fraction below 1 or a whole number, "
-            f"got {value!r}; change runtime.gpus_per_worker"
+            "runtime.gpus_per_worker must be auto, 0, 1 or a share of a GPU between them, for a "
+            f"worker computes on one GPU, got {value!r}; set it to 1, and runtime.num_workers to "
+            "the number of GPUs"
         )

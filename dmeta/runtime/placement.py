@@ -86,9 +86,8 @@ def _num_on(node: Node, cpus: float, gpus: float) -> int:
     fit = math.floor(node.cpus / cpus + _ROUNDING)
     if gpus == 0:
         return fit
-    if gpus < 1:  # a share is of one GPU: 3 x 0.4 of 1.2 GPUs does not exist
-        return min(fit, math.floor(node.gpus) * math.floor(1 / gpus + _ROUNDING))
-    return min(fit, math.floor(node.gpus / gpus + _ROUNDING))
+    # A share is of one GPU: 3 x 0.4 of 1.2 GPUs does not exist.
+    return min(fit, math.floor(node.gpus) * math.floor(1 / gpus + _ROUNDING))
 
 
 def _does_not_fit(

@@ -31,7 +31,9 @@ def worker_starter(
         max_restarts=-1,  # `max_attempts` is the limit
     )
     return lambda number: worker.remote(
-        options.threads_per_worker, actor_label(run_id, f"worker-{number}")
+        options.threads_per_worker,
+        actor_label(run_id, f"worker-{number}"),
+        placement.gpus_per_worker,
     )
 
 

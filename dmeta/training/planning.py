@@ -27,6 +27,7 @@ from dmeta.bilevel.plans import PlanName, has_images, one_by_one
 from dmeta.capacity import available_memory_bytes, usable_cpus
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import RunConfig
+from dmeta.training.gpu_memory import free_gpu_bytes
 from dmeta.training.plan_check import INEXACT, WRONG, PlanTrial
 from dmeta.training.prediction import block_peak, most_inner_steps, sized
 from dmeta.training.setup import PlanChoice, Run
@@ -288,7 +289,7 @@ def _memory_limit(config: RunConfig, inputs: BlockInputs) -> float:
     """Bytes of tensors that one block may take."""
     device = next(iter(inputs.meta_params.values())).device
     if device.type == "cuda":
-        return _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+        return _MEMORY_SHARE * free_gpu_bytes(device)
     return _MEMORY_SHARE * available_memory_bytes() / _parallel(config)
 
 

@@ -18,6 +18,7 @@ from dmeta.runtime.protocol import Block
 from dmeta.tasks.classes import shared_tensor
 from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource, can_pick
 from dmeta.training.drawn import as_input, stacked
+from dmeta.training.gpu_memory import free_gpu_bytes
 
 PHASES = {"train": 0, "val": 1, "test": 2}
 """Numbers that stand for the phases where randomness is seeded."""
@@ -136,4 +137,4 @@ class TaskSupply:
     def _has_room(self, num_bytes: int) -> bool:
         if self._device.type != "cuda":
             return True
-        return num_bytes <= _MEMORY_SHARE * torch.cuda.mem_get_info(self._device)[0]
+        return num_bytes <= _MEMORY_SHARE * free_gpu_bytes(self._device)

@@ -17,7 +17,7 @@ from torch import Tensor
 from dmeta.algorithms.algorithm import Algorithm, with_network
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
-from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined
+from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined, one_by_one
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
@@ -25,6 +25,7 @@ from dmeta.runtime.options import Precision
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.gpu import set_up_gpu
+from dmeta.training.gpu_memory import explains_gpu_memory
 from dmeta.training.laps import Laps
 from dmeta.training.supply import TaskSupply, task_seeds
 
@@ -151,6 +152,12 @@ class TaskWork:
         stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
         return BlockInputs(self._training, params, tasks, stage, seeds)
 
+    def tasks_at_once(self, block: Block) -> int:
+        """Most tasks of the block that are computed at a time."""
+        most = self._factory.chunk_size or block.num_slots
+        return 1 if one_by_one(self._factory.plan) else min(most, block.num_slots)
+
+    @explains_gpu_memory
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """Sum of the block's meta-gradients at `vector`, and its report."""
         self._supply.bring_examples()
@@ -176,6 +183,7 @@ class TaskWork:
             gradient, BlockReport(block, sums, finite, sum(parts.values()), part_seconds=parts)
         )
 
+    @explains_gpu_memory
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
         """Per task and inner step: the metric, transductive and not ([T, K+1] each).
 

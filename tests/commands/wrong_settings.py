@@ -108,7 +108,8 @@ RUNTIME = [
     ("train runtime.cpus_per_worker=0", r"runtime.cpus_per_worker must be > 0"),
     ("train runtime.cpus_per_worker=inf", r"runtime.cpus_per_worker must be finite"),
     ("train runtime.cpus_per_worker=9999 runtime.plan=vmap", r"or runtime.cpus_per_worker"),
-    ("train runtime.gpus_per_worker=1.5", r"runtime.gpus_per_worker must be auto, 0, a fraction"),
+    ("train runtime.gpus_per_worker=1.5", r"runtime.gpus_per_worker must be auto, 0, 1 or a share"),
+    ("train runtime.gpus_per_worker=2", r"a worker computes on one GPU, got 2.*; set it to 1, and"),
     ("train runtime.gpus_per_worker=nan", r"runtime.gpus_per_worker must be finite"),
     (
         "train runtime.gpus_per_worker=1 device=cpu runtime.plan=vmap",

@@ -70,6 +70,7 @@ def test_device_and_gpus_may_not_contradict_each_other(device, gpus):
         {"cpus_per_worker": 0},
         {"gpus_per_worker": -1},
         {"gpus_per_worker": 1.5},
+        {"gpus_per_worker": 2},
         {"block_size": 0},
         {"threads_per_worker": 0},
         {"max_attempts": 0},
@@ -80,6 +81,11 @@ def test_options_out_of_range_are_refused_by_name(changes):
     [field] = changes
     with pytest.raises(ValueError, match=rf"runtime\.{field} must be"):
         options(**changes)
+
+
+def test_more_than_one_gpu_is_refused_for_only_one_would_be_used():
+    with pytest.raises(ValueError, match=r"a worker computes on one GPU, got 2; set it to 1, and"):
+        options(gpus_per_worker=2)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from dmeta.runtime.blocks import blocks_of
-from tests.runtime import toy
+from dmeta.runtime.memory import CUDA_BYTES
+from tests.runtime import toy, toy_gpu
 from tests.runtime.toy_runs import NUM_STEPS, THREADS, num_actors, start, train, train_blocks
 from tests.runtime.toy_torch import TorchWorkerFactory
 
@@ -187,6 +188,15 @@ def test_each_worker_sees_its_own_gpu_or_its_share_of_one(cluster, share, num_wo
             for actor, block in zip(runtime._team.crew.actors(), train_blocks(0), strict=False)
         ]
         assert Counter(report.sums["gpu"] for report in cluster.get(calls)) == seen
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1, 1.0), (0.25, 0.25)])
+def test_a_worker_takes_no_more_memory_of_a_gpu_than_its_share(cluster, share, expected):
+    options = {"gpus_per_worker": share, "num_workers": 2, "cpus_per_worker": 0.1}
+    with start(toy_gpu.GpuWorkerFactory(), device="cuda", **options) as runtime:
+        report = runtime.step(0, train_blocks(0))
+    cuda_itself = CUDA_BYTES / toy_gpu.TOTAL if share < 1 else 0
+    assert {b.sums["fraction"] for b in report.blocks} == {expected - cuda_itself}
 
 
 def test_a_worker_without_a_gpu_sees_none(runtime):

@@ -151,8 +151,7 @@ def test_examples_are_brought_to_a_gpu_only_if_they_fit(monkeypatch: pytest.Monk
     supply = TaskSupply(source, "cuda")
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: brought.append(device) or self)
     for free_bytes, expected in ((free - 1, []), (free, [torch.device("cuda")])):
-        memory = (free_bytes, 2 * free)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, found=memory: found)
+        monkeypatch.setattr("dmeta.training.supply.free_gpu_bytes", lambda _, f=free_bytes: f)
         supply.bring_examples()
         assert brought == expected
 
