@@ -20,6 +20,7 @@ from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient, eager
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.byte_size import parse_bytes, shown_bytes
+from dmeta.training.gpu import random_numbers_kept
 from dmeta.training.gradient_error import in_float64
 from dmeta.training.prediction import EXACT, block_peak, most_inner_steps, predicted_peak, sized
 from dmeta.training.setup import Run
@@ -241,7 +242,7 @@ def _agreements(
 
 def _compute(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> BlockGradient:
     """A block as a worker computes it, with the same random numbers every time (for dropout)."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with random_numbers_kept(_device_of(inputs)):
         torch.manual_seed(0)
         return block_gradient(eager(plan), estimator, *inputs)
 

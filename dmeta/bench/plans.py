@@ -7,7 +7,6 @@ Letters: T tasks of a block.
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
 from dmeta.bilevel.types import Params
 from dmeta.training.budget import first_block_inputs
+from dmeta.training.gpu import random_numbers_kept
 from dmeta.training.gradient_error import in_float64, relative_difference
 from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.setup import Run
@@ -145,7 +145,7 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
     left_out: list[LeftOutPlan] = []
     one = first_block_inputs(run, 1)
     device = one.tasks.support.x.device.type
-    with _random_numbers_kept():
+    with random_numbers_kept(device):
         operations = operations_of(_computation(run, REFERENCE, one))
     half = run.config.runtime.precision == "bfloat16"
     rate = product_rate(device, torch.bfloat16 if half else torch.float32)
@@ -153,7 +153,7 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
         inputs = first_block_inputs(run, size)
         usable = [plan for plan in plans if plan not in {each.plan for each in left_out}]
         tell(f"block of {size}: {', '.join(usable)}")
-        with _random_numbers_kept():
+        with random_numbers_kept(device):
             exact, precision = _reference(run, inputs)
             measured, refused = _costs(run, usable, inputs, exact, options.repeats)
         rows += measured
@@ -162,10 +162,6 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
     return PlanCosts(
         device, torch.get_num_threads(), tuple(rows), tuple(left_out), precision, operations, rate
     )
-
-
-def _random_numbers_kept() -> contextlib.AbstractContextManager[None]:
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 def _block_size(run: Run) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,12 @@ from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, Profile, Profil
 from dmeta.bench.profile_figure import profile_figure
 from dmeta.commands.bench_report import counted, folder_of, say, title_of, write_report
 from dmeta.commands.formats import digits
-from dmeta.commands.train import open_runtime
+from dmeta.commands.train import open_runtime, workplace_of
 from dmeta.runtime.threads import torch_threads
-from dmeta.training.budget import within_budget
 from dmeta.training.config import run_config
 from dmeta.training.options import checked
-from dmeta.training.planning import plan_line, planned
+from dmeta.training.planning import plan_line
+from dmeta.training.settling import settled
 from dmeta.training.setup import prepare
 
 _WORDS = {
@@ -38,11 +39,13 @@ def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None
     options = checked(ProfileOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
     config, console = run_config(settings), Console()
     with torch_threads(config.runtime.threads_per_worker):
-        run = planned(within_budget(prepare(config)))
-    if line := plan_line(run):
-        say(console, line)
-    say(console, f"{counted(options.warmup + options.steps, 'step')}, {options.steps} measured")
-    found = profile(run, open_runtime, options)
+        run = prepare(config)
+    with workplace_of(config) as workplace:
+        run = settled(run, None, workplace)
+        if line := plan_line(run):
+            say(console, line)
+        say(console, f"{counted(options.warmup + options.steps, 'step')}, {options.steps} measured")
+        found = profile(run, functools.partial(open_runtime, workplace=workplace), options)
     title = title_of(
         run,
         f"a step of {counted(found.num_tasks, 'task')}",

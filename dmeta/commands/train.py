@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,19 @@ from dmeta.commands.hydra_app import compose
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.trust import check_saved, trust_word, trusting, trusts
 from dmeta.quoting import override_word, overrides_of
-from dmeta.runtime import make_runtime
-from dmeta.runtime.protocol import Runtime
+from dmeta.runtime import make_runtime, open_workplace
+from dmeta.runtime.protocol import Runtime, Workplace
 from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
-from dmeta.training.budget import memory_line, within_budget
+from dmeta.training.budget import memory_line
 from dmeta.training.checking import check_without_data
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.metrics import Observer
 from dmeta.training.places import RunPlace, check_folder, run_place, training_at
-from dmeta.training.planning import plan_line, planned
+from dmeta.training.planning import plan_line
 from dmeta.training.results import Result
 from dmeta.training.session import JOINT, joint_config, run_session
+from dmeta.training.settling import settled
 from dmeta.training.setup import Run, prepare
 from dmeta.training.starting import CONFIG, placed_at, starting_point
 from dmeta.training.stopping import signals_heard
@@ -71,11 +74,12 @@ def train(
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     with run_place(config.run_dir or _new_run_dir(config)) as place:
         run, joint = _prepared(config, own, place)
-        with training_at(place):
+        with workplace_of(run.config) as workplace, training_at(place):
+            run, joint = _settled(run, joint, place, workplace)
             result = run_session(
                 run,
                 place.folder,
-                open_runtime,
+                functools.partial(open_runtime, workplace=workplace),
                 [*observers, *_gauges(run)],
                 joint,
                 mirror=place.mirror,
@@ -89,7 +93,9 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     with run_place(config.run_dir or _new_run_dir(config)) as place:
         run, joint = _prepared(config, {}, place)
         try:
-            result = _train_shown(run, joint, place)
+            with workplace_of(run.config) as workplace:
+                run, joint = _settled(run, joint, place, workplace)
+                result = _train_shown(run, joint, place, workplace)
         except KeyboardInterrupt as stop:
             stop.add_note(f"go on with: dmeta train {_this_run(run, place)} resume=true")
             raise
@@ -106,7 +112,7 @@ def _this_run(run: Run, place: RunPlace) -> str:
     return word + trust_word(run.config.as_mapping(), place.name)
 
 
-def _train_shown(run: Run, joint: Run | None, place: RunPlace) -> Result:
+def _train_shown(run: Run, joint: Run | None, place: RunPlace, workplace: Workplace) -> Result:
     config = run.config
     metric = "accuracy" if run.source.kind == "classification" else "mse"
     start = starting_point(config, place.folder).progress
@@ -121,7 +127,7 @@ def _train_shown(run: Run, joint: Run | None, place: RunPlace) -> Result:
         return run_session(
             run,
             place.folder,
-            open_runtime,
+            functools.partial(open_runtime, workplace=workplace),
             [display, *_gauges(run)],
             joint,
             signals_heard,
@@ -141,11 +147,22 @@ def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
             check_without_data(config)
 
 
-def open_runtime(run: Run) -> Runtime:
-    """The runtime that the run's settings name."""
+def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
+    """Where a run of these settings computes; for `open_runtime`, and to settle the run before."""
+    return open_workplace(config.runtime, config.device, config.num_blocks, config.run_id)
+
+
+def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
+    """The runtime that the run's settings name, in its workplace or one of its own."""
     config = run.config
     return make_runtime(
-        config.runtime, run.work, run.outer, config.device, config.num_blocks, config.run_id
+        config.runtime,
+        run.work,
+        run.outer,
+        config.device,
+        config.num_blocks,
+        config.run_id,
+        workplace,
     )
 
 
@@ -207,14 +224,22 @@ def _prepared(config: RunConfig, own: Mapping[str, Any], place: RunPlace) -> tup
 
         check_picklable(**own)
     with torch_threads(config.runtime.threads_per_worker):
-        run = planned(within_budget(prepare(config, **own)), _begun_with(place.folder))
+        run = prepare(config, **own)
     joint = None
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
         kept = {key: own.get(key) for key in ("model", "loss")}
         joint = prepare(settings, data=run.source, **kept)
-        with torch_threads(config.runtime.threads_per_worker):
-            joint = planned(joint, _begun_with(place.folder / JOINT))
+    return run, joint
+
+
+def _settled(
+    run: Run, joint: Run | None, place: RunPlace, workplace: Workplace
+) -> tuple[Run, Run | None]:
+    """Both with the plan and the chunk size that suit whoever computes."""
+    run = settled(run, _begun_with(place.folder), workplace)
+    if joint is not None:
+        joint = settled(joint, _begun_with(place.folder / JOINT), workplace)
     return run, joint
 
 

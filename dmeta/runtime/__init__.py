@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from dmeta.runtime.options import Device, RuntimeOptions
-from dmeta.runtime.protocol import Runtime, ServerFactory, WorkerFactory
+import contextlib
+from collections.abc import Iterator
 
-__all__ = ["Device", "Runtime", "RuntimeOptions", "make_runtime"]
+from dmeta.runtime.options import Device, RuntimeOptions
+from dmeta.runtime.protocol import Runtime, ServerFactory, WorkerFactory, Workplace
+
+__all__ = ["Device", "Runtime", "RuntimeOptions", "make_runtime", "open_workplace"]
+
+
+@contextlib.contextmanager
+def open_workplace(
+    options: RuntimeOptions, device: Device, max_useful_workers: int, run_id: str = "run"
+) -> Iterator[Workplace]:
+    """Be where the runtime that `options` ask for will compute: for `make_runtime`, and before.
+
+    See `make_runtime` for arguments and errors.
+    """
+    if options.name == "local":
+        from dmeta.runtime.local import LocalWorkplace
+
+        yield LocalWorkplace(device, options.threads_per_worker)
+        return
+    from dmeta.runtime.workplace import RayWorkplace
+
+    with RayWorkplace(options, device, max_useful_workers, run_id) as workplace:
+        yield workplace
 
 
 def make_runtime(
@@ -15,6 +37,7 @@ def make_runtime(
     device: Device,
     max_useful_workers: int,
     run_id: str = "run",
+    workplace: Workplace | None = None,
 ) -> Runtime:
     """Start the runtime that `options` ask for; close it after use (it is a context manager).
 
@@ -25,6 +48,7 @@ def make_runtime(
         device: where workers compute; the server computes on CPU under Ray.
         max_useful_workers: blocks per step: ``num_workers=auto`` starts no more than that.
         run_id: names the run's actors to people.
+        workplace: that of `open_workplace` with the same arguments; None: the runtime's own.
     Raises: ValueError: the options do not fit the machine or cluster; nothing was started.
     """
     if options.name == "local":
@@ -33,5 +57,9 @@ def make_runtime(
         return LocalRuntime(worker_factory, server_factory, device, options.threads_per_worker)
     # Ray costs half a second to import, and a local run must work where it is broken.
     from dmeta.runtime.ray_runtime import RayRuntime
+    from dmeta.runtime.workplace import RayWorkplace
 
-    return RayRuntime(options, worker_factory, server_factory, device, max_useful_workers, run_id)
+    assert workplace is None or isinstance(workplace, RayWorkplace)
+    return RayRuntime(
+        options, worker_factory, server_factory, device, max_useful_workers, run_id, workplace
+    )

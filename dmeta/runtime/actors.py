@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -22,6 +22,7 @@ from dmeta.runtime.protocol import (
     Block,
     BlockReport,
     Gradient,
+    Seat,
     Server,
     ServerFactory,
     ServerState,
@@ -56,7 +57,7 @@ class TaskWorkerActor:
 
     def __init__(self, threads: int, label: str, gpu_share: float) -> None:
         self._threads, self._label, self._gpu_share = threads, label, gpu_share
-        self._device = "cuda" if _pin_to_gpus() else "cpu"
+        self._device = "cuda" if see_own_gpus() else "cpu"
         self._worker: Worker | None = None
 
     def __repr__(self) -> str:
@@ -67,14 +68,19 @@ class TaskWorkerActor:
     def build(self, factory: WorkerFactory) -> WorkerStatus:
         """Make the worker, unless there is one, and say where it computes."""
         if self._worker is None:
-            _set_torch_threads(self._threads)
-            keep_freed_memory()
-            if self._device == "cuda":
-                limit_gpu_memory(self._gpu_share)
+            self._set_up()
             self._worker = factory.build(self._device)
             _set_torch_threads(self._threads)  # torch may have come with it
         node = ray.get_runtime_context().get_node_id()
         return WorkerStatus(self._device, _resident_bytes(), node)
+
+    def ready(self) -> None:
+        """Answer as soon as the process is there."""
+
+    def call(self, compute: Callable[[Seat], Any], seat: Seat) -> Any:
+        """See `dmeta.runtime.protocol.Workplace.call`."""
+        self._set_up()
+        return compute(seat)
 
     def gradient(self, block: Block, *pieces: Vector) -> tuple[Gradient | BlockReport, ...]:
         """`Worker.gradient` at the vector of these pieces; in as many pieces, then the report.
@@ -92,6 +98,13 @@ class TaskWorkerActor:
         worker = self._built()
         with named_block(block):
             return worker.evaluate(_whole(pieces), block)
+
+    def _set_up(self) -> None:
+        """What this process is told before it computes anything."""
+        _set_torch_threads(self._threads)
+        keep_freed_memory()
+        if self._device == "cuda":
+            limit_gpu_memory(self._gpu_share)
 
     def _built(self) -> Worker:
         if self._worker is None:
@@ -126,7 +139,7 @@ class ParameterServerActor:
         self._factory = factory
         self._threads, self._label = threads, label
         self._server: Server | None = None
-        _pin_to_gpus()
+        see_own_gpus()
 
     def __repr__(self) -> str:
         return self._label
@@ -194,10 +207,10 @@ def _whole(pieces: Sequence[Vector]) -> Vector:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def _pin_to_gpus() -> list[str]:
-    """Let this process see the GPUs that it was given, before torch looks; these.
+def see_own_gpus() -> list[str]:
+    """Let this actor or task see the GPUs that it was given, before torch looks; these.
 
-    Ray does so only for actors with a GPU, and not at all where it is told to leave that to others
+    Ray does so only for those with a GPU, and not at all where it is told to leave that to others
     (RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES): then all would compute on the first.
     """
     given = [str(gpu) for gpu in ray.get_gpu_ids()]

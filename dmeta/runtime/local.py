@@ -19,10 +19,12 @@ import torch
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.options import Device
 from dmeta.runtime.protocol import (
+    ALONE,
     Block,
     BlockReport,
     Gradient,
     RuntimeInfo,
+    Seat,
     Server,
     ServerFactory,
     ServerState,
@@ -33,6 +35,22 @@ from dmeta.runtime.protocol import (
     num_tasks_of,
 )
 from dmeta.runtime.threads import torch_threads
+
+_Answer = TypeVar("_Answer")
+
+
+class LocalWorkplace:
+    """This process (see `dmeta.runtime.protocol.Workplace`)."""
+
+    def __init__(self, device: Device, threads: int) -> None:
+        """Raises ValueError if `device` is ``cuda`` and torch finds no GPU."""
+        local_device(device)
+        self._threads = threads
+
+    def call(self, compute: Callable[[Seat], _Answer]) -> _Answer:
+        """``compute(ALONE)``, with as many threads as a worker has."""
+        with torch_threads(self._threads):
+            return compute(ALONE)
 
 
 class LocalRuntime:

@@ -82,6 +82,12 @@ def num_that_fit(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     return sum(_num_on(node, cpus, gpus) for node in nodes)
 
 
+def most_beside(nodes: Sequence[Node], placement: Placement) -> int:
+    """How many workers may be on one node: all, where it is not known."""
+    sizes = [_num_on(n, placement.cpus_per_worker, placement.gpus_per_worker) for n in nodes]
+    return max(1, *sizes) if sizes else placement.num_workers
+
+
 def _num_on(node: Node, cpus: float, gpus: float) -> int:
     fit = math.floor(node.cpus / cpus + _ROUNDING)
     if gpus == 0:

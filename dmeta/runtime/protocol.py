@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -265,6 +265,40 @@ class RuntimeInfo:
     device: str
     start_up: Mapping[str, float]
     room: int = 1
+
+
+class Seat(NamedTuple):
+    """Where a worker computes, as far as it can not tell by itself.
+
+    Attributes:
+        num_workers: of the run that have a block to compute.
+        num_beside: of those, how many may be on its machine, itself included.
+    """
+
+    num_workers: int
+    num_beside: int
+
+
+ALONE = Seat(1, 1)
+"""This process computes everything."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Workplace(Protocol):
+    """Where a run is going to compute, before it has a runtime."""
+
+    def call(self, compute: Callable[[Seat], _Answer]) -> _Answer:
+        """``compute(seat)``, in a process that is placed as the run's workers will be.
+
+        Args:
+            compute: plain, picklable data that can be called; so is what it returns.
+
+        Raises:
+            ValueError: workers can not be placed.
+            Exception: what `compute` raised.
+        """
+        ...
 
 
 class Runtime(Protocol):

@@ -1,7 +1,7 @@
 """Computes blocks on Ray actors: task workers, and one parameter server.
 
-Here the cluster is joined and the actors are started and stopped; `dmeta.runtime.team` is what they
-do in between. Knows no algorithm.
+Here the actors are started and stopped, in a cluster that `dmeta.runtime.workplace` has joined;
+`dmeta.runtime.team` is what they do in between. Knows no algorithm.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from dmeta.runtime.protocol import (
 from dmeta.runtime.remote import Ref
 from dmeta.runtime.room import Room
 from dmeta.runtime.server_host import ServerHost
-from dmeta.runtime.starters import ServerStarter, start_adder, worker_starter
+from dmeta.runtime.starters import ServerStarter, start_adder
 from dmeta.runtime.team import Team
+from dmeta.runtime.workplace import RayWorkplace
 
 
 class RayRuntime:
@@ -48,10 +49,20 @@ class RayRuntime:
         device: Device,
         max_useful_workers: int,
         run_id: str = "run",
+        workplace: RayWorkplace | None = None,
     ) -> None:
-        """Join or start a cluster, start the actors and wait until each is built.
+        """Start the actors and wait until each is built.
 
         See `dmeta.runtime.make_runtime`.
+
+        Args:
+            options: of the run.
+            worker_factory: of the workers.
+            server_factory: of the server.
+            device: where workers compute.
+            max_useful_workers: blocks of a step.
+            run_id: of the run.
+            workplace: of these options, open until the runtime is closed; None: one of its own.
 
         Raises:
             ValueError: the workers cannot be placed; nothing has been started then.
@@ -61,30 +72,14 @@ class RayRuntime:
         self._team: Team | None = None
         self._head: HeadWatch | None = None
         self._room: Room | None = None
-        if not cluster.joins_existing(options.address):
-            if options.autoscale:
-                raise ValueError(
-                    "runtime.autoscale=true must have a cluster with an autoscaler, got none to "
-                    "join; name it by runtime.address, or leave runtime.autoscale out"
-                )
-            place(options, [cluster.this_machine()], device, max_useful_workers)
-        start = time.perf_counter()
-        self._connected = cluster.connect(
-            options.address,
-            allow_unauthenticated=options.allow_unauthenticated,
-            dashboard=options.dashboard,
-        )
-        cluster_s = time.perf_counter() - start
+        self._own_place: RayWorkplace | None = None
+        if workplace is None:
+            workplace = RayWorkplace(options, device, max_useful_workers, run_id)
+            self._own_place = workplace
         try:
-            nodes = cluster.nodes_for_workers()
-            placement = place(options, nodes, device, max_useful_workers)
+            placement, nodes = workplace.placement()
             self._info = self._start(
-                placement,
-                worker_factory,
-                server_factory,
-                max_useful_workers,
-                nodes,
-                cluster_s,
+                placement, workplace, worker_factory, server_factory, max_useful_workers, nodes
             )
             if options.num_workers == "auto" and not cluster.is_in_group():
                 asked = dataclasses.replace(options, gpus_per_worker=placement.gpus_per_worker)
@@ -123,7 +118,7 @@ class RayRuntime:
         return self._open().digest()
 
     def close(self) -> None:
-        """Kill our actors; stop or leave the cluster if we started or joined it. Idempotent."""
+        """Kill our actors; leave the workplace if it is our own. Idempotent."""
         actors = [] if self._team is None else self._team.actors()
         for watch in (self._head, self._room):
             if watch is not None:
@@ -132,9 +127,8 @@ class RayRuntime:
         if ray.is_initialized():
             for actor in actors:
                 ray.kill(actor, no_restart=True)
-            if self._connected:
-                cluster.leave()
-        self._connected = False
+        if self._own_place is not None:
+            self._own_place.close()
 
     def __enter__(self) -> RayRuntime:
         return self
@@ -150,11 +144,11 @@ class RayRuntime:
     def _start(
         self,
         placement: Placement,
+        workplace: RayWorkplace,
         worker_factory: WorkerFactory,
         server_factory: ServerFactory,
         num_blocks: int,
         nodes: Sequence[Node],
-        cluster_s: float,
     ) -> RuntimeInfo:
         """Start the actors, and wait until they are built."""
         options, start = self._options, time.perf_counter()
@@ -164,12 +158,11 @@ class RayRuntime:
         host = ServerHost(server_factory, starter, options)
         self._head = cluster.watch_head()
         check = self._head.check if self._head is not None else lambda: None
-        start_worker = worker_starter(placement, options, self._run_id)
-        crew = Crew(start_worker, factory, placement.num_workers, options, check)
+        crew = Crew(workplace.starter(placement), factory, placement.num_workers, options, check)
         self._team = Team(crew, host, options, start_adder, num_blocks)
         statuses = self._team.begin()
         start_up = {
-            "cluster_s": cluster_s,
+            "cluster_s": workplace.cluster_s,
             "workers_s": time.perf_counter() - start,
             "shared_bytes": float(_size_of(factory)),
             "worker_resident_bytes": float(max(s.resident_bytes for s in statuses)),

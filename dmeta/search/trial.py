@@ -11,7 +11,9 @@ another trial's state), the trial goes on from it in a new folder.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -26,9 +28,10 @@ from typing import Any
 from ray import tune
 
 from dmeta.addresses import is_address, name_of, within
-from dmeta.runtime import make_runtime
+from dmeta.runtime import make_runtime, open_workplace
+from dmeta.runtime.actors import see_own_gpus
 from dmeta.runtime.gauges import Gauges
-from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.runtime.protocol import Runtime, StepReport, Workplace
 from dmeta.runtime.remote import Ref
 from dmeta.runtime.threads import torch_threads
 from dmeta.search.handover import handed_over, own_folder, write_handover
@@ -38,14 +41,13 @@ from dmeta.search.scheduling import STEP
 from dmeta.search.sharing import SharedSource
 from dmeta.search.space import Point, has_key, settled
 from dmeta.tasks.source import TaskSource
-from dmeta.training.budget import within_budget
+from dmeta.training import settling
 from dmeta.training.checkpoint import read_checkpoint, steps_in
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped, evaluate
 from dmeta.training.metrics import Row
 from dmeta.training.places import RunPlace, run_place, training_at
-from dmeta.training.planning import planned
 from dmeta.training.session import begin, run_session, take_steps
 from dmeta.training.setup import Run, prepare
 from dmeta.training.starting import (
@@ -95,11 +97,22 @@ def source_key(config: RunConfig) -> str:
     return json.dumps(dataclasses.asdict(config.task.source), sort_keys=True)
 
 
-def open_runtime(run: Run) -> Runtime:
+def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
+    """Where a trial of these settings computes."""
+    return open_workplace(config.runtime, config.device, config.num_blocks, config.run_id)
+
+
+def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
     """The runtime of a trial."""
     config = run.config
     return make_runtime(
-        config.runtime, run.work, run.outer, config.device, config.num_blocks, config.run_id
+        config.runtime,
+        run.work,
+        run.outer,
+        config.device,
+        config.num_blocks,
+        config.run_id,
+        workplace,
     )
 
 
@@ -117,15 +130,19 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
     point = settled(config)
     settings = setup.configure(point)
     digest = digest_of(settings)
-    with own_folder(digest, setup.folder, handed) as (place, first):
-        run = ready(placed(settings, place.name), place, setup.source(settings), setup.own)
+    with (
+        own_folder(digest, setup.folder, handed) as (place, first),
+        workplace_of(placed(settings, place.name)) as workplace,
+    ):
+        here = placed(settings, place.name)
+        run = ready(here, place, workplace, setup.source(settings), setup.own)
         start = starting_point(run.config, place.folder, first, place.mirror)
         plain = settings.as_mapping()
         tried = {key: value for key, value in point.items() if has_key(plain, key)}
         reports = Reports(run.config, place.folder, run.source.kind, tried, start.progress.step)
         told = handed.checkpoint.step if handed is not None else 0
         try:
-            _report(_Teller(run, place, start, reports, digest), told)
+            _report(_Teller(run, place, start, reports, digest), told, workplace)
         finally:
             reports.close()
 
@@ -142,14 +159,16 @@ def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
     """
     _enter(setup)
     assert settings.run_dir is not None
-    with run_place(settings.run_dir) as place:
-        run = ready(settings, place, setup.source(settings), setup.own)
+    with run_place(settings.run_dir) as place, workplace_of(settings) as workplace:
+        run = ready(settings, place, workplace, setup.source(settings), setup.own)
+        opened = functools.partial(open_runtime, workplace=workplace)
         with training_at(place):
-            return run_session(run, place.folder, open_runtime, [], mirror=place.mirror).test
+            return run_session(run, place.folder, opened, [], mirror=place.mirror).test
 
 
 def _enter(setup: TrialSetup) -> None:
-    """Be where paths in the settings are relative to; Tune had gone elsewhere."""
+    """Be where paths in the settings are relative to, from where Tune had gone; see own GPUs."""
+    see_own_gpus()
     if setup.working_dir.is_dir():
         os.chdir(setup.working_dir)
     if not (is_address(setup.folder) or Path(setup.folder).is_dir()):
@@ -174,23 +193,29 @@ def placed(settings: RunConfig, run_dir: str) -> RunConfig:
 
 
 def ready(
-    settings: RunConfig, place: RunPlace, source: TaskSource | None = None, own: Own = _NONE
+    settings: RunConfig,
+    place: RunPlace,
+    workplace: Workplace,
+    source: TaskSource | None = None,
+    own: Own = _NONE,
 ) -> Run:
     """A trial's run, with the plan that it was begun with if it is there already.
 
     Args:
         settings: of the trial.
         place: its folder.
+        workplace: where it computes.
         source: what the settings name, where it was made before.
         own: the user's own objects, besides the source.
     """
+    is_begun = (place.folder / CONFIG).exists()
+    begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
     with torch_threads(settings.runtime.threads_per_worker):
-        is_begun = (place.folder / CONFIG).exists()
-        begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
-        return planned(within_budget(prepare(settings, data=source, **own.parts)), begun)
+        run = prepare(settings, data=source, **own.parts)
+    return settling.settled(run, begun, workplace)
 
 
-def _report(teller: _Teller, told: int) -> None:
+def _report(teller: _Teller, told: int, workplace: Workplace) -> None:
     """Report what was reported before, but not to this Tune, then train on."""
     for report in [each for each in teller.reports.there if each[STEP] > told]:
         teller.tell(report)
@@ -200,7 +225,8 @@ def _report(teller: _Teller, told: int) -> None:
     if step == config.steps and reported:
         return
     try:
-        with begin(run, run_dir, start, open_runtime, []) as runtime:
+        opened = functools.partial(open_runtime, workplace=workplace)
+        with begin(run, run_dir, start, opened, []) as runtime:
             teller.place.push()  # the settings: there is a run now
             teller.start_clock()
             if step > 0 and step % config.eval.every == 0 and not reported:

@@ -53,7 +53,7 @@ def within_budget(run: Run) -> Run:
             estimator = ESTIMATORS[gradient].make()
             measured[gradient] = block_peak(plan, estimator, sized(inputs, size, steps))
         if measured.get(gradient, budget + 1) <= budget:
-            return _with(run, gradient, PeakMemory(budget, predicted, measured[gradient]))
+            return with_gradient(run, gradient, PeakMemory(budget, predicted, measured[gradient]))
     raise ValueError(_refusal(run, inputs, predicted, measured))
 
 
@@ -100,7 +100,8 @@ def _asked(run: Run) -> str:
     return str(run.config.gradient.options[MEMORY_BUDGET])
 
 
-def _with(run: Run, gradient: Exact, memory: PeakMemory) -> Run:
+def with_gradient(run: Run, gradient: Exact, memory: PeakMemory) -> Run:
+    """The run with a gradient that was chosen, and what that needs."""
     options = run.config.gradient.options
     return dataclasses.replace(
         run,

@@ -1,7 +1,8 @@
-"""What this process's GPU is told, before anything is computed there."""
+"""What this process's GPU is told, before anything is computed there; its random numbers."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import torch
@@ -26,3 +27,15 @@ def set_up_gpu(precision: Precision) -> None:
     # (github.com/pytorch/pytorch/issues/166387).
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def random_numbers_kept(device: str) -> contextlib.AbstractContextManager[None]:
+    """Within the context torch's global generators are used freely; restored afterwards.
+
+    That of a GPU only if it is the device: to look at it would begin to use the GPU.
+
+    Args:
+        device: that computes, ``cpu`` or ``cuda``.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    return torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else [])

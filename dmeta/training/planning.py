@@ -1,7 +1,8 @@
 """`runtime.plan=auto`: the fastest way to compute a block, found by trying.
 
-The candidates are timed on the run's own first block, in this process, for a few seconds; what is
-chosen becomes part of the run's settings, so that every worker and every resumed run stays with it.
+The candidates are timed on the run's own first block, in this process, for a few seconds: that of a
+worker (`dmeta.training.settling`), or the run's own where it computes there. What is chosen becomes
+part of the run's settings, so that every worker and every resumed run stays with it.
 A chosen plan is never a guess: where nothing can be timed, it is what was asked for, or ``vmap``.
 However it was chosen, it is compared with the plain loop before the run begins, and an evaluation
 is tried (`dmeta.training.plan_check`).
@@ -24,9 +25,12 @@ from dmeta.bilevel.compiled import (
     block_program,
 )
 from dmeta.bilevel.plans import PlanName, has_images, one_by_one
-from dmeta.capacity import available_memory_bytes, usable_cpus
+from dmeta.capacity import available_memory_bytes
+from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.protocol import ALONE, Seat
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.config import RunConfig
+from dmeta.training.gpu import random_numbers_kept
 from dmeta.training.gpu_memory import free_gpu_bytes
 from dmeta.training.plan_check import INEXACT, WRONG, PlanTrial
 from dmeta.training.prediction import block_peak, most_inner_steps, sized
@@ -46,32 +50,26 @@ _LEAST_TO_COMPILE_S = 10.0  # with less to compute, the operations are not even 
 _MEMORY_SHARE = 0.5  # of what is free
 
 
-def planned(run: Run, resumed: Mapping[str, Any] | None = None) -> Run:
+def planned(run: Run, resumed: Mapping[str, Any] | None = None, seat: Seat = ALONE) -> Run:
     """The run with a plan and a chunk size, whatever was ``auto``.
 
     Args:
         run: the run; what its memory budget allows by ``vmap`` is allowed by every plan.
         resumed: settings that the run was begun with, where it is to be resumed.
+        seat: who computes besides this process.
 
     Raises:
         ValueError: the plan that was asked for cannot compute the run, or computes something else
             than the plain loop.
     """
-    options = run.config.runtime
-    if resumed is not None:
-        kept = {
-            key: resumed["runtime"][key]
-            for key in ("plan", "chunk_size")
-            if getattr(options, key) == AUTO
-        }
-        options = dataclasses.replace(options, **kept)
+    options = kept_options(run.config, resumed)
     if options.plan == AUTO:
-        choice = _fastest(run)
+        choice = _fastest(run, seat)
     elif options.chunk_size == AUTO:
         plan = cast(PlanName, options.plan)
         chunk_size = _block_size(run.config)
         if not one_by_one(plan):
-            chunk_size = most_tasks_at_once(run, first_block_inputs(run))
+            chunk_size = most_tasks_at_once(run, first_block_inputs(run), seat)
         choice = PlanChoice(plan, chunk_size)
     else:
         assert isinstance(options.chunk_size, int)
@@ -82,7 +80,25 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None) -> Run:
         # Now rather than in every worker at once: they find it on the disk.
         inputs = first_block_inputs(run)
         CompiledBlocks(run.work.estimator, inputs.algorithm, choice.chunk_size)(*inputs[1:])
-    return _with(run, choice)
+    return with_choice(run, choice)
+
+
+def kept_options(config: RunConfig, resumed: Mapping[str, Any] | None) -> RuntimeOptions:
+    """The runtime's options, with what was chosen when the run was begun where they are ``auto``.
+
+    Args:
+        config: settings.
+        resumed: settings that the run was begun with, or None.
+    """
+    options = config.runtime
+    if resumed is None:
+        return options
+    kept = {
+        key: resumed["runtime"][key]
+        for key in ("plan", "chunk_size")
+        if getattr(options, key) == AUTO
+    }
+    return dataclasses.replace(options, **kept)
 
 
 def plan_line(run: Run) -> str | None:
@@ -102,12 +118,13 @@ def plan_line(run: Run) -> str | None:
     return "; ".join([f"{plan} ({timed})" if timed else plan, *left_out, *compared])
 
 
-def most_tasks_at_once(run: Run, inputs: BlockInputs) -> int:
+def most_tasks_at_once(run: Run, inputs: BlockInputs, seat: Seat = ALONE) -> int:
     """The tasks of a block that ``vmap`` may compute at once: all, or as many as the memory holds.
 
     Args:
         run: the run.
         inputs: of its first block.
+        seat: who shares the memory.
     """
     size = len(inputs.tasks.support.x)
     steps = most_inner_steps(inputs)
@@ -115,7 +132,7 @@ def most_tasks_at_once(run: Run, inputs: BlockInputs) -> int:
     def peak(num_tasks: int) -> int:
         return block_peak("vmap", run.work.estimator, sized(inputs, num_tasks, steps))
 
-    limit = _memory_limit(run.config, inputs)
+    limit = _memory_limit(inputs, seat)
     if peak(1) * size <= limit:  # what the tasks share is counted for each of them
         return size
     few, more = max(1, min(3, size - 1)), min(4, size)
@@ -124,19 +141,14 @@ def most_tasks_at_once(run: Run, inputs: BlockInputs) -> int:
     return max(1, min(size, at_once))
 
 
-def _fastest(run: Run) -> PlanChoice:
+def _fastest(run: Run, seat: Seat) -> PlanChoice:
     inputs = first_block_inputs(run)
-    on_gpu = next(iter(inputs.meta_params.values())).device.type == "cuda"
-    if run.config.device == "cuda" and not on_gpu:
-        reason = "there is no GPU in this process to time it on"
-        untimed = PlanChoice("vmap", len(inputs.tasks.support.x), {}, {"loop": reason})
-        return _first_right(run, inputs, untimed, {"vmap": 0.0, "loop": 1.0}, {})
     seconds: dict[PlanName, float] = {}
     plan: PlanName
     left_out: dict[PlanName, str] = {}
     chunk_size = len(inputs.tasks.support.x)
     try:
-        chunk_size = most_tasks_at_once(run, inputs)
+        chunk_size = most_tasks_at_once(run, inputs, seat)
         seconds["vmap"] = _eager_seconds(run, "vmap", inputs, chunk_size)
     except (RuntimeError, ValueError) as error:
         left_out["vmap"] = _first_line(error)
@@ -146,7 +158,7 @@ def _fastest(run: Run) -> PlanChoice:
             seconds[plan] = _eager_seconds(run, plan, inputs, chunk_size)
     compiled = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
     if "vmap" in seconds:
-        outcome = _compiled_seconds(run, inputs, compiled, min(seconds.values()))
+        outcome = _compiled_seconds(run, inputs, compiled, min(seconds.values()), seat)
         if isinstance(outcome, str):
             left_out["compiled"] = outcome
         else:
@@ -236,11 +248,11 @@ def _eager_seconds(run: Run, plan: PlanName, inputs: BlockInputs, chunk_size: in
 
 
 def _compiled_seconds(
-    run: Run, inputs: BlockInputs, program: CompiledBlocks, best: float
+    run: Run, inputs: BlockInputs, program: CompiledBlocks, best: float, seat: Seat
 ) -> float | str:
     """Seconds of a block, or why it is not worth to find out."""
     config = run.config
-    left = config.steps * config.num_blocks * best / _parallel(config)
+    left = config.steps * config.num_blocks * best / seat.num_workers
     if left < _LEAST_TO_COMPILE_S:
         return f"the run's {left:.2g} s of computing would not repay it"
     try:
@@ -265,7 +277,7 @@ def _seconds(program: BlockProgram, inputs: BlockInputs) -> float:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with random_numbers_kept("cuda" if on_gpu else "cpu"):
         once()
         began, timed = time.perf_counter(), [once()]
         while len(timed) < _REPEATS and time.perf_counter() - began < _TIMING_S:
@@ -273,31 +285,20 @@ def _seconds(program: BlockProgram, inputs: BlockInputs) -> float:
     return min(timed)
 
 
-def _parallel(config: RunConfig) -> int:
-    """How many workers there will be, as far as this process can tell."""
-    options = config.runtime
-    if options.name == "local":
-        return 1
-    workers = options.num_workers
-    if workers == AUTO:
-        workers = max(1, int(usable_cpus() / options.cpus_per_worker))
-    assert isinstance(workers, int)
-    return min(workers, config.num_blocks)
-
-
-def _memory_limit(config: RunConfig, inputs: BlockInputs) -> float:
+def _memory_limit(inputs: BlockInputs, seat: Seat) -> float:
     """Bytes of tensors that one block may take."""
     device = next(iter(inputs.meta_params.values())).device
     if device.type == "cuda":
         return _MEMORY_SHARE * free_gpu_bytes(device)
-    return _MEMORY_SHARE * available_memory_bytes() / _parallel(config)
+    return _MEMORY_SHARE * available_memory_bytes() / seat.num_beside
 
 
 def _block_size(config: RunConfig) -> int:
     return min(config.runtime.block_size, config.meta_batch_size)
 
 
-def _with(run: Run, choice: PlanChoice) -> Run:
+def with_choice(run: Run, choice: PlanChoice) -> Run:
+    """The run with a plan and a chunk size that were chosen."""
     runtime = dataclasses.replace(
         run.config.runtime, plan=choice.plan, chunk_size=choice.chunk_size
     )

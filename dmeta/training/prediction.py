@@ -16,7 +16,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch.utils import _pytree as pytree
 
 from dmeta.algorithms.inner_loop import InnerLoop
@@ -25,6 +24,7 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import PlanName, block_gradient, eager, one_by_one
 from dmeta.bilevel.surrogates import Estimator, inner_problem_of
 from dmeta.bilevel.types import Examples, Task
+from dmeta.training.gpu import random_numbers_kept
 from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.work import BlockInputs
 
@@ -87,7 +87,7 @@ def block_peak(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> int
         ValueError: the estimator makes no sense with the method.
     """
     device = next(iter(inputs.meta_params.values())).device.type
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with random_numbers_kept(device):
         return peak_bytes(lambda: block_gradient(eager(plan), estimator, *inputs), device)
 
 

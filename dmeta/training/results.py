@@ -26,8 +26,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dmeta.capacity import memory_bytes, usable_cpus
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
@@ -36,6 +34,8 @@ from dmeta.training.progress import Progress
 from dmeta.training.setup import Run
 
 FORMAT = 1
+
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,10 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine that the driver runs on; CPUs and memory are those that it may use."""
+    """The machine that the driver runs on; CPUs and memory are those that it may use.
+
+    Its GPUs as their driver names them: to ask torch would take memory of the first.
+    """
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -138,7 +141,7 @@ def hardware() -> dict[str, Any]:
         model = next(
             (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), model
         )
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [_value(path, "Model:") for path in sorted(_GPUS.glob("*/information"))]
     return {
         "cpu": model,
         "cpu_count": usable_cpus(),
@@ -146,6 +149,12 @@ def hardware() -> dict[str, Any]:
         "gpus": gpus,
         "system": platform.platform(),
     }
+
+
+def _value(path: Path, key: str) -> str:
+    """What follows a key on a line of a file under /proc."""
+    lines = path.read_text().splitlines()
+    return next((x.removeprefix(key).strip() for x in lines if x.startswith(key)), "GPU")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -21,7 +21,8 @@ import psutil
 
 from dmeta.commands.sweeps import Composer, split_overrides
 from dmeta.search.space import Space, grid
-from dmeta.search.trial import open_runtime, ready
+from dmeta.search.trial import open_runtime, ready, workplace_of
+from dmeta.training.places import run_place
 from dmeta.training.run_lock import only_one_in
 from dmeta.training.session import begin, take_steps
 from dmeta.training.starting import starting_point
@@ -90,8 +91,8 @@ def one_after_the_other(words: Sequence[str]) -> None:
     for at, point in enumerate(grid(Space(dimensions))):
         run_dir = Path(folder) / f"run{at}"
         settings = composer({**point, "run_dir": str(run_dir)})
-        with only_one_in(run_dir):
-            made = ready(settings)
+        with run_place(run_dir) as place, only_one_in(run_dir), workplace_of(settings) as workplace:
+            made = ready(settings, place, workplace)
             start = starting_point(made.config, run_dir)
             with begin(made, run_dir, start, open_runtime, []) as runtime:
                 take_steps(made, run_dir, start, runtime, [], on_validated=lambda _: None)
