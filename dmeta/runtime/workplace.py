@@ -100,7 +100,7 @@ class RayWorkplace:
             if self._first is not None:
                 ray.kill(self._first[1], no_restart=True)
             if self._connected:
-                ray.shutdown()
+                cluster.leave()
         self._first, self._connected = None, False
 
     def __enter__(self) -> RayWorkplace:

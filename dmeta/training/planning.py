@@ -75,7 +75,7 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None, seat: Seat = ALO
         assert isinstance(options.chunk_size, int)
         choice = PlanChoice(cast(PlanName, options.plan), options.chunk_size)
     if resumed is None and options.plan != AUTO:
-        choice = _checked(run, choice)
+        choice = _checked(run, choice, seat)
     elif choice.plan == "compiled" and not choice.seconds:
         # Now rather than in every worker at once: they find it on the disk.
         inputs = first_block_inputs(run)
@@ -164,12 +164,12 @@ def _fastest(run: Run, seat: Seat) -> PlanChoice:
         else:
             seconds["compiled"] = outcome
     timed = PlanChoice("loop", chunk_size, seconds, left_out)
-    return _first_right(run, inputs, timed, seconds, {"compiled": compiled})
+    trial = _trial(run, inputs, seat)
+    return _first_right(trial, timed, seconds, {"compiled": compiled})
 
 
 def _first_right(
-    run: Run,
-    inputs: BlockInputs,
+    trial: PlanTrial,
     timed: PlanChoice,
     seconds: Mapping[PlanName, float],
     programs: Mapping[PlanName, BlockProgram],
@@ -177,8 +177,7 @@ def _first_right(
     """The fastest plan that computes what the plain loop does, and can evaluate.
 
     Args:
-        run: the run.
-        inputs: of its first block.
+        trial: compares a plan with the plain loop on the run's first block.
         timed: what was timed.
         seconds: plan -> seconds of a block, ``loop`` among them.
         programs: plan -> its program, of those that were compiled.
@@ -186,7 +185,7 @@ def _first_right(
     Raises:
         ValueError: not even ``loop`` can evaluate.
     """
-    left, left_out, trial = dict(seconds), dict(timed.left_out), _trial(run, inputs)
+    left, left_out = dict(seconds), dict(timed.left_out)
     while True:
         plan = _best(left)
         try:
@@ -203,21 +202,21 @@ def _first_right(
         del left[plan]
 
 
-def _checked(run: Run, choice: PlanChoice) -> PlanChoice:
+def _checked(run: Run, choice: PlanChoice, seat: Seat) -> PlanChoice:
     """The plan that was asked for, having computed what the plain loop does, and evaluated.
 
     Raises:
         ValueError: it did not.
     """
-    trial = _trial(run, first_block_inputs(run))
+    trial = _trial(run, first_block_inputs(run), seat)
     objection = trial.objection(choice.plan, choice.chunk_size, WRONG)
     if objection is not None:
         raise ValueError(_refusal(choice.plan, objection))
     return dataclasses.replace(choice, comparison=trial.comparison)
 
 
-def _trial(run: Run, inputs: BlockInputs) -> PlanTrial:
-    limit = _memory_limit(run.config, inputs)
+def _trial(run: Run, inputs: BlockInputs, seat: Seat) -> PlanTrial:
+    limit = _memory_limit(inputs, seat)
     return PlanTrial(run.work, run.outer.initial, inputs, limit)
 
 

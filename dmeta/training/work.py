@@ -24,6 +24,7 @@ from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
 from dmeta.runtime.options import Precision
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.training.compile_turns import compiled_in_turn
 from dmeta.training.gpu import set_up_gpu
 from dmeta.training.gpu_memory import explains_gpu_memory
 from dmeta.training.laps import Laps
@@ -132,11 +133,17 @@ class TaskWork:
             set_up_gpu(factory.precision)
         self._supply = TaskSupply(factory.source, device)
         network = factory.algorithm.network
-        self._training = with_network(factory.algorithm, network.to(device, training=True))
-        self._evaluation = with_network(factory.algorithm, network.to(device, training=False))
+        in_training = network.to(device, training=True)
+        # From that one: what is frozen lies on the device once.
+        in_evaluation = in_training.to(device, training=False)
+        self._training = with_network(factory.algorithm, in_training)
+        self._evaluation = with_network(factory.algorithm, in_evaluation)
         self._block_gradient = block_program(
             factory.plan, factory.estimator, self._training, factory.chunk_size
         )
+        if factory.plan == "compiled":
+            what = f"{factory.layout} {factory.training} {factory.chunk_size}"
+            self._block_gradient = compiled_in_turn(self._block_gradient, what)
 
     def block_inputs(self, vector: Vector, block: Block) -> BlockInputs:
         """What the meta-gradient of a training block is computed from, on this device."""
