@@ -1,4 +1,4 @@
-"""How many CPUs and how much memory this process may use: of the machine, or of its container.
+"""What this process may use of its machine, or of its container: CPUs and memory.
 
 The least of what the machine has, what the CPU affinity allows, and what every control group that
 the process is in allows (cgroup v1 and v2; a container is one). Everything that plans for the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,6 +42,20 @@ def available_memory_bytes(proc: Path = _PROC) -> int:
     """Bytes of memory that can still be taken before the system swaps or ends a process."""
     free = [_memory_limit(group) - _memory_used(group) for group in _groups("memory", proc)]
     return max(0, int(min([psutil.virtual_memory().available, *free])))
+
+
+def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
+    """What the machine's CPU calls itself.
+
+    Args:
+        info: where Linux tells it.
+    """
+    try:
+        lines = info.read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    return next(names, platform.processor())
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import ray
 
+from dmeta.runtime.hardware import description
 from dmeta.runtime.memory import keep_freed_memory, limit_gpu_memory
 from dmeta.runtime.protocol import (
     ApplyReport,
@@ -41,6 +42,7 @@ class WorkerStatus(NamedTuple):
     device: str
     resident_bytes: int
     node: str
+    hardware: Mapping[str, str]
 
 
 class NotBuiltError(RuntimeError):
@@ -72,7 +74,7 @@ class TaskWorkerActor:
             self._worker = factory.build(self._device)
             _set_torch_threads(self._threads)  # torch may have come with it
         node = ray.get_runtime_context().get_node_id()
-        return WorkerStatus(self._device, _resident_bytes(), node)
+        return WorkerStatus(self._device, _resident_bytes(), node, description(self._device))
 
     def ready(self) -> None:
         """Answer as soon as the process is there."""

@@ -18,10 +18,11 @@ from ray.exceptions import RayError
 from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.patience import Patience
-from dmeta.runtime.protocol import Block, BlockReport
+from dmeta.runtime.protocol import Block, BlockReport, Hardware
 from dmeta.runtime.remote import Actor, Pieces, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.roster import News, Roster
 from dmeta.runtime.schedule import RoundFailed, Schedule
+from dmeta.runtime.warned import Warnings
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,11 @@ class _Call(NamedTuple):
 
 
 class Crew:
-    """The workers. Blocks are asked for with `want`, and waited for with `compute`."""
+    """The workers. Blocks are asked for with `want`, and waited for with `compute`.
+
+    Attributes:
+        warnings: of the blocks' reports.
+    """
 
     def __init__(
         self,
@@ -94,6 +99,7 @@ class Crew:
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
         self._tell_at: float | None = None  # that workers are waited for
+        self.warnings = Warnings()
         self.grow(num_workers)
 
     def grow(self, num_workers: int) -> None:
@@ -120,6 +126,11 @@ class Crew:
     def num_up(self) -> int:
         """Workers that answer."""
         return self._schedule.num_up
+
+    @property
+    def hardware(self) -> tuple[Hardware, ...]:
+        """What the workers compute on."""
+        return self._roster.hardware
 
     @property
     def num_nodes(self) -> int:
@@ -235,6 +246,7 @@ class Crew:
             return
         self._patience.answered(call.worker, call.number)
         if self._schedule.done(call.worker, call.number):
+            self.warnings.note(report.warnings)
             node = self._roster.node(call.worker)
             self._results[call.number] = Computed(report, call.gradient, node)
             del self._vectors[call.number]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dmeta.runtime.hardware import by_kind, description
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.options import Device
 from dmeta.runtime.protocol import (
@@ -35,6 +36,7 @@ from dmeta.runtime.protocol import (
     num_tasks_of,
 )
 from dmeta.runtime.threads import torch_threads
+from dmeta.runtime.warned import Warnings
 
 _Answer = TypeVar("_Answer")
 
@@ -75,11 +77,19 @@ class LocalRuntime:
             self._server: Server | None = server_factory.build()
             self._worker: Worker | None = worker_factory.build(self._device)
         self._start_up = {"workers_s": time.perf_counter() - start}
+        self._hardware, self._warnings = description(self._device), Warnings()
 
     @property
     def info(self) -> RuntimeInfo:
         """Who computes."""
-        return RuntimeInfo("local", 1, self._device, self._start_up)
+        return RuntimeInfo(
+            "local",
+            1,
+            self._device,
+            self._start_up,
+            hardware=by_kind({0: self._hardware}),
+            warnings=self._warnings.texts,
+        )
 
     def step(
         self,
@@ -99,6 +109,7 @@ class LocalRuntime:
                     gradient, report = worker.gradient(vector, block)
                 gradients.append(_read_only(gradient))
                 reports.append(report)
+                self._warnings.note(report.warnings)
             accepted = gradients if all(report.finite for report in reports) else []
             applied = server.commit(step, [server.gather(accepted, num_tasks_of(blocks))])
         return StepReport(reports, applied, 0, 0, time.perf_counter() - started)
@@ -112,6 +123,7 @@ class LocalRuntime:
             for block in blocks:
                 with named_block(block):
                     reports.append(worker.evaluate(vector, block))
+                self._warnings.note(reports[-1].warnings)
         return reports
 
     def state(self) -> Callable[[], ServerState]:

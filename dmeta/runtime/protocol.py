@@ -63,6 +63,7 @@ class BlockReport:
         seconds: wall-clock seconds of the computation on the worker.
         part_seconds: part of the computation -> those of it, which together are `seconds`
             (training only; the parts are the work's to name).
+        warnings: what the worker has warned of so far: that its bits may be others the next time.
     """
 
     block: Block
@@ -71,6 +72,7 @@ class BlockReport:
     seconds: float
     per_task: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     part_seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 class GradientResult(NamedTuple):
@@ -246,6 +248,19 @@ class StepReport:
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """What some workers compute on.
+
+    Attributes:
+        workers: their numbers.
+        description: device, capability and versions, by name.
+    """
+
+    workers: tuple[int, ...]
+    description: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class RuntimeInfo:
     """Who computes, for results.json.
 
@@ -258,6 +273,8 @@ class RuntimeInfo:
             worker factory in the object store, ``worker_resident_bytes`` largest resident memory
             of a worker (shared pages included).
         room: workers that there is room for, whether or not the blocks of a step need so many.
+        hardware: of every worker that was there so far.
+        warnings: of the workers' reports so far, each once.
     """
 
     name: str
@@ -265,6 +282,8 @@ class RuntimeInfo:
     device: str
     start_up: Mapping[str, float]
     room: int = 1
+    hardware: Sequence[Hardware] = ()
+    warnings: Sequence[str] = ()
 
 
 class Seat(NamedTuple):

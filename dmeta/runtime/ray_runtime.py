@@ -92,7 +92,12 @@ class RayRuntime:
 
     @property
     def info(self) -> RuntimeInfo:
-        """Who computes."""
+        """Who computes; also of a runtime that is closed."""
+        if self._team is not None:
+            crew = self._team.crew
+            self._info = dataclasses.replace(
+                self._info, hardware=crew.hardware, warnings=crew.warnings.texts
+            )
         return self._info
 
     def step(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dmeta.runtime.actors import WorkerStatus
+from dmeta.runtime.hardware import by_kind
+from dmeta.runtime.protocol import Hardware
 from dmeta.runtime.remote import Actor, Ref, raise_cause
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Roster:
         self._num_given_up = 0
         self._building: dict[Ref, int] = {}
         self._nodes: dict[int, str] = {}  # where the workers are that were ever built
+        self._hardware: dict[int, Mapping[str, str]] = {}  # and what they compute on
         self._replaced: Counter[int] = Counter()  # times in a row
 
     def grow(self, num_workers: int) -> list[int]:
@@ -86,6 +89,11 @@ class Roster:
     def node(self, worker: int) -> str:
         """Where the worker is or was, as Ray names it; nothing if it was never built."""
         return self._nodes.get(worker, "")
+
+    @property
+    def hardware(self) -> tuple[Hardware, ...]:
+        """What the workers compute on that were ever built."""
+        return by_kind(self._hardware)
 
     def __getitem__(self, worker: int) -> Actor:
         """The actor with a number."""
@@ -136,12 +144,23 @@ class Roster:
             if isinstance(error, RayTaskError) and not others_do:
                 raise_cause(error)
             return self._replace(worker, error)
-        return self._built(worker, status)
+        num_kinds = len(self.hardware)
+        news = self._built(worker, status)
+        if len(self.hardware) > num_kinds:
+            _LOG.warning(
+                "worker %d computes on %s, as none before it: the bits of a result depend on who "
+                "computes it",
+                worker,
+                dict(status.hardware),
+                extra={"worker": worker},
+            )
+        return news
 
     def _built(self, worker: int, status: WorkerStatus) -> News:
         self._replaced[worker] = 0
         moved = self._nodes.get(worker) != status.node
         self._nodes[worker] = status.node
+        self._hardware[worker] = status.hardware
         return News(worker, "moved" if moved else "built")
 
     def _replace(self, worker: int, error: RayError) -> News:

@@ -22,6 +22,8 @@ def set_up_gpu(precision: Precision) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first product
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False  # which takes what was fastest this time
+    torch.backends.cudnn.deterministic = True
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Not the newer fp32_precision, after which whoever reads these raises
     # (github.com/pytorch/pytorch/issues/166387).

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Protocol, TypeVar
-
 import torch
 
-from dmeta.runtime.protocol import Block, Vector
 from dmeta.training.byte_size import shown_bytes
 
 
@@ -26,29 +21,6 @@ def free_gpu_bytes(device: torch.device | str) -> int:
     unused = reserved - torch.cuda.memory_allocated(device)  # in torch's own hands
     allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
     return max(0, min(free, allowed - reserved)) + unused
-
-
-class _Work(Protocol):
-    def tasks_at_once(self, block: Block) -> int: ...
-
-
-W = TypeVar("W", bound=_Work)
-R = TypeVar("R")
-
-
-def explains_gpu_memory(
-    compute: Callable[[W, Vector, Block], R],
-) -> Callable[[W, Vector, Block], R]:
-    """Let a method that computes a block raise `GpuMemoryError` rather than torch's own error."""
-
-    @functools.wraps(compute)
-    def explained(work: W, vector: Vector, block: Block) -> R:
-        try:
-            return compute(work, vector, block)
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(work.tasks_at_once(block)) from error
-
-    return explained
 
 
 def out_of_memory(tasks_at_once: int) -> GpuMemoryError:

@@ -1,4 +1,4 @@
-"""How many workers a step keeps busy: it can use no more than it has blocks."""
+"""What is said of the workers when a run begins: idle ones, and different ones."""
 
 from __future__ import annotations
 
@@ -32,4 +32,19 @@ def idle_line(config: RunConfig, info: RuntimeInfo) -> str | None:
         f"a step has {blocks} block{'s' * (blocks != 1)} (meta_batch_size={tasks}, "
         f"runtime.block_size={size}), one for each worker: {idle}; to use all, begin a run with "
         f"{block_size}meta_batch_size={size * workers}{lower}"
+    )
+
+
+def mixed_line(info: RuntimeInfo) -> str | None:
+    """What to say of workers that compute on different devices; None: they do not.
+
+    Args:
+        info: who computes.
+    """
+    if len(info.hardware) < 2:
+        return None
+    kinds = [f"{kind.description} (workers {list(kind.workers)})" for kind in info.hardware]
+    return (
+        "the workers compute on different kinds of devices, so that the bits of a result depend on "
+        f"who computes it: {'; '.join(kinds)}"
     )

@@ -11,8 +11,9 @@ last inner step);
 ``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
 tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks,
 stale_blocks, dropped_blocks, best validation step);
-``runtime`` (who computed); ``settings`` (all of them); ``versions``; ``hardware``; ``finished``
-(UTC).
+``runtime`` (who computed: workers by kind of device, and what they warned of: operations whose bits
+may differ from one time to the next); ``settings`` (all of them); ``versions``; ``hardware``;
+``finished`` (UTC).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dmeta.capacity import memory_bytes, usable_cpus
+from dmeta.capacity import cpu_model, memory_bytes, usable_cpus
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.files import replace_file
@@ -134,16 +135,9 @@ def hardware() -> dict[str, Any]:
 
     Its GPUs as their driver names them: to ask torch would take memory of the first.
     """
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next(
-            (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), model
-        )
     gpus = [_value(path, "Model:") for path in sorted(_GPUS.glob("*/information"))]
     return {
-        "cpu": model,
+        "cpu": cpu_model(),
         "cpu_count": usable_cpus(),
         "memory_bytes": memory_bytes(),
         "gpus": gpus,

@@ -31,7 +31,7 @@ from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.mirror import Mirror
 from dmeta.training.options import Choice
-from dmeta.training.parallelism import idle_line
+from dmeta.training.parallelism import idle_line, mixed_line
 from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
@@ -140,8 +140,9 @@ def begin(
             "plan": None if run.plan is None else dataclasses.asdict(run.plan),
         }
         with run_log(run_dir, run.config.run_id, begun):
-            if idle := idle_line(run.config, runtime.info):
-                _LOG.warning(idle)
+            for line in (idle_line(run.config, runtime.info), mixed_line(runtime.info)):
+                if line is not None:
+                    _LOG.warning(line)
             if start.checkpoint is not None:
                 become(runtime, start.checkpoint)
             yield runtime

@@ -26,7 +26,7 @@ from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.compile_turns import compiled_in_turn
 from dmeta.training.gpu import set_up_gpu
-from dmeta.training.gpu_memory import explains_gpu_memory
+from dmeta.training.gpu_watch import GpuWatch, watched
 from dmeta.training.laps import Laps
 from dmeta.training.supply import TaskSupply, task_seeds
 
@@ -123,7 +123,11 @@ class BlockInputs(NamedTuple):
 
 
 class TaskWork:
-    """Computes blocks on one device (a `dmeta.runtime.protocol.Worker`)."""
+    """Computes blocks on one device (a `dmeta.runtime.protocol.Worker`).
+
+    Attributes:
+        watch: of the device.
+    """
 
     def __init__(self, factory: TaskWorkFactory, device: str) -> None:
         self._factory = factory
@@ -131,6 +135,7 @@ class TaskWork:
         self._queues = device != "cpu"  # a GPU computes while this process goes on
         if self._queues:
             set_up_gpu(factory.precision)
+        self.watch = GpuWatch(self._queues)
         self._supply = TaskSupply(factory.source, device)
         network = factory.algorithm.network
         in_training = network.to(device, training=True)
@@ -164,7 +169,7 @@ class TaskWork:
         most = self._factory.chunk_size or block.num_slots
         return 1 if one_by_one(self._factory.plan) else min(most, block.num_slots)
 
-    @explains_gpu_memory
+    @watched
     def gradient(self, vector: Vector, block: Block) -> GradientResult:
         """Sum of the block's meta-gradients at `vector`, and its report."""
         self._supply.bring_examples()
@@ -190,7 +195,7 @@ class TaskWork:
             gradient, BlockReport(block, sums, finite, sum(parts.values()), part_seconds=parts)
         )
 
-    @explains_gpu_memory
+    @watched
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
         """Per task and inner step: the metric, transductive and not ([T, K+1] each).
 

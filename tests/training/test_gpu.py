@@ -17,7 +17,10 @@ def _settings_are_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     filled = torch.utils.deterministic.fill_uninitialized_memory
+    kernels = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    torch.backends.cudnn.benchmark = True  # somebody has wished so
     yield
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = kernels
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
     torch.use_deterministic_algorithms(False)
@@ -35,6 +38,8 @@ def test_float32_is_rounded_only_if_asked_for_and_sums_have_an_order(precision: 
     assert all((kind.fp32_precision == "tf32") is rounded for kind in kinds)
     with torch.backends.cudnn.flags(enabled=False):  # as some need for double backward
         pass
+    assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.deterministic
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory

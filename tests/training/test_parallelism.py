@@ -51,7 +51,7 @@ def test_a_run_says_so_in_its_log_and_on_the_console(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @contextlib.contextmanager
-    def roomy(run: Run) -> Iterator[Any]:
+    def roomy(run: Run, workplace: Any) -> Iterator[Any]:
         with verb.make_runtime(
             run.config.runtime, run.work, run.outer, "cpu", run.config.num_blocks
         ) as runtime:
