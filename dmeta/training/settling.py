@@ -81,6 +81,8 @@ def settled(run: Run, begun: Mapping[str, Any] | None, workplace: Workplace) -> 
 
 def is_open(run: Run, begun: Mapping[str, Any] | None) -> bool:
     """Whether something has to be computed to settle the run."""
+    if begun is None:
+        return True  # the plan is compared with the plain loop, whoever chose it
     options = kept_options(run.config, begun)
     if run.config.memory_budget is not None or options.plan in (AUTO, "compiled"):
         return True
