@@ -158,7 +158,7 @@ def _embed(
         )
     meta_params = find_checkpoint(place.folder, config, wanted.checkpoint).meta_params()
     shapes = saved.shapes
-    inputs = made_up_inputs(shapes.input_shape, shapes.input_type)
+    inputs = made_up_inputs(shapes.input_shape, shapes.input_dtype)
     network = make_network(config, shapes.input_shape, None, model, inputs)
     params = embedding_params(network, meta_params)
     source = _listing(config, source)

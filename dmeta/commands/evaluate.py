@@ -155,6 +155,7 @@ def load(
     checkpoint: int | Literal["last", "best"] = "last",
     *,
     model: nn.Module | None = None,
+    source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
     trust: bool = False,
@@ -165,6 +166,9 @@ def load(
         run_dir: what `dmeta.train` wrote.
         checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
         model: the own module that the run was trained with, if it was.
+        source: the own task source that the run was trained with: the learner then takes examples
+            as that source stores them, and applies its ``preprocess``. Without it, examples are
+            given as the network sees them.
         algorithm: the own algorithm (a class) that the run was trained with, if it was.
         loss: the own loss that the run was trained with, if it was.
         trust: contact the address in its ``checkpoint.location``, whoever wrote it.
@@ -180,7 +184,7 @@ def load(
         if not trust:
             check_saved(config.as_mapping(), place.name, only=("checkpoint.location",))
         found = find_checkpoint(place.folder, config, checkpoint)
-    inputs = made_up_inputs(shapes.input_shape, shapes.input_type)
+    inputs = made_up_inputs(shapes.input_shape, shapes.input_dtype)
     network = make_network(config, shapes.input_shape, shapes.num_outputs, model, inputs)
     network = network.to("cpu", training=False)
     loss = loss_of(config.loss, shapes.kind) if loss is None else loss
@@ -188,7 +192,10 @@ def load(
         algorithm = make_algorithm(config, network, loss, shapes.input_shape, algorithm)
     params = found.meta_params()
     _check_model(algorithm.init_meta_params(), params, run_dir)
-    return Learner(algorithm, params, shapes.kind, shapes.input_shape, found.step)
+    inputs = shapes.inputs
+    if source is not None and inputs.form is None:
+        inputs = dataclasses.replace(inputs, preprocess=source.preprocess)
+    return Learner(algorithm, params, shapes.kind, inputs, found.step, shapes.ways)
 
 
 def _config_of(settings: Mapping[str, Any]) -> EvaluateConfig:

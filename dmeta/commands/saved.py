@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
+from dmeta.tasks.inputs import InputForm
 from dmeta.training.checkpoint import CheckpointError
 from dmeta.training.config import RunConfig, run_config
+from dmeta.training.inputs import InputFormat
 from dmeta.training.losses import AUTO, LOSSES
 from dmeta.training.options import checked
 from dmeta.training.places import RunPlace
 from dmeta.training.starting import CONFIG, OWN, placed_at, read_settings
-from dmeta.training.task_checks import InputType
 
 _PARTS = ("model", "source", "algorithm", "loss")
 
@@ -32,13 +33,27 @@ class Shapes:
         kind: of the tasks.
         input_shape: of one example.
         num_outputs: width of the output; None: the method embeds.
-        input_type: of its numbers.
+        input_form: see `dmeta.training.inputs.InputFormat`; likewise the next two.
+        input_dtype: see `input_form`.
+        target_shape: see `input_form`.
     """
 
     kind: Kind
     input_shape: tuple[int, ...]
     num_outputs: int | None
-    input_type: InputType = "float32"
+    input_form: InputForm | None = None  # runs of earlier versions have none of these
+    input_dtype: Literal["float32", "int64"] = "float32"
+    target_shape: tuple[int, ...] | None = None
+
+    @property
+    def inputs(self) -> InputFormat:
+        """What the examples of the run's tasks are."""
+        return InputFormat(self.input_shape, self.input_form, self.input_dtype, self.target_shape)
+
+    @property
+    def ways(self) -> int | None:
+        """Most classes of a task; None: any number, or a regression."""
+        return self.num_outputs if self.kind == "classification" else None
 
 
 @dataclass(frozen=True)

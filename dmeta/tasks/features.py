@@ -37,6 +37,7 @@ from dmeta.tasks.classes import (
     make_starts,
     rows_of,
 )
+from dmeta.tasks.inputs import InputForm
 from dmeta.tasks.roots import fetch_file, resolve_root
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
@@ -69,6 +70,7 @@ class FeatureClasses:
         starts: [C + 1] int64 offsets into features.
         splits: split -> [V] int64 classes.
         sha256: of the file that they were read from; None: of none.
+        input_form: ``unit_vectors`` where the vectors were divided by their lengths.
     """
 
     features: FloatArray
@@ -76,6 +78,7 @@ class FeatureClasses:
     starts: IntArray
     splits: Mapping[Split, IntArray]
     sha256: str | None = None
+    input_form: InputForm | None = None
 
     @property
     def kind(self) -> Kind:
@@ -162,6 +165,7 @@ def load_features(
     source = _sorted_by_class(_read(path, NAMES))
     if normalize == "l2":
         _bring_to_length_one(source.features)
+        source = dataclasses.replace(source, input_form="unit_vectors")
     with path.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 not in (None, found):

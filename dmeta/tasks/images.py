@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from dmeta.tasks.classes import (
     rows_of,
     shared_tensor,
 )
+from dmeta.tasks.inputs import InputForm, image_input
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
 
@@ -53,6 +54,8 @@ class ImageClasses:
     class_names: tuple[str, ...]
     starts: IntArray
     splits: Mapping[Split, IntArray]
+
+    input_form: ClassVar[InputForm] = "images"
 
     def __post_init__(self) -> None:
         assert self.images.dtype == np.uint8
@@ -148,9 +151,7 @@ class ImageClasses:
 
     def preprocess(self, x: Tensor) -> Tensor:
         """uint8 [..., H, W] or [..., H, W, 3] -> float32 [..., C, H, W] in [0, 1]."""
-        # Channels are moved while they are bytes, a quarter of the memory.
-        x = x.unsqueeze(-3) if self.images.ndim == 3 else x.movedim(-1, -3).contiguous()
-        return x.to(torch.float32) / 255.0
+        return image_input(x, has_channels=self.images.ndim == 4)
 
 
 def _picks(rows: IntArray, turns: IntArray) -> IntArray:

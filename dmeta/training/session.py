@@ -26,12 +26,14 @@ from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain, non_finite_line
 from dmeta.training.function_figure import FunctionPanel, adapted_functions, function_panels
 from dmeta.training.guarding import guarded, warned_of
+from dmeta.training.inputs import input_format
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
 from dmeta.training.mirror import Mirror
 from dmeta.training.options import Choice
 from dmeta.training.parallelism import idle_line, mixed_line
+from dmeta.training.parts import num_outputs_of
 from dmeta.training.progress import Progress
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.run_lock import only_one_in
@@ -230,7 +232,15 @@ def learner_of(run: Run, checkpoint: Checkpoint) -> Learner:
     params = run.work.layout.unflatten(run.work.layout.flatten(checkpoint.meta_params()))
     network = run.algorithm.network.to("cpu", training=False)
     algorithm = dataclasses.replace(run.algorithm, network=network)  # type: ignore[type-var]
-    return Learner(algorithm, params, run.source.kind, run.source.input_shape, checkpoint.step)
+    ways = num_outputs_of(algorithm, run.source, run.config)
+    return Learner(
+        algorithm,
+        params,
+        run.source.kind,
+        input_format(run.source, run.config.task.training),
+        checkpoint.step,
+        ways if run.source.kind == "classification" else None,
+    )
 
 
 def draw_figures(

@@ -31,7 +31,7 @@ from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.plan_check import Comparison
 from dmeta.training.prediction import PeakMemory
-from dmeta.training.task_checks import InputType, first_task, input_type, probe_of
+from dmeta.training.task_checks import first_task, probe_of
 from dmeta.training.work import TaskWorkFactory
 
 
@@ -64,7 +64,6 @@ class Run:
         work: becomes each worker.
         outer: becomes the server.
         memory: of a block, where `gradient.memory_budget` is set (`dmeta.training.budget`).
-        inputs: what the network is given.
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
             ``loss``): those are in no config.
         plan: how ``runtime.plan`` and ``runtime.chunk_size`` were settled; None: not yet. Then the
@@ -75,7 +74,6 @@ class Run:
     algorithm: Algorithm
     work: TaskWorkFactory
     outer: OuterLoopFactory
-    inputs: InputType = "float32"
     own: tuple[str, ...] = ()
     memory: PeakMemory | None = None
     plan: PlanChoice | None = None
@@ -208,7 +206,7 @@ def prepare(
     )
     vector = layout.flatten(initial).float().numpy()
     outer = OuterLoopFactory(vector, layout, config.outer, config.steps)
-    return Run(config, algorithm, work, outer, input_type(probe.support.x), own)
+    return Run(config, algorithm, work, outer, own)
 
 
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:

@@ -18,6 +18,7 @@ from dmeta.training.checkpoint import (
     steps_in,
 )
 from dmeta.training.config import RunConfig
+from dmeta.training.inputs import input_format
 from dmeta.training.mirror import Mirror, MirroredStorage
 from dmeta.training.parts import num_outputs_of
 from dmeta.training.progress import Progress, fresh, progress_of
@@ -178,6 +179,7 @@ def read_settings(run_dir: Path, name: str | None = None) -> dict[str, Any]:
 def write_settings(run: Run, run_dir: Path) -> None:
     """Write a run's config.json."""
     settings, name = run.config.as_mapping(), str(run.config.run_dir)
+    inputs = input_format(run.source, run.config.task.training)
     if settings["checkpoint"]["location"] == within(name, FOLDER):
         settings["checkpoint"]["location"] = None  # where the directory is, should it be moved
     write_json(
@@ -188,8 +190,10 @@ def write_settings(run: Run, run_dir: Path) -> None:
             OWN: list(run.own),
             _SHAPES: {
                 "kind": run.source.kind,
-                "input_shape": list(run.source.input_shape),
-                "input_type": run.inputs,
+                "input_shape": list(inputs.shape),
+                "input_form": inputs.form,
+                "input_dtype": inputs.dtype,
+                "target_shape": inputs.target_shape,
                 "num_outputs": num_outputs_of(run.algorithm, run.source, run.config),
             },
         },

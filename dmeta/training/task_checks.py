@@ -72,11 +72,6 @@ def made_up_inputs(shape: tuple[int, ...], kind: InputType) -> Tensor:
     return x if kind == "float32" else torch.zeros_like(x, dtype=torch.int64)
 
 
-def input_type(x: Tensor) -> InputType:
-    """Of preprocessed inputs."""
-    return "int64" if x.dtype == torch.int64 else "float32"
-
-
 def _few(examples: Examples) -> Examples:
     x, y = examples
     if y.dtype != torch.int64:

@@ -17,6 +17,7 @@ from torch import nn
 import dmeta
 from dmeta.algorithms.maml import Maml
 from dmeta.cli import main
+from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from tests.conftest import TINY
 
@@ -43,6 +44,28 @@ class Lines:
 
     def preprocess(self, x: torch.Tensor) -> torch.Tensor:
         return x
+
+
+GLYPHS = make_glyphs(num_classes=30, drawings=8)
+
+
+class Centred:
+    """An own task source: images as bytes, to floats around 0."""
+
+    kind = "classification"
+    input_shape = (1, 28, 28)
+
+    def num_outputs(self, ways: int) -> int:
+        return ways
+
+    def check(self, split: Split, size: EpisodeSize) -> None:
+        GLYPHS.check(split, size)
+
+    def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
+        return GLYPHS.draw(split, size, rng)
+
+    def preprocess(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unsqueeze(-3) / 255 - 0.5
 
 
 class Own(nn.Module):
@@ -100,6 +123,53 @@ def test_own_model_source_and_algorithm(tmp_path: Path) -> None:
     alone = torch.cat([adapted.predict(row[None]) for row in x])
     torch.testing.assert_close(alone, adapted.predict(x))
     assert not torch.allclose(adapted.predict(x[:3], transductive=True), adapted.predict(x)[:3])
+
+
+IMAGES = {"steps": 1, "eval.every": 0, "eval.num_tasks": 2, "model.filters": 4}
+
+
+def test_a_loaded_learner_prepares_images_as_its_task_did(tmp_path: Path) -> None:
+    run = settings(tmp_path / "run", task="glyphs", **IMAGES)
+    learner = dmeta.load(dmeta.train(run).run_dir)
+    stored = GLYPHS.class_examples("test", 0)[:5]
+    scaled = GLYPHS.preprocess(torch.from_numpy(stored)).numpy()
+    adapted = learner.adapt(stored, list("abcde"))
+    np.testing.assert_array_equal(
+        adapted.predict(stored), learner.adapt(scaled, range(5)).predict(scaled)
+    )
+    with pytest.raises(ValueError, match="at most 5 classes, got 6"):
+        learner.adapt(GLYPHS.class_examples("test", 0)[:6], range(6))
+
+
+def test_an_own_sources_preprocess_is_applied_by_whoever_gives_the_source(tmp_path: Path) -> None:
+    run = settings(
+        tmp_path / "run",
+        model="conv4",
+        **IMAGES,
+        **{"task.ways": 5, "task.shots": 1, "task.queries": 1},
+    )
+    dmeta.train(run, source=Centred())
+    stored = GLYPHS.class_examples("test", 0)[:5]
+    network_input = Centred().preprocess(torch.from_numpy(stored)).numpy()
+    learner = dmeta.load(tmp_path / "run", source=Centred())
+    seen = dmeta.load(tmp_path / "run")
+    np.testing.assert_array_equal(
+        learner.adapt(stored, range(5)).predict(stored),
+        seen.adapt(network_input, range(5)).predict(network_input),
+    )
+    with pytest.raises(ValueError, match="load the learner with dmeta"):
+        seen.adapt(stored[:, None], range(5))
+
+
+def test_a_run_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
+    dmeta.train(settings(tmp_path / "run", steps=1))
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    for key in ("input_form", "input_dtype", "target_shape"):
+        del content["shapes"][key]
+    path.write_text(json.dumps(content))
+    x = np.linspace(-1, 1, 4)[:, None]
+    assert dmeta.load(tmp_path / "run").adapt(x, x).predict(x).shape == (4, 1)
 
 
 def median_away(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
