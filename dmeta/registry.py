@@ -54,6 +54,15 @@ def _group(kind: str) -> str:
     return f"dmeta.{kind}s"
 
 
+class UnknownNameError(ValueError, KeyError):
+    """Nothing of that name is registered; the message has the nearest one that is.
+
+    A KeyError as well, so that a `Registry` is a mapping like any other (``get``, ``in``).
+    """
+
+    __str__ = Exception.__str__  # that of KeyError would put the message in quotes
+
+
 class Registry(Mapping[str, Entry[T]], Generic[T]):
     """Name -> entry, with entry points looked up on first use."""
 
@@ -97,11 +106,11 @@ class Registry(Mapping[str, Entry[T]], Generic[T]):
         """The entry called `name`.
 
         Raises:
-            ValueError: nothing of that name is registered; the message has the nearest one.
+            UnknownNameError: nothing of that name is registered; the message has the nearest one.
         """
         entries = self._all()
         if name not in entries:
-            raise ValueError(
+            raise UnknownNameError(
                 f"{self.kind} must be one of {', '.join(sorted(entries))}, "
                 f"got {name!r}{nearest(name, list(entries))}"
             )
@@ -112,6 +121,9 @@ class Registry(Mapping[str, Entry[T]], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {', '.join(self)})"
 
     def __contains__(self, name: object) -> bool:
         return name in self._all()

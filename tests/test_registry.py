@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -44,6 +45,25 @@ def test_it_is_a_mapping_from_names_to_entries(monkeypatch: pytest.MonkeyPatch) 
     assert "first" in registered
     assert "third" not in registered
     assert registered["first"].make() == "built in"
+
+
+def test_it_answers_for_names_that_it_lacks_as_every_mapping_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Package(monkeypatch)
+    registered = things()
+    assert isinstance(registered, Mapping)
+    assert registered.get("third") is None
+    assert registered.get("third", BUILT_IN) is BUILT_IN
+    assert registered.get("first") is BUILT_IN
+    assert dict(registered) == {"first": BUILT_IN, "second": BUILT_IN}
+    with pytest.raises(KeyError, match=r"^thing must be one of first, second, got 'third'"):
+        registered["third"]
+
+
+def test_it_prints_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    Package(monkeypatch)
+    assert repr(things()) == "Registry(thing: first, second)"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ class Cavia:
         if not self._contexts:
             raise ValueError(
                 "algorithm=cavia must have a model with a parameter called 'context', got "
-                f"{', '.join(self.network.names)}; set model.context"
+                f"{', '.join(self.network.names)}; set model.context to how many there are "
+                "(model.context=5), or give your own model such a parameter "
+                "(dmeta.models.context has layers with one)"
             )
         if self.inner.adapt != "all":
             raise ValueError(

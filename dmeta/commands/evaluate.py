@@ -184,8 +184,8 @@ def load(
         if not trust:
             check_saved(config.as_mapping(), place.name, only=("checkpoint.location",))
         found = find_checkpoint(place.folder, config, checkpoint)
-    inputs = made_up_inputs(shapes.input_shape, shapes.input_dtype)
-    network = make_network(config, shapes.input_shape, shapes.num_outputs, model, inputs)
+    example = made_up_inputs(shapes.input_shape, shapes.input_dtype)
+    network = make_network(config, shapes.input_shape, shapes.num_outputs, model, example)
     network = network.to("cpu", training=False)
     loss = loss_of(config.loss, shapes.kind) if loss is None else loss
     if not hasattr(algorithm, "network"):

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from dmeta.tasks.sizes import check_positive, key
-from dmeta.tasks.source import DrawnTask, EpisodeSize, PicksExamples, Split
+from dmeta.tasks.source import (
+    SPLITS,
+    DrawnTask,
+    EpisodeSize,
+    ListsExamples,
+    PicksExamples,
+    Split,
+)
 
 IntArray = npt.NDArray[np.int64]
 
@@ -97,6 +104,12 @@ def draw_episode(
         rows[:, size.shots :].ravel(),
         np.repeat(labels, size.queries),
     )
+
+
+def counted(source: ListsExamples) -> str:
+    """How many classes each split has, in words."""
+    counts = [f"{len(source.split_class_names(split)):,} {split}" for split in SPLITS]
+    return f"classes: {', '.join(counts)}"
 
 
 def drawn_from(source: PicksExamples, picked: DrawnTask) -> DrawnTask:

@@ -32,6 +32,7 @@ from dmeta.tasks.arrays import READ_ERRORS, read_arrays, write_arrays
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
+    counted,
     draw_episode,
     drawn_from,
     make_starts,
@@ -60,7 +61,7 @@ HOW_TO_GET = (
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureClasses:
     """Feature vectors sorted by class, and which classes each split has.
 
@@ -79,6 +80,10 @@ class FeatureClasses:
     splits: Mapping[Split, IntArray]
     sha256: str | None = None
     input_form: InputForm | None = None
+
+    def __repr__(self) -> str:
+        rows, size = self.features.shape
+        return f"FeatureClasses({rows:,} vectors of {size:,}, {counted(self)})"
 
     @property
     def kind(self) -> Kind:

@@ -22,6 +22,7 @@ from dmeta.bilevel.types import Kind
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
+    counted,
     draw_episode,
     drawn_from,
     rows_of,
@@ -35,7 +36,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageClasses:
     """Images sorted by class, and which classes each split has.
 
@@ -71,6 +72,9 @@ class ImageClasses:
             assert classes.ndim == 2
             assert classes.shape[1] == 2
             assert height == width or not np.any(classes[:, 1] % 2)
+
+    def __repr__(self) -> str:
+        return f"ImageClasses({len(self.images):,} images {self.input_shape}, {counted(self)})"
 
     @property
     def kind(self) -> Kind:

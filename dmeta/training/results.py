@@ -22,7 +22,7 @@ import dataclasses
 import datetime
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Result:
     test: Evaluation
     joint_baseline: Evaluation | None
     meta_params_sha256: str
-    summary: dict[str, Any]
+    summary: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
 from dmeta.commands.hydra_app import compose, config_dir
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
@@ -41,6 +42,12 @@ class Shaped:
 
     def preprocess(self, x: Tensor) -> Tensor:
         return x.to(torch.float32)
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_method_needs_no_more_than_its_name_and_a_task(algorithm: str) -> None:
+    overrides = [f"algorithm={algorithm}", "task=glyphs", "run_dir=unused"]
+    assert prepare(run_config(compose("train", overrides))).config.algorithm.name == algorithm
 
 
 @pytest.mark.parametrize("name", PRESETS)

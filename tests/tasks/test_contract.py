@@ -170,6 +170,11 @@ def test_a_source_is_frozen(source: TaskSource) -> None:
         setattr(source, name, None)
 
 
+def test_a_source_prints_as_one_line(source: TaskSource) -> None:
+    assert "\n" not in repr(source)
+    assert len(repr(source)) < 200
+
+
 def test_drawing_leaves_global_random_state_alone(source: TaskSource) -> None:
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     draw(source, "train", sizes(source)[0], 0)
