@@ -7,6 +7,7 @@ Letters: K inner steps at evaluation.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,12 +30,33 @@ _LINE_EVERY_S = 10.0
 _MAX_SHOWN_STEPS = 6
 
 
+def console_for(progress: bool | None) -> Console | None:
+    """Where progress is shown to a caller from Python; None: nowhere.
+
+    Args:
+        progress: whether to show it; None: where standard output, or else standard error, is a
+            terminal or a notebook.
+    """
+    if progress is False:
+        return None
+    consoles = (Console(), Console(stderr=True))
+    shown = [console for console in consoles if console.is_terminal or console.is_jupyter]
+    return (shown or consoles)[0] if shown or progress else None
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether a bar can be redrawn in place: on a terminal, or in a notebook with ipywidgets."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 class Display:
     """Shows a run while it goes on (a `dmeta.training.metrics.Observer`).
 
-    On a terminal: a bar that is redrawn. Elsewhere: a line for the first, the last and, at most
-    every few seconds, other rows of training metrics, and for every validation; and whenever
-    another step was rejected or another block retried.
+    On a terminal or in a notebook: a bar that is redrawn. Elsewhere: a line for the first, the last
+    and, at most every few seconds, other rows of training metrics, and for every validation; and
+    whenever another step was rejected or another block retried.
     """
 
     def __init__(
@@ -61,7 +83,11 @@ class Display:
         self._troubles = (0, 0)
         self._first: tuple[float, int] | None = None
         self._live: Live | None = None
-        self._progress = Progress(
+        self._progress = self._bar()
+        self._task: TaskID | None = None
+
+    def _bar(self) -> Progress:
+        return Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
@@ -69,10 +95,9 @@ class Display:
             console=self._console,
             expand=True,
         )
-        self._task: TaskID | None = None
 
     def start(self, title: Sequence[str], total_steps: int, done_steps: int, metric: str) -> None:
-        """Show the title and begin.
+        """Show the title and begin; what was shown of a run before stays as it is.
 
         Args:
             title: lines that say what is run.
@@ -80,12 +105,16 @@ class Display:
             done_steps: of those, how many an earlier run has done.
             metric: ``accuracy`` or ``mse``.
         """
+        self.close()
         self._total, self._step, self._metric = total_steps, done_steps, metric
+        self._train = self._val = self._line_at = self._first = None
+        self._troubles = (0, 0)
         for line in title:
             self._print(line)
         if done_steps:
             self._print(f"going on after step {done_steps}/{total_steps}")
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if can_redraw(self._console):
+            self._progress = self._bar()
             self._task = self._progress.add_task(
                 "", total=total_steps, completed=done_steps, left=""
             )

@@ -15,6 +15,7 @@ from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.commands.evaluate import find_checkpoint, typed_root, with_root
+from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.formats import safe_text
 from dmeta.commands.saved import read_saved
 from dmeta.commands.trust import check_saved, trusts
@@ -52,6 +53,7 @@ class EmbedConfig:
                 raise ValueError(f"{key} must be >= 2, got {getattr(self, key)}; raise it")
 
 
+@alone_in_process("dmeta.embed")
 def embed(
     run_dir: str | Path,
     out: str | Path | None = None,

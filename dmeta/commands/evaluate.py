@@ -11,6 +11,7 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
+from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
 from dmeta.commands.trust import check_saved, trusts
@@ -63,6 +64,7 @@ class EvaluateConfig:
                 raise ValueError(f"{key} must be >= {least}, got {value}; raise it")
 
 
+@alone_in_process("dmeta.evaluate")
 def evaluate(
     run_dir: str | Path,
     *,

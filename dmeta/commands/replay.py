@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dmeta.addresses import folder_here
 from dmeta.commands.evaluate import typed_root, with_root
+from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.formats import safe_text
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
@@ -58,6 +59,7 @@ class ReplayConfig:
         return f"replay/step-{self.step}"
 
 
+@alone_in_process("dmeta.replay")
 def replay(
     run_dir: str | Path,
     step: int,

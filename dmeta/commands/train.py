@@ -6,15 +6,18 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import nn
 
 from dmeta.bilevel.types import Loss
-from dmeta.commands.display import Display, print_results
+from dmeta.commands.display import Display, console_for, print_results
+from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.hydra_app import compose
+from dmeta.commands.own_source import defaults_for
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.trust import check_saved, trust_word, trusting, trusts
 from dmeta.quoting import override_word, overrides_of
@@ -33,11 +36,13 @@ from dmeta.training.session import JOINT, joint_config, run_session
 from dmeta.training.settling import settled
 from dmeta.training.setup import Run, prepare
 from dmeta.training.starting import CONFIG, placed_at, starting_point
-from dmeta.training.stopping import signals_heard
+from dmeta.training.stopping import Listening, signals_heard, unheard
+from dmeta.training.work import metric_name
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
 
 
+@alone_in_process("dmeta.train")
 def train(
     settings: Settings = (),
     *,
@@ -47,6 +52,7 @@ def train(
     loss: Loss | None = None,
     observers: Sequence[Observer] = (),
     trust: bool = False,
+    progress: bool | None = None,
 ) -> Result:
     """Meta-train a few-shot learner.
 
@@ -55,7 +61,8 @@ def train(
             "task": "omniglot", "steps": 1000, "algorithm.inner_lr": 0.1}``, whose values are taken
             as they are; the command line's overrides as a list of texts; or a whole `RunConfig`.
         model: an own `nn.Module` instead of the named model.
-        source: an own `dmeta.tasks.source.TaskSource` instead of the named task.
+        source: an own `dmeta.tasks.source.TaskSource` instead of the named task. Without a model,
+            images get ``conv4`` and vectors ``mlp``; no joint baseline is trained unless asked for.
         algorithm: an own method: a class called with ``network=`` and ``loss=``, or a ready
             `dmeta.algorithms.Algorithm`.
         loss: an own loss instead of the named one, of support and query sets alike: (prediction
@@ -63,27 +70,20 @@ def train(
         observers: told of every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be
             resumed, an experiment), whoever wrote them (`dmeta.commands.trust`).
+        progress: show it as the command line does; None: where standard output or standard error
+            is a terminal or a notebook.
 
     Returns: the result, as in ``run_dir/results.json``.
 
     Raises:
+        RuntimeError: another thread of this process trains or evaluates.
         ValueError: whatever is wrong with the settings, before anything is started or written.
         TrainingStopped: too many steps without a finite meta-gradient.
     """
-    config = _run_config(settings, trust)
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    config = _run_config(settings, own, trust)
     with run_place(config.run_dir or _new_run_dir(config)) as place:
-        run, joint = _prepared(config, own, place)
-        with workplace_of(run.config) as workplace, training_at(place):
-            run, joint = _settled(run, joint, place, workplace)
-            result = run_session(
-                run,
-                place.folder,
-                functools.partial(open_runtime, workplace=workplace),
-                [*observers, *_gauges(run)],
-                joint,
-                mirror=place.mirror,
-            )
+        result = _trained(config, own, place, observers, console_for(progress))
         return result if place.mirror is None else dataclasses.replace(result, run_dir=place.name)
 
 
@@ -91,13 +91,10 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: train with a progress display, then say what was found and written."""
     config = _config_of(settings, overrides)
     with run_place(config.run_dir or _new_run_dir(config)) as place:
-        run, joint = _prepared(config, {}, place)
         try:
-            with workplace_of(run.config) as workplace:
-                run, joint = _settled(run, joint, place, workplace)
-                result = _train_shown(run, joint, place, workplace)
+            result = _trained(config, {}, place, (), Console(), signals_heard)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: dmeta train {_this_run(run, place)} resume=true")
+            stop.add_note(f"go on with: dmeta train {_this_run(config, place)} resume=true")
             raise
         print_results(
             result.summary,
@@ -106,15 +103,49 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         )
 
 
-def _this_run(run: Run, place: RunPlace) -> str:
+def _this_run(config: RunConfig, place: RunPlace) -> str:
     """Words that name it in another command."""
     word = override_word("run_dir", place.name)
-    return word + trust_word(run.config.as_mapping(), place.name)
+    return word + trust_word(config.as_mapping(), place.name)
 
 
-def _train_shown(run: Run, joint: Run | None, place: RunPlace, workplace: Workplace) -> Result:
+def _trained(
+    config: RunConfig,
+    own: Mapping[str, Any],
+    place: RunPlace,
+    observers: Sequence[Observer],
+    console: Console | None,
+    listening: Listening = unheard,
+) -> Result:
+    """Prepare and train; shown on the console, if there is one."""
+    display = None if console is None else Display(console)
+    say = _no_message if display is None else display.message
+    run, joint = _prepared(config, own, place, say)
+    joint_observers: Callable[[], Sequence[Observer]] = tuple
+    observers = [*observers, *_gauges(run)]
+    with workplace_of(run.config) as workplace, contextlib.ExitStack() as stack:
+        run, joint = _settled(run, joint, place, workplace, say)
+        if display is not None:
+            stack.enter_context(display)
+            joint_observers = functools.partial(_shown_joint, display, joint)
+            observers = [display, *observers]
+        stack.enter_context(training_at(place))
+        if display is not None:
+            _show(display, run, place)
+        return run_session(
+            run,
+            place.folder,
+            functools.partial(open_runtime, workplace=workplace),
+            observers,
+            joint,
+            listening,
+            place.mirror,
+            joint_observers,
+        )
+
+
+def _show(display: Display, run: Run, place: RunPlace) -> None:
     config = run.config
-    metric = "accuracy" if run.source.kind == "classification" else "mse"
     start = starting_point(config, place.folder).progress
     title = [
         f"{config.algorithm.name} on {config.task.source.name} with {config.model.name} "
@@ -122,17 +153,17 @@ def _train_shown(run: Run, joint: Run | None, place: RunPlace, workplace: Workpl
         *(line for line in (plan_line(run), memory_line(run)) if line),
         f"writing to {place.name}",
     ]
-    with Display() as display, training_at(place):
-        display.start(title, config.steps, start.step, metric)
-        return run_session(
-            run,
-            place.folder,
-            functools.partial(open_runtime, workplace=workplace),
-            [display, *_gauges(run)],
-            joint,
-            signals_heard,
-            place.mirror,
-        )
+    display.start(title, config.steps, start.step, metric_name(run.source.kind))
+
+
+def _shown_joint(display: Display, joint: Run | None) -> Sequence[Observer]:
+    assert joint is not None
+    display.start([], joint.config.steps, 0, metric_name(joint.source.kind))
+    return [display]
+
+
+def _no_message(text: str) -> None:
+    """Shows nothing."""
 
 
 def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001 - a verb's
@@ -176,13 +207,18 @@ def _gauges(run: Run) -> list[Observer]:
     return [Gauges(config.run_id, config.algorithm.name, config.task.source.name)]
 
 
-def _run_config(settings: Settings, trust: bool) -> RunConfig:
+def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunConfig:
     if isinstance(settings, RunConfig):
         return settings
     if isinstance(settings, Mapping):
         settings = overrides_of(settings)
     settings = [*settings, *trusting(trust)]
-    return _config_of(compose("train", settings), settings)
+    source, model, algorithm = (own[key] for key in ("source", "model", "algorithm"))
+    if source is None:
+        return _config_of(compose("train", settings), settings)
+    has_network = model is not None or hasattr(algorithm, "network")
+    chosen = defaults_for(source, settings, has_network=has_network)
+    return _config_of(compose("train", [*chosen, *settings]), settings)
 
 
 def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
@@ -210,7 +246,9 @@ def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[st
         target[head] = source[head]
 
 
-def _prepared(config: RunConfig, own: Mapping[str, Any], place: RunPlace) -> tuple[Run, Run | None]:
+def _prepared(
+    config: RunConfig, own: Mapping[str, Any], place: RunPlace, say: Callable[[str], None]
+) -> tuple[Run, Run | None]:
     if place.mirror is None:
         check_folder(place.folder, "run_dir")
         config = dataclasses.replace(config, run_dir=place.name)
@@ -223,24 +261,46 @@ def _prepared(config: RunConfig, own: Mapping[str, Any], place: RunPlace) -> tup
         from dmeta.runtime.pickling import check_picklable  # imports Ray
 
         check_picklable(**own)
+    if "root" in config.task.source.options and own.get("source") is None:
+        say(f"reading the data of task={config.task.source.name}")
     with torch_threads(config.runtime.threads_per_worker):
         run = prepare(config, **own)
     joint = None
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
-        kept = {key: own.get(key) for key in ("model", "loss")}
+        kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss")}
         joint = prepare(settings, data=run.source, **kept)
     return run, joint
 
 
 def _settled(
-    run: Run, joint: Run | None, place: RunPlace, workplace: Workplace
+    run: Run,
+    joint: Run | None,
+    place: RunPlace,
+    workplace: Workplace,
+    say: Callable[[str], None],
 ) -> tuple[Run, Run | None]:
     """Both with the plan and the chunk size that suit whoever computes."""
+    _say_what_is_planned(run, say)
     run = settled(run, _begun_with(place.folder), workplace)
     if joint is not None:
+        _say_what_is_planned(joint, say)
         joint = settled(joint, _begun_with(place.folder / JOINT), workplace)
     return run, joint
+
+
+def _say_what_is_planned(run: Run, say: Callable[[str], None]) -> None:
+    """What takes a while before the first step."""
+    plan, name = run.config.runtime.plan, run.config.algorithm.name
+    if run.config.memory_budget is not None:
+        say(f"measuring what the meta-gradient of {name} takes (gradient.memory_budget)")
+    if plan == "auto":
+        say(
+            f"timing the execution plans of {name} on the first tasks (runtime.plan=auto); "
+            "compiling one, where that can pay, takes 20 to 80 s"
+        )
+    elif plan == "compiled":
+        say(f"compiling the block of {name}: 20 to 80 s, unless it was compiled before")
 
 
 def _begun_with(run_dir: Path) -> Mapping[str, Any] | None:

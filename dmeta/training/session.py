@@ -59,6 +59,7 @@ def run_session(
     joint: Run | None = None,
     listening: Listening = unheard,
     mirror: Mirror | None = None,
+    joint_observers: Callable[[], Sequence[Observer]] = tuple,
 ) -> Result:
     """Train, evaluate on test tasks, and write results and figures.
 
@@ -71,6 +72,7 @@ def run_session(
         joint: the jointly pre-trained network to compare with.
         listening: hears whoever wants the steps to stop.
         mirror: copies `run_dir` elsewhere, before each checkpoint; None: it stays there.
+        joint_observers: called when the training of `joint` begins, for who is told of it.
 
     Raises:
         ValueError: another process trains in `run_dir`.
@@ -84,7 +86,7 @@ def run_session(
         _tell(observers, "training the jointly pre-trained network to compare with")
         joint_dir = run_dir / JOINT
         joint = dataclasses.replace(joint, config=dataclasses.replace(joint.config, resume="auto"))
-        other = train_in(joint, joint_dir, open_runtime, [], listening, mirror)
+        other = train_in(joint, joint_dir, open_runtime, joint_observers(), listening, mirror)
     summary = summary_of(run, finished, other)
     write_json(run_dir / RESULTS, summary)
     _tell(observers, "drawing figures")

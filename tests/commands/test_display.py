@@ -67,6 +67,24 @@ def test_a_line_has_the_training_and_the_validation_of_its_step() -> None:
     )
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_second_run_is_shown_from_its_own_beginning(terminal: bool) -> None:
+    console, file = _console(terminal=terminal)
+    with Display(console, clock=Clock()) as display:
+        display.start(["first"], 100, 0, "accuracy")
+        display.on_step(100, REPORT)
+        display.on_row(_train(100))
+        display.start(["second"], 50, 0, "mse")
+        display.on_step(1, REPORT)
+        display.on_row({"event": "train", "step": 1, "loss": 0.25, "mse": 0.25})
+    text = file.getvalue()
+    assert text.index("first") < text.index("100/100") < text.index("second")
+    after = text[text.index("second") :]
+    assert "1/50" in after
+    assert "mse 0.250" in after
+    assert "accuracy" not in after
+
+
 def test_lines_wider_than_the_console_are_not_broken() -> None:
     (line,) = _lines([_train(100, rejected=3, retried_blocks=2), _val(100)])
     assert len(line) > 80

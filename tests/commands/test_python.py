@@ -144,11 +144,13 @@ def test_a_loaded_learner_prepares_images_as_its_task_did(tmp_path: Path) -> Non
 def test_an_own_sources_preprocess_is_applied_by_whoever_gives_the_source(tmp_path: Path) -> None:
     run = settings(
         tmp_path / "run",
-        model="conv4",
         **IMAGES,
         **{"task.ways": 5, "task.shots": 1, "task.queries": 1},
     )
-    dmeta.train(run, source=Centred())
+    del run["joint_baseline"]
+    result = dmeta.train(run, source=Centred())
+    assert result.summary["settings"]["model"]["name"] == "conv4"
+    assert result.joint_baseline is None
     stored = GLYPHS.class_examples("test", 0)[:5]
     network_input = Centred().preprocess(torch.from_numpy(stored)).numpy()
     learner = dmeta.load(tmp_path / "run", source=Centred())
