@@ -265,7 +265,7 @@ def print_results(
 
     Args:
         results: as for `results_table`, with ``training`` (steps, seconds, tasks_per_second,
-            rejected_steps, retried_blocks) and ``meta_params_sha256`` where known.
+            rejected_steps, retried_blocks), ``meta_params_sha256`` and ``task`` where known.
         paths: what was written.
         next_command: the command to try next.
         console: where to; standard output if None.
@@ -292,12 +292,21 @@ def print_results(
             *_trouble_parts(training.get("rejected_steps", 0), training.get("retried_blocks", 0)),
         ]
         lines.append(f"training  {', '.join(parts)}")
+    if task := results.get("task"):
+        lines.append(f"tasks     {_task_in_words(task)}")
     if sha256 := results.get("meta_params_sha256"):
         lines.append(f"sha256    {sha256} (meta-parameters of the last step)")
     lines += [f"{'wrote' if i == 0 else '':<10}{path}" for i, path in enumerate(paths)]
     lines.append(f"next      {next_command}")
     for line in lines:
         console.print(safe_text(line, console), soft_wrap=True)
+
+
+def _task_in_words(task: Mapping[str, Any]) -> str:
+    return (
+        f"{task['name']}: {task['ways']} ways, {task['shots']} shots, {task['queries']} queries "
+        "per class"
+    )
 
 
 def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
+from dmeta.commands.evaluation_tasks import check_tasks, described, with_tasks
 from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
@@ -31,7 +32,7 @@ from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
 from dmeta.training.options import Choice, checked
-from dmeta.training.parts import make_algorithm, make_network
+from dmeta.training.parts import make_algorithm, make_network, make_source
 from dmeta.training.places import RunPlace, run_place
 from dmeta.training.progress import progress_of
 from dmeta.training.results import write_json
@@ -55,6 +56,7 @@ class EvaluateConfig:
     root: str | None
     device: Literal["auto", "cpu", "cuda"]
     runtime: RuntimeOptions
+    task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers."""
@@ -76,6 +78,7 @@ def evaluate(
     root: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     runtime: RuntimeOptions | None = None,
+    task: Mapping[str, Any] | None = None,
     model: nn.Module | None = None,
     source: TaskSource | None = None,
     algorithm: Any = None,
@@ -95,6 +98,9 @@ def evaluate(
         root: where the data is; None: where the run found it.
         device: ``cpu``, ``cuda`` or ``auto``.
         runtime: who computes; None: this process.
+        task: other tasks than the run's own: ``ways`` (of a method whose output does not depend on
+            them), ``shots``, ``queries``, ``name`` of another task source, and options of the
+            source, as in ``{"shots": 5}`` or ``{"name": "omniglot", "split": "lake"}``.
         model: the own object that the run was trained with, if it was; likewise the next three.
         source: see `model`.
         algorithm: see `model`.
@@ -114,6 +120,7 @@ def evaluate(
         root,
         device,
         runtime or RuntimeOptions(name="local"),
+        task or {},
     )
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     with run_place(run_dir) as place:
@@ -131,6 +138,7 @@ def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:
             "algorithm": run.algorithm.name,
             "metric": result.metric,
             "test": as_plain(result),
+            "task": described(run.task),
             "settings": dataclasses.asdict(config),
         }
         # Shown before it is written: a place that can only be read costs no result.
@@ -220,8 +228,12 @@ def _evaluate(
     checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
     last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
     storage = open_checkpoints(run_dir, config.checkpoint.location)
-    config = _with_changes(config, wanted)
-    run = prepare(config, **own)
+    config = with_tasks(_with_changes(config, wanted), saved.shapes, wanted.task)
+    given = own.get("source")
+    data: TaskSource = make_source(config) if given is None else given
+    name = config.task.source.name if given is None else type(given).__name__
+    check_tasks(data, saved.shapes, name)
+    run = prepare(config, **own, data=data, splits=[wanted.split])
     _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:
         if is_ensemble:

@@ -6,6 +6,7 @@ With `errors`, the only module that imports Hydra.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def compose(
     """
     import hydra
 
-    overrides = list(overrides)
+    overrides = _with_any_task(verb, overrides)
     presets = own_presets(overrides) if presets is None else presets
     check_presets(presets, trusted=trusts(overrides))
     with (
@@ -129,16 +130,29 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
         except Exception as error:  # told once, by the caller; and the rest of a sweep goes on
             failures.append(error)
 
+    sys.argv[1:] = _with_any_task(verb, sys.argv[1:])
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     presets = own_presets(sys.argv[1:])
     check_presets(presets, trusted=trusts(overrides))
     # --config-dir is left to Hydra, which then tells where a key of the user's files comes from.
-    presets = own_presets(overrides)
     with _plugins_stored(), composed_with(sys.argv[1:], presets) as arguments:
         sys.argv = [sys.argv[0], *arguments]
         hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
     if failures:
         raise failures[0]
+
+
+def _with_any_task(verb: str, arguments: Iterable[str]) -> list[str]:
+    """The arguments of `dmeta evaluate` with its task as for the other verbs.
+
+    Its settings have no task of their own to be changed: ``task=NAME`` is the key ``task.name``,
+    and an option of whatever task it will be is added.
+    """
+    if verb != "evaluate":
+        return list(arguments)
+    known = "|".join(f"task.{key}" for key in ("name", "ways", "shots", "queries"))
+    named = [re.sub(r"^task=", "task.name=", argument) for argument in arguments]
+    return [re.sub(rf"^(?!({known})=)task\.", "+task.", argument) for argument in named]
 
 
 def completion_verb(environ: Mapping[str, str], verbs: Iterable[str]) -> str | None:

@@ -99,7 +99,7 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         print_results(
             result.summary,
             paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
-            next_command=f"dmeta evaluate {_this_run(run, place)} num_tasks=2000",
+            next_command=f"dmeta evaluate {_this_run(config, place)} num_tasks=2000",
         )
 
 

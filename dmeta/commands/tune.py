@@ -15,7 +15,7 @@ from torch import nn
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
 from dmeta.commands.exclusive import alone_in_process
-from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.hydra_app import compose
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.trust import KEY, trust_word, trusting

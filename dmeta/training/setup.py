@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.tasks.sizes import key
-from dmeta.tasks.source import SPLITS, TaskSource
+from dmeta.tasks.source import SPLITS, Split, TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.options import Choice
 from dmeta.training.outer import OuterLoopFactory
@@ -84,9 +84,11 @@ class Run:
         return self.work.source
 
 
-def _check_tasks(config: RunConfig, source: TaskSource, method: Any) -> None:
+def _check_tasks(
+    config: RunConfig, source: TaskSource, method: Any, splits: Sequence[Split]
+) -> None:
     """Raises ValueError if such tasks can not be drawn, or the method can not learn them."""
-    for split in SPLITS:
+    for split in splits:
         size = config.task.training if split == "train" else config.task.evaluation
         if source.kind == "classification" and size.ways < 2:
             raise ValueError(
@@ -157,6 +159,7 @@ def prepare(
     algorithm: Any = None,
     loss: Loss | None = None,
     data: TaskSource | None = None,
+    splits: Sequence[Split] = SPLITS,
 ) -> Run:
     """Build and check everything; starts nothing, writes nothing.
 
@@ -168,6 +171,7 @@ def prepare(
             `Algorithm` that is ready.
         loss: an own loss, (prediction, target) -> scalar mean.
         data: the source that the settings name, where it was made before.
+        splits: of which tasks will be drawn.
 
     Raises:
         ValueError: whatever is wrong, with the key to change.
@@ -184,8 +188,8 @@ def prepare(
     if source is None:
         source = data or make_source(config)
         config = _with_check_sum(config, source)
-    _check_tasks(config, source, method)
-    probe = probe_of(first_task(config, source))
+    _check_tasks(config, source, method, splits)
+    probe = probe_of(first_task(config, source, splits))
     algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, probe, initial)

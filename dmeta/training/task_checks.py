@@ -5,6 +5,7 @@ Letters: T tasks, S support examples, Q query examples, W ways.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -23,17 +24,17 @@ InputType: TypeAlias = Literal["float32", "int64"]
 _NUM_TASKS = 4  # of each split; a source whose tasks vary in size seldom draws four alike
 
 
-def first_task(config: RunConfig, source: TaskSource) -> Task:
-    """The run's first training task, as its workers will have it.
+def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = SPLITS) -> Task:
+    """The first task of the first split, as the workers will have it.
 
-    The first tasks of all splits, those that the run will draw, are checked.
+    The first tasks of all splits that will be drawn are checked.
 
     Raises:
         ValueError: they are not what `dmeta.tasks.source.TaskSource` says.
     """
     supply = TaskSupply(source, "cpu")
     tasks: dict[Split, Task] = {}
-    for split in SPLITS:
+    for split in splits:
         is_training = split == "train"
         size = config.task.training if is_training else config.task.evaluation
         seed = config.seed if is_training else config.eval.seed
@@ -54,7 +55,7 @@ def first_task(config: RunConfig, source: TaskSource) -> Task:
             ("query", tasks[split].query, size.queries),
         ):
             _check(f"{name} set of split {split!r}", examples, count, size, source)
-    first: Task = pytree.tree_map(lambda rows: rows[0], tasks["train"])
+    first: Task = pytree.tree_map(lambda rows: rows[0], tasks[splits[0]])
     return first
 
 
