@@ -41,7 +41,8 @@ class ImageClasses:
     """Images sorted by class, and which classes each split has.
 
     A class of a split is a pair (stored class, quarter turns): turned classes cost no memory, the
-    images are turned when drawn.
+    images are turned when drawn. In the splits of `turned_per_task` each class of a task is turned
+    by further quarter turns, 0 to 3 at random.
 
     Attributes:
         images: [N, H, W] (grey) or [N, H, W, 3] (colour) uint8; class c is rows
@@ -49,12 +50,14 @@ class ImageClasses:
         class_names: the C names, sorted.
         starts: [C + 1] int64 offsets into images.
         splits: split -> [V, 2] int64, rows (stored class, quarter turns counterclockwise).
+        turned_per_task: splits in which the classes of a task are turned at random.
     """
 
     images: ByteArray
     class_names: tuple[str, ...]
     starts: IntArray
     splits: Mapping[Split, IntArray]
+    turned_per_task: frozenset[Split] = frozenset()
 
     input_form: ClassVar[InputForm] = "images"
 
@@ -72,6 +75,7 @@ class ImageClasses:
             assert classes.ndim == 2
             assert classes.shape[1] == 2
             assert height == width or not np.any(classes[:, 1] % 2)
+        assert height == width or not self.turned_per_task
 
     def __repr__(self) -> str:
         return f"ImageClasses({len(self.images):,} images {self.input_shape}, {counted(self)})"
@@ -127,6 +131,8 @@ class ImageClasses:
         classes = self.splits[split]
         drawn = draw_episode(size, classes[:, 0], self.starts, rng)
         turns = classes[drawn.chosen, 1]
+        if split in self.turned_per_task:
+            turns = (turns + rng.integers(4, size=len(turns))) % 4
         return DrawnTask(
             _picks(drawn.support, turns[drawn.support_y]),
             drawn.support_y,
@@ -141,7 +147,7 @@ class ImageClasses:
         """
         rows, turns = picks.unbind(-1)
         images = rows_of(examples, rows)
-        if not any(np.any(classes[:, 1]) for classes in self.splits.values()):
+        if not self._turns:
             return images
         height, width = self.images.shape[1:3]
         pixels = np.arange(height * width).reshape(height, width)
@@ -152,6 +158,12 @@ class ImageClasses:
         if self.images.ndim == 4:
             source = source.unsqueeze(-1).expand_as(flat)
         return flat.gather(dim, source).view_as(images)
+
+    @property
+    def _turns(self) -> bool:
+        """Whether an image of some task may be turned."""
+        turned = any(np.any(classes[:, 1]) for classes in self.splits.values())
+        return turned or bool(self.turned_per_task)
 
     def preprocess(self, x: Tensor) -> Tensor:
         """uint8 [..., H, W] or [..., H, W, 3] -> float32 [..., C, H, W] in [0, 1]."""

@@ -48,6 +48,10 @@ HOW_TO_GET = (
 
 SplitRule: TypeAlias = Literal["finn", "vinyals", "lake"]
 
+Rotations: TypeAlias = Literal["classes", "per_task", "none"]
+"""What the rotations of a character are: classes of their own, one drawn for each character of a
+task, or nothing: characters stay upright."""
+
 FINN_TRAIN, FINN_VAL = 1100, 100
 
 VINYALS_VAL = frozenset(
@@ -69,7 +73,8 @@ def load_omniglot(
     *,
     root: str | None = None,
     split: SplitRule = "vinyals",
-    rotations: bool = True,
+    rotations: Rotations | bool = "classes",
+    eval_rotations: Rotations | None = None,
     download: bool = False,
     cache: bool = True,
 ) -> ImageClasses:
@@ -81,8 +86,14 @@ def load_omniglot(
             ``vinyals``: 1028/172/423, whole alphabets held out (prototypical networks); ``lake``:
             the background alphabets for train (the last 5 by name for val), the evaluation
             alphabets for test.
-        rotations: each character turned by 0, 90, 180 and 270 degrees makes four classes, in
-            every split.
+        rotations: ``classes``: each character turned by 0, 90, 180 and 270 degrees makes four
+            classes, so that a task may hold one character twice (Vinyals et al. 2016, prototypical
+            networks, training in Reptile's code); ``per_task``: each character of a task is turned
+            by one of them at random, and a task holds a character once (the code of MAML, iMAML
+            and, in training, MAML++); ``none``. True and False, in runs of before, mean
+            ``classes`` and ``none``.
+        eval_rotations: the same for the validation and the test split (the code of Reptile and
+            MAML++: ``none``); None: as `rotations`.
         download: fetch it with torchvision if it is not there; into a folder only.
         cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
 
@@ -93,11 +104,28 @@ def load_omniglot(
     folder = resolve_root(root, "Omniglot", ARCHIVES)
     if download and not all(find_part(folder, part) for part in PARTS):
         _download(folder)
-    return _load(folder, split, rotations=rotations, cache=cache, expected=PARTS)
+    if isinstance(rotations, bool):
+        rotations = "classes" if rotations else "none"
+    return _load(
+        folder,
+        split,
+        rotations={
+            "train": rotations,
+            "val": eval_rotations or rotations,
+            "test": eval_rotations or rotations,
+        },
+        cache=cache,
+        expected=PARTS,
+    )
 
 
 def _load(
-    root: Path, rule: SplitRule, *, rotations: bool, cache: bool, expected: Mapping[str, int]
+    root: Path,
+    rule: SplitRule,
+    *,
+    rotations: Mapping[Split, Rotations],
+    cache: bool,
+    expected: Mapping[str, int],
 ) -> ImageClasses:
     """`load_omniglot`, given how many characters are `expected` in each part."""
     if rule not in get_args(SplitRule):
@@ -129,6 +157,7 @@ def _load(
         decoded.class_names,
         decoded.starts,
         _make_splits(_split_of_each(rule, decoded.class_names, background), rotations),
+        frozenset(split for split, kind in rotations.items() if kind == "per_task"),
     )
 
 
@@ -237,11 +266,12 @@ def _lake_split(character: str, background: Sequence[str]) -> Split:
     return "val" if alphabet in background[-LAKE_VAL_ALPHABETS:] else "train"
 
 
-def _make_splits(split_of_class: list[Split], rotations: bool) -> dict[Split, IntArray]:
-    turns = range(4) if rotations else range(1)
+def _make_splits(
+    split_of_class: list[Split], rotations: Mapping[Split, Rotations]
+) -> dict[Split, IntArray]:
     splits: dict[Split, list[tuple[int, int]]] = {"train": [], "val": [], "test": []}
     for c, split in enumerate(split_of_class):
-        splits[split] += [(c, turn) for turn in turns]
+        splits[split] += [(c, turn) for turn in range(4 if rotations[split] == "classes" else 1)]
     return {s: np.array(rows, dtype=np.int64).reshape(-1, 2) for s, rows in splits.items()}
 
 

@@ -19,7 +19,7 @@ from dmeta.search.space import Choice, Interval, Space
         ("model.width=choice(32,64)", Choice((32, 64))),
         ("algorithm.adapt=all,[head.*,body.*]", Choice(("all", ["head.*", "body.*"]))),
         ("outer.clip_norm=null,1", Choice((None, 1))),
-        ("task.rotations=true,false", Choice((True, False))),
+        ("joint_baseline=true,false", Choice((True, False))),
         ("x.y=interval(0.01,1)", Interval(0.01, 1.0)),
         ("x.y=interval(0,1)", Interval(0.0, 1.0)),
         ("x.y=tag(log,interval(0.01,1))", Interval(0.01, 1.0, log=True)),

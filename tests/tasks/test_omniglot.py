@@ -12,14 +12,14 @@ from PIL import Image
 
 from dmeta.tasks import omniglot
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.omniglot import _finn_splits, _load, load_omniglot
+from dmeta.tasks.omniglot import Rotations, _finn_splits, _load, _make_splits, load_omniglot
 from dmeta.tasks.source import SPLITS, EpisodeSize
 from dmeta.tasks.status import MissingDataError
 from tests.tasks.conftest import TINY_PARTS, real_data, zip_tree
 
 
-def load(root: Path, **options: Any) -> ImageClasses:
-    options = {"rotations": True, "cache": False, **options}
+def load(root: Path, *, rotations: Rotations = "classes", **options: Any) -> ImageClasses:
+    options = {"rotations": dict.fromkeys(SPLITS, rotations), "cache": False, **options}
     return _load(root, options.pop("rule", "vinyals"), expected=TINY_PARTS, **options)
 
 
@@ -77,15 +77,85 @@ def test_the_vinyals_split_cuts_gurmukhi_and_turns_every_class_four_times(
 
 
 def test_without_rotations_each_character_is_one_class(omniglot_tree: Path) -> None:
-    source = load(omniglot_tree, rotations=False)
+    source = load(omniglot_tree, rotations="none")
     assert sum(len(rows) for rows in source.splits.values()) == sum(TINY_PARTS.values())
     assert not any(rows[:, 1].any() for rows in source.splits.values())
+
+
+def characters(rotations: Rotations, num: int = 423) -> ImageClasses:
+    """Two noise images of each of as many made-up characters as the test split of finn has."""
+    names = tuple(f"A/character{c:04d}" for c in range(num))
+    images = np.random.default_rng(7).integers(256, size=(2 * num, 4, 4), dtype=np.uint8)
+    kinds = dict.fromkeys(SPLITS, rotations)
+    turned = frozenset(SPLITS) if rotations == "per_task" else frozenset()
+    starts = np.arange(0, 2 * num + 1, 2)
+    return ImageClasses(images, names, starts, _make_splits(["test"] * num, kinds), turned)
+
+
+def picks_of(source: ImageClasses, size: EpisodeSize, num_tasks: int) -> np.ndarray[Any, Any]:
+    """[T, W, 2]: character and quarter turns of each class of many test tasks."""
+    rng = np.random.default_rng(0)
+    tasks = [source.pick("test", size, rng) for _ in range(num_tasks)]
+    return np.stack([t.query_x for t in tasks]) // [2, 1]
+
+
+@pytest.mark.parametrize(("rotations", "share"), [("classes", 0.29), ("per_task", 0.0)])
+def test_share_of_20_way_tasks_with_one_character_twice(rotations: Rotations, share: float) -> None:
+    picks = picks_of(characters(rotations), EpisodeSize(20, 1, 1), 2000)
+    twice = [len(set(task[:, 0])) < 20 for task in picks]
+    # 20 of 1692 classes: 190 pairs, each of one character with chance 3/1691.
+    assert np.mean(twice) == pytest.approx(share, abs=0.03)
+
+
+def test_per_task_turns_all_images_of_a_class_alike_and_each_class_by_itself() -> None:
+    source = characters("per_task")
+    size = EpisodeSize(5, 1, 1)
+    picks = picks_of(source, size, 400)
+    turns = picks[..., 1]
+    assert np.bincount(turns.ravel(), minlength=4) / turns.size == pytest.approx(0.25, abs=0.04)
+    assert (turns != turns[:, :1]).any(axis=1).mean() > 0.9
+    of_character = {int(c): set(turns[picks[..., 0] == c]) for c in np.unique(picks[..., 0])}
+    assert max(map(len, of_character.values())) > 1
+    task = source.pick("test", size, np.random.default_rng(1))
+    drawn = source.draw("test", size, np.random.default_rng(1))
+    support = dict(zip(task.support_y.tolist(), task.support_x[:, 1].tolist(), strict=True))
+    assert support == dict(zip(task.query_y.tolist(), task.query_x[:, 1].tolist(), strict=True))
+    for x, (row, turn) in zip(drawn.support_x, task.support_x, strict=True):
+        assert np.array_equal(x, np.rot90(source.images[row], turn))
+
+
+def test_evaluation_may_have_other_rotations_than_training(
+    omniglot_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    source = load_omniglot(
+        root=str(omniglot_tree), rotations="classes", eval_rotations="none", cache=False
+    )
+    turns = {split: set(source.splits[split][:, 1].tolist()) for split in SPLITS}
+    assert turns == {"train": {0, 1, 2, 3}, "val": {0}, "test": {0}}
+    source = load_omniglot(
+        root=str(omniglot_tree), rotations="per_task", eval_rotations="none", cache=False
+    )
+    assert source.turned_per_task == {"train"}
+    assert not any(rows[:, 1].any() for rows in source.splits.values())
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "classes"), (False, "none")])
+def test_the_settings_of_older_runs_mean_what_they_did(
+    omniglot_tree: Path, monkeypatch: pytest.MonkeyPatch, before: bool, now: Rotations
+) -> None:
+    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    root = str(omniglot_tree)
+    assert same(
+        load_omniglot(root=root, rotations=before, cache=False),
+        load_omniglot(root=root, rotations=now, cache=False),
+    )
 
 
 def test_the_lake_split_tests_on_evaluation_and_validates_on_the_last_background_alphabets(
     omniglot_tree: Path,
 ) -> None:
-    source = load(omniglot_tree, rule="lake", rotations=False)
+    source = load(omniglot_tree, rule="lake", rotations="none")
     alphabets = {s: {n.split("/")[0] for n in source.split_class_names(s)} for s in SPLITS}
     assert alphabets["test"] == {"Angelic", "Tibetan", "Gurmukhi"}
     assert alphabets["val"] == {"Greek", "Hebrew", "Korean", "Latin", "Tagalog"}
@@ -102,7 +172,7 @@ def test_the_finn_split_mixes_alphabets_and_follows_from_the_names_alone() -> No
 
 def test_the_finn_split_of_the_real_characters_does_not_change() -> None:
     root = real_data("omniglot/images_background.zip")
-    source = load_omniglot(root=str(root), split="finn", rotations=False)
+    source = load_omniglot(root=str(root), split="finn", rotations="none")
     assert [len(source.splits[s]) for s in SPLITS] == [1100, 100, 423]
     digest = hashlib.sha256("\n".join(source.split_class_names("test")).encode()).hexdigest()
     assert digest[:16] == "5e6bcb9c069471c9"
