@@ -47,12 +47,16 @@ class OuterOptions:
         lr: outer learning rate at step 0.
         final_lr: outer learning rate at the last step; read unless the schedule is constant.
         schedule: how lr goes to final_lr over the steps: ``constant``, ``linear`` or ``cosine``.
+        schedule_every: outer steps between changes of the rate: an epoch, where published code
+            anneals by epochs.
         momentum: SGD's momentum (0: none).
         beta1: Adam's decay of the first moment.
         beta2: Adam's decay of the second moment.
         eps: Adam's epsilon.
         clip_value: bound on each element of the mean meta-gradient; None: no bound.
         clip_norm: bound on its 2-norm, applied after clip_value; None: no bound.
+        clip_norm_over: whose 2-norm clip_norm bounds: ``all`` of the mean meta-gradient, or that of
+            each ``tensor`` (as in LEO's code).
         reject_norm: a mean meta-gradient of a larger 2-norm, before clipping, is not applied, as
             one that is not finite; None: no bound.
     """
@@ -61,12 +65,14 @@ class OuterOptions:
     lr: float = 1e-3
     final_lr: float = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule_every: int = 1
     momentum: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     clip_value: float | None = None
     clip_norm: float | None = None
+    clip_norm_over: Literal["all", "tensor"] = "all"
     reject_norm: float | None = None
 
 
@@ -165,6 +171,7 @@ class RunConfig:
         _at_least(self, "", steps=1, meta_batch_size=1, max_rejected=1, log_every=1, seed=0)
         _at_least(self.eval, "eval.", every=0, val_tasks=2, num_tasks=2, seed=0, ensemble_size=1)
         _at_least(self.checkpoint, "checkpoint.", every=0, keep=1)
+        _at_least(self.outer, "outer.", schedule_every=1)
         _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
         _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)
         _ = self.memory_budget

@@ -3,19 +3,21 @@
 It knows a vector and an optimiser, not what either is for. Everything here and on disk is float32,
 whatever the gradients' precision on their way; the arithmetic is that of `torch.optim` on one flat
 parameter. It acts on each element by itself, so the vector may be divided among several servers;
-what concerns all of it, a norm, is added up from chunks of fixed size, and so has the same bits
-however it is divided.
+a norm is added up from chunks of fixed size (cut at the ends of tensors too, where it is that of a
+tensor), and so has the same bits however the vector is divided.
 
 Letters: P length of the whole vector, p of a server's part of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +40,12 @@ def learning_rate(options: OuterOptions, step: int, num_steps: int) -> float:
     """Outer learning rate of `step` (from 0) in a run of `num_steps`.
 
     ``linear``: lr + (final_lr - lr) * step / num_steps, as in Reptile's code; ``cosine``:
-    Loshchilov & Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts.
+    Loshchilov & Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts. With `schedule_every` the
+    rate stays as it was at the first step of every so many.
     """
     if options.schedule == "constant":
         return options.lr
-    done = min(step / num_steps, 1.0)
+    done = min((step - step % options.schedule_every) / num_steps, 1.0)
     if options.schedule == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
     return options.lr + (options.final_lr - options.lr) * done
@@ -61,6 +64,9 @@ class OuterLoop:
 
     def __init__(self, factory: OuterLoopFactory) -> None:
         self._factory = factory
+        layout, first, options = factory.layout, factory.first, factory.options
+        self._segments = _segments(layout, options, first, first + len(factory.initial))
+        self._tensors = np.array([s.tensor for s in _segments(layout, options, 0, layout.size)])
         self._vector = torch.from_numpy(factory.initial.copy())
         self._optimizer = _optimizer(factory.options, self._vector)
         self._version = 0
@@ -73,7 +79,7 @@ class OuterLoop:
         return self._vector.numpy().copy()
 
     def gather(self, gradients: Sequence[Gradient], num_tasks: int) -> Sums:
-        """Two rows of sums of squares, a column for each chunk: before and after clipping by value.
+        """Two rows of sums of squares, a column a segment: before and after clipping by value.
 
         Empty without gradients. See `dmeta.runtime.protocol.Server.gather`.
         """
@@ -82,11 +88,11 @@ class OuterLoop:
         if gradients:
             self._mean = torch.from_numpy(total_of(gradients))
             self._mean /= num_tasks
-            before = after = _squares(self._mean)
+            before = after = self._squares()
             bound = self._factory.options.clip_value
             if bound is not None:
                 self._mean.clamp_(-bound, bound)
-                after = _squares(self._mean)
+                after = self._squares()
             sums = np.stack([before, after])
         self._gather_s = time.perf_counter() - started
         return sums
@@ -100,21 +106,39 @@ class OuterLoop:
         assert step == self._version, f"step {step} at version {self._version}"
         options = self._factory.options
         lr = learning_rate(options, step, self._factory.num_steps)
-        norm, clipped = (_norm(rows) for rows in zip(*sums, strict=True))
+        before, after = (np.concatenate(rows) for rows in zip(*sums, strict=True))
+        norm = _norm(before)
         if mean is None:
             norm = math.nan
         most = _FLOAT32_MAX if options.reject_norm is None else options.reject_norm
         is_taken = norm <= most  # NaN is not
         if mean is not None and is_taken:
-            self._move(mean, clipped, lr)
+            self._move(mean, after, lr)
         seconds = self._gather_s + time.perf_counter() - started
         self._version, self._last = step + 1, ApplyReport(step, is_taken, norm, lr, seconds)
         return self._last
 
-    def _move(self, gradient: torch.Tensor, norm: float, lr: float) -> None:
-        clip = self._factory.options.clip_norm
-        if clip is not None:
-            gradient *= min(1.0, clip / max(norm, 1e-12))
+    def _squares(self) -> Sums:
+        """Sum of squares of the mean in each segment, in float64."""
+        assert self._mean is not None
+        values = self._mean.numpy()
+        pieces = (values[own.first : own.end] for own in self._segments)
+        return np.array([np.square(piece, dtype=np.float64).sum() for piece in pieces])
+
+    def _clip_norm(self, gradient: torch.Tensor, squares: Sums) -> None:
+        """Scale it down to the bound; `squares`: of all segments of the whole vector."""
+        options = self._factory.options
+        if options.clip_norm is None:
+            return
+        if options.clip_norm_over == "all":
+            gradient *= _shrink(options.clip_norm, squares)
+            return
+        for own in self._segments:
+            scale = _shrink(options.clip_norm, squares[self._tensors == own.tensor])
+            gradient[own.first : own.end] *= scale
+
+    def _move(self, gradient: torch.Tensor, squares: Sums, lr: float) -> None:
+        self._clip_norm(gradient, squares)
         self._vector.grad = gradient
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -142,16 +166,37 @@ class OuterLoop:
         self._version, self._mean, self._last = state.step, None, None
 
 
-def _squares(vector: torch.Tensor) -> Sums:
-    """Sum of squares of each chunk, in float64."""
-    values = vector.numpy()
-    chunks = (values[first : first + CHUNK] for first in range(0, len(values), CHUNK))
-    return np.array([np.square(chunk, dtype=np.float64).sum() for chunk in chunks])
+class _Segment(NamedTuple):
+    """A piece of a server's part: elements first to end - 1 of [p], all of one tensor if cut so."""
+
+    first: int
+    end: int
+    tensor: int
 
 
-def _norm(rows: Sequence[npt.NDArray[np.float64]]) -> float:
-    """2-norm, from the sums of squares of all chunks, in whatever rows they come."""
-    return math.sqrt(math.fsum(np.concatenate(rows)))
+def _segments(layout: Layout, options: OuterOptions, begin: int, end: int) -> list[_Segment]:
+    """Chunks of elements begin to end - 1 of the whole vector.
+
+    They are cut at the ends of tensors too, if each tensor's norm is asked for.
+    """
+    starts = np.cumsum([0, *(math.prod(shape) for shape in layout.shapes)])[:-1]
+    cuts = {*range(begin, end, CHUNK), end}
+    if options.clip_norm_over == "tensor":
+        cuts |= {int(start) for start in starts if begin < start < end}
+    return [
+        _Segment(a - begin, b - begin, int(np.searchsorted(starts, a, side="right")) - 1)
+        for a, b in itertools.pairwise(sorted(cuts))
+    ]
+
+
+def _norm(squares: Sums) -> float:
+    """2-norm, from sums of squares."""
+    return math.sqrt(math.fsum(squares))
+
+
+def _shrink(bound: float, squares: Sums) -> float:
+    """What to multiply with, so that the 2-norm is at most `bound`."""
+    return min(1.0, bound / max(_norm(squares), 1e-12))
 
 
 @dataclass(frozen=True)
@@ -163,12 +208,14 @@ class OuterLoopFactory:
         layout: names and shapes of the parts of the whole vector [P].
         options: the outer optimiser.
         num_steps: length of the run, for the schedule.
+        first: of a part, where it begins in the whole vector.
     """
 
     initial: Vector
     layout: Layout
     options: OuterOptions
     num_steps: int
+    first: int = 0
 
     def build(self) -> OuterLoop:
         """The server at step 0."""
@@ -178,7 +225,7 @@ class OuterLoopFactory:
         """Of neighbouring chunks, as equal as they can be; no more than there are chunks."""
         cuts = _cuts(self.layout.size, num)
         return [
-            OuterLoopFactory(self.initial[first:end], self.layout, self.options, self.num_steps)
+            dataclasses.replace(self, initial=self.initial[first:end], first=first)
             for first, end in itertools.pairwise(cuts)
         ]
 

@@ -74,6 +74,8 @@ OUTER = [
     ("train outer.final_lr=-1", r"outer.final_lr must be >= 0"),
     ("train outer.final_lr=nan", r"outer.final_lr must be finite"),
     ("train outer.schedule=step", r"must be constant or linear or cosine"),
+    ("train outer.schedule_every=0", r"outer.schedule_every must be >= 1, got 0; raise it"),
+    ("train outer.clip_norm_over=layer", r"outer.clip_norm_over must be all or tensor"),
     ("train outer.beta1=1", r"outer.beta1 must be in \[0, 1\)"),
     ("train outer.beta2=-0.1", r"outer.beta2 must be in \[0, 1\)"),
     ("train outer.eps=-1", r"outer.eps must be >= 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,6 +199,45 @@ def test_clip_norm_comes_after_clip_value() -> None:
     np.testing.assert_allclose(got[:2], [0.5**0.5, 0.5**0.5], atol=1e-6)
 
 
+def test_clip_norm_over_tensor_shortens_each_tensor_by_itself() -> None:
+    gradient = np.array([3, 4, 0, 0, 0, 0, 0.3, 0.4], np.float32)  # w has norm 5, b 0.5
+    got = moved(sgd(clip_norm=1.0, clip_norm_over="tensor"), gradient)
+    np.testing.assert_allclose(got, [0.6, 0.8, 0, 0, 0, 0, 0.3, 0.4], atol=1e-6)
+    whole = moved(sgd(clip_norm=1.0), gradient)
+    assert np.abs(whole - got).max() > 0.2
+    got = moved(sgd(clip_value=1.0, clip_norm=1.0, clip_norm_over="tensor"), gradient)
+    np.testing.assert_allclose(got[:2], [0.5**0.5, 0.5**0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+def test_clipped_tensors_are_those_of_torch_wherever_chunks_end(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmeta.training.outer.CHUNK", chunk)
+    gradient = normal(5)
+    named = LAYOUT.unflatten(torch.tensor(gradient))
+    bound = 0.5
+    expected = {n: g * min(1.0, bound / float(g.norm())) for n, g in named.items()}
+    got = moved(sgd(clip_norm=bound, clip_norm_over="tensor"), gradient)
+    np.testing.assert_allclose(got, LAYOUT.flatten(expected).numpy(), atol=1e-6)
+
+
+def test_a_schedule_of_epochs_keeps_the_rate_of_their_first_step() -> None:
+    options = OuterOptions(lr=1e-3, final_lr=1e-5, schedule="cosine", schedule_every=500)
+    rates = [learning_rate(options, step, 50_000) for step in range(0, 50_000, 100)]
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    adam = torch.optim.Adam([parameter], lr=1e-3)
+    epochs = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=100, eta_min=1e-5)
+    expected = []
+    for _ in range(100):
+        expected += 5 * epochs.get_last_lr()
+        adam.step()
+        epochs.step()
+    assert rates == pytest.approx(expected)
+    each = dataclasses.replace(options, schedule_every=1)
+    assert learning_rate(each, 499, 50_000) < learning_rate(options, 499, 50_000) == 1e-3
+
+
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
@@ -317,6 +357,7 @@ def test_the_state_of_another_model_is_refused(layout: Layout) -> None:
         *OPTIMIZERS,
         OuterOptions("sgd", lr=0.1, clip_norm=0.3),
         OuterOptions("adam", lr=0.1, clip_value=0.2, clip_norm=0.3),
+        OuterOptions("sgd", lr=0.1, clip_value=0.4, clip_norm=0.3, clip_norm_over="tensor"),
         OuterOptions("adam", lr=0.1, reject_norm=1.2),
     ],
     ids=repr,
