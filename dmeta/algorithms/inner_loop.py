@@ -27,6 +27,7 @@ from dmeta.bilevel.inner import (
     InnerProblem,
     InnerSGD,
     LearnedRates,
+    PulledBack,
     Rates,
     no_moments,
 )
@@ -61,6 +62,8 @@ class InnerLoop:
         inner_clip_norm: bound on the 2-norm of a step's gradient over all tensors; None: no bound.
         inner_proximal: lambda of a term lambda/2 |w - start|^2 that is added to what is minimised
             (iMAML, Rajeswaran et al. 2019, arXiv:1909.04630, eq. 3); 0: none.
+        proximal_at: ``every_step``; or ``end``: the steps are plain ones, and in training one step
+            on the term alone follows the last (iMAML's code).
         inner_batch_size: support examples per step in training; None takes all of them.
         eval_inner_batch_size: the same at evaluation.
         adapt: parameters that the inner loop moves: ``all``, the ``head`` (the network's last layer
@@ -84,6 +87,7 @@ class InnerLoop:
     inner_momentum: float = 0.0
     inner_clip_norm: float | None = None
     inner_proximal: float = 0.0
+    proximal_at: Literal["every_step", "end"] = "every_step"
     inner_batch_size: int | None = None
     eval_inner_batch_size: int | None = None
     adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
@@ -114,6 +118,14 @@ class InnerLoop:
         if not self.inner_proximal >= 0:
             raise ValueError(
                 f"algorithm.inner_proximal must be >= 0, got {self.inner_proximal}; raise it"
+            )
+        if self.proximal_at == "end" and not (
+            self.inner_proximal > 0 and self.inner_optimizer == "sgd"
+        ):
+            raise ValueError(
+                "algorithm.proximal_at must be every_step without algorithm.inner_proximal > 0 and "
+                f"algorithm.inner_optimizer=sgd, got end with {self.inner_proximal} and "
+                f"{self.inner_optimizer}; set them, or remove it"
             )
         if self.inner_clip_norm is not None and not self.inner_clip_norm > 0:
             raise ValueError(
@@ -237,23 +249,24 @@ class InnerLoop:
             finish: (iterate, steps taken) -> what the method's `predict` reads.
             depends_on_meta: whether the objective has meta-parameters that the iterate has not.
         """
-        batch_size = self._batch_size(stage)
+        batch_size, num_steps = self._batch_size(stage), self._num_steps(stage)
 
         def regularised(iterate: Params, step: int) -> Tensor:
             moved = {name: iterate[name] for name in start}
             value = objective(moved, _mini_batch(support, batch_size, step), step)
-            if self.inner_proximal == 0:
+            # The implicit meta-gradient asks for the objective after the last step, with the term.
+            plain = self.proximal_at == "end" and step < num_steps
+            if self.inner_proximal == 0 or plain:
                 return value
             away = [(p - start[name]).square().sum() for name, p in moved.items()]
             return value + self.inner_proximal / 2 * torch.stack(away).sum()
 
         # Detached: only the displacement may move them (a learned moment could become negative).
         moments = {n: p.detach() for n, p in meta_params.items() if n.startswith(_MOMENTS)}
-        num_steps = self._num_steps(stage)
         return InnerProblem(
             objective=regularised,
             start={**start, **moments},
-            optimizer=self._optimizer(start, meta_params),
+            optimizer=self._optimizer(start, meta_params, stage),
             num_steps=num_steps,
             finish=finish,
             depends_on_meta=depends_on_meta or self.inner_proximal > 0,
@@ -290,7 +303,7 @@ class InnerLoop:
         learned = {name: meta_params[RATE + name] for name in start}
         return LearnedRates(learned, per_step=self.learn_inner_lr == "per_tensor_and_step")
 
-    def _optimizer(self, start: Params, meta_params: Params) -> InnerOptimizer:
+    def _optimizer(self, start: Params, meta_params: Params, stage: Stage) -> InnerOptimizer:
         rates = self._rates(start, meta_params)
         optimizer: InnerOptimizer
         if self.inner_optimizer == "sgd":
@@ -302,9 +315,12 @@ class InnerLoop:
             optimizer = CarriedAdam(rates) if self.carry_moments else InnerAdam(rates)
         if self.precondition == "curvature":
             optimizer = Preconditioned(optimizer, matrices_of(start, meta_params))
-        if self.inner_clip_norm is None:
-            return optimizer
-        return Clipped(optimizer, self.inner_clip_norm)
+        if self.inner_clip_norm is not None:
+            optimizer = Clipped(optimizer, self.inner_clip_norm)
+        if stage.training and self.proximal_at == "end":
+            num_steps = self._num_steps(stage)
+            optimizer = PulledBack(optimizer, start, rates, self.inner_proximal, num_steps)
+        return optimizer
 
 
 def multi_step_weights(num_steps: int, progress: float) -> dict[int, float]:

@@ -174,6 +174,43 @@ class Clipped:
 
 
 @dataclass(frozen=True)
+class PulledBack:
+    """Another rule, after whose last step the iterate is moved back towards its start.
+
+    w <- w - rate * strength * (w - start): a step on strength/2 |w - start|^2.
+
+    Attributes:
+        optimizer: the rule.
+        start: the first iterate.
+        rates: step sizes, in units of w per unit of gradient.
+        strength: lambda of the proximal term.
+        num_steps: steps that the rule takes.
+    """
+
+    optimizer: InnerOptimizer
+    start: Params
+    rates: Rates
+    strength: float
+    num_steps: int
+
+    def init(self, params: Params) -> State:
+        """The rule's."""
+        return self.optimizer.init(params)
+
+    def update(
+        self, params: Params, gradients: Params, state: State, step: int
+    ) -> tuple[Params, State]:
+        """One step of the rule, and after the last one the way back."""
+        params, state = self.optimizer.update(params, gradients, state, step)
+        if step < self.num_steps - 1:
+            return params, state
+        return {
+            n: p - self.rates(n, step) * self.strength * (p - self.start[n])
+            for n, p in params.items()
+        }, state
+
+
+@dataclass(frozen=True)
 class InnerAdam:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1), from zero moments for every task.
 

@@ -26,6 +26,7 @@ from dmeta.bilevel.types import Examples, Outcome, Stage, Task
 from tests.bilevel.problems import (
     EVALUATION,
     TRAINING,
+    Problem,
     first_task,
     flat,
     make_algorithm,
@@ -132,6 +133,72 @@ def test_a_step_may_be_clipped_and_have_momentum() -> None:
         for p in (heavy, light)
     ]
     assert moves[0] > 1.5 * moves[1]
+
+
+def by_hand_pulled_back(at: Problem, *, pull: bool) -> dict[str, Tensor]:
+    """Two plain steps of 0.1 on the first task, then one of lambda = 2 towards the start."""
+    support, weights = first_task(at).support, dict(at.params)
+    for _ in range(2):
+        leaves = {n: p.detach().requires_grad_() for n, p in weights.items()}
+        loss = F.cross_entropy(at.algorithm.network.apply(leaves, support.x), support.y)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        weights = {
+            n: p.detach() - 0.1 * g for (n, p), g in zip(leaves.items(), gradients, strict=True)
+        }
+    return {n: p - pull * 0.1 * 2.0 * (p - at.params[n]) for n, p in weights.items()}
+
+
+PULLED: dict[str, Any] = {
+    "inner_lr": 0.1,
+    "inner_steps": 2,
+    "eval_inner_steps": 2,
+    "inner_proximal": 2.0,
+    "proximal_at": "end",
+}
+
+
+def test_a_proximal_term_at_the_end_pulls_back_once_and_in_training_alone() -> None:
+    at = problem("mlp", **PULLED)
+    support = first_task(at).support
+    for stage in (TRAINING, EVALUATION):
+        expected = by_hand_pulled_back(at, pull=stage.training)
+        got = at.algorithm.adapt(at.params, support, stop_gradient, stage)
+        for name, p in expected.items():
+            torch.testing.assert_close(got[name], p, rtol=1e-12, atol=1e-14)
+    every = problem("mlp", **{**PULLED, "proximal_at": "every_step"})
+    other = every.algorithm.adapt(every.params, support, stop_gradient, TRAINING)
+    assert relative_error(flat(other), flat(by_hand_pulled_back(at, pull=True))) > 1e-4
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+def test_the_implicit_gradient_is_of_the_regularised_loss_where_the_pull_ends(plan: Any) -> None:
+    at = problem("mlp", **{**PULLED, "inner_proximal": 9.0})
+    task, names = first_task(at), list(at.params)
+    start = flat(at.params)
+
+    def loss_of(vector: Tensor, examples: Examples) -> Tensor:
+        sizes = [p.numel() for p in at.params.values()]
+        parts = zip(names, vector.split(sizes), strict=True)
+        weights = {n: part.view(at.params[n].shape) for n, part in parts}
+        return F.cross_entropy(at.algorithm.network.apply(weights, examples.x), examples.y)
+
+    w = start.clone()
+    for _ in range(2):
+        w = w - 0.1 * torch.func.grad(loss_of)(w, task.support)
+    w = w - 0.1 * 9.0 * (w - start)
+    hessian = torch.func.jacrev(torch.func.grad(loss_of))(w, task.support)
+    regularised = hessian + 9.0 * torch.eye(len(w), dtype=w.dtype)
+    expected = 9.0 * torch.linalg.solve(regularised, torch.func.grad(loss_of)(w, task.query))
+    one = Task(*(Examples(part.x[None], part.y[None]) for part in task))
+    solve = Implicit(iterations=100, tolerance=1e-12)
+    got = block_gradient(plan, solve, at.algorithm, at.params, one, TRAINING)
+    assert relative_error(flat(got.gradients), expected) < 1e-8
+
+
+@pytest.mark.parametrize("other", [{"inner_proximal": 0.0}, {"inner_optimizer": "adam"}])
+def test_a_proximal_term_at_the_end_needs_one_and_sgd(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"algorithm\.proximal_at must be every_step without"):
+        problem("mlp", **{**PULLED, **other})
 
 
 CARRIED: dict[str, Any] = {"inner_optimizer": "adam", "carry_moments": True, "inner_steps": 3}

@@ -200,6 +200,8 @@ ALGORITHM = [
     ),
     ("train algorithm.carry_moments=true", r"carry_moments must be false with"),
     ("train algorithm.inner_clip_norm=0", r"algorithm.inner_clip_norm must be > 0 or null"),
+    ("train algorithm.proximal_at=last", r"algorithm.proximal_at must be every_step or end"),
+    ("train algorithm.proximal_at=end", r"algorithm.proximal_at must be every_step without"),
     ("train algorithm.inner_proximal=-1", r"algorithm.inner_proximal must be >= 0"),
     ("train algorithm.inner_batch_size=0", r"algorithm.inner_batch_size must be >= 1 or null"),
     ("train algorithm.adapt=[haed]", r"got 'haed', which fits none"),
