@@ -8,6 +8,10 @@ eq. 3 to 6. With lambda = `inner_proximal`,
 
 which is the implicit meta-gradient of G (``gradient=implicit``): d2G/dw2 = H + lambda I and
 d2G/(dtheta dw) = -lambda I. The inner steps only have to come near the minimum.
+
+The authors' code (aravindr93/imaml_dev) does not minimise G: it takes plain steps on L_support,
+then, in training alone, one step on the proximal term, and differentiates as if that were the
+minimum. ``algorithm.proximal_at=end`` does the same, and so do the presets.
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ authors' code (github.com/deepmind/leo). Differs from that code: one code per cl
 of it for each of its examples; sigma = softplus(s), scaled to be 1 for codes and sqrt(2 / (D + W))
 for weights at s = 0, where there exp(s) - 1 + offset, cut off at 1e-10, grows out of bounds when
 the inner loop moves z far; the KL in closed form, not from the sample. As there and not in the
-paper: KL, |.|^2 of codes and of C_d - I are means over their elements, and the classifier's inputs
-are dropped out like the encoder's, those of the queries too.
+paper: KL, |.|^2 of codes and of C_d - I are means over their elements, the classifier's inputs are
+dropped out like the encoder's, those of the queries too, and in the preset each tensor's
+meta-gradient is clipped by its own norm (``outer.clip_norm_over=tensor``).
 
 Letters: S support examples, N examples to predict, W ways, D features, L latents.
 """

@@ -9,18 +9,22 @@ Antoniou, Edwards & Storkey 2019, "How to train your MAML" (arXiv:1810.09502), s
     biases (BNWB)             layer and step
     derivative order (DA)     first order at first, then    gradient=annealed,
                               second                        gradient.first_order_until
-    cosine schedule (CA)                                    outer.schedule=cosine
+    cosine schedule (CA)      by epochs of 500 steps        outer.schedule=cosine,
+                                                            outer.schedule_every
     ensemble                  of the five models that are   eval.checkpoint=ensemble
                               best on validation tasks
 
 Step k (from 0) sees row k of the per-step scales and shifts, and so does a query that is predicted
 after that step, as in the authors' code; further steps see the last row.
 
+The authors' code (github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch) uses second order from the
+first step on, clips meta-gradients (to +-10) on miniImageNet alone, and turns Omniglot's characters
+in training alone; so do the presets.
+
 Differs from the paper: the statistics of batch-norm are those of the batch at every step. The
-paper keeps running averages for each step (BNRS); the authors' code
-(github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch) updates them and never reads them. Scales and
-shifts start as the network has them and are not moved by the inner loop, as is their default. The
-ensemble averages probabilities.
+paper keeps running averages for each step (BNRS); the authors' code updates them and never reads
+them. Scales and shifts start as the network has them and are not moved by the inner loop, as is
+their default. The ensemble averages probabilities.
 """
 
 from __future__ import annotations
