@@ -188,7 +188,9 @@ def test_options_are_keywords_with_simple_types_and_defaults(name: str) -> None:
     hints = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
     for option in inspect.signature(make).parameters.values():
         assert option.default is not inspect.Parameter.empty
-        allowed = typing.get_args(hints[option.name]) or (hints[option.name],)
+        # A union's parts may be choices of names themselves.
+        kinds = typing.get_args(hints[option.name]) or (hints[option.name],)
+        allowed = [t for kind in kinds for t in typing.get_args(kind) or (kind,)]
         assert all(t in (str, int, float, bool, type(None)) or isinstance(t, str) for t in allowed)
     assert TASKS[name].summary
     assert TASKS[name].source
