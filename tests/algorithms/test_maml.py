@@ -55,6 +55,22 @@ def test_displacement_is_refused_for_what_adapts_something_else() -> None:
         displacement(HeadOnly(at.algorithm), at.params, first_task(at), TRAINING)
 
 
+def test_a_rate_of_finns_code_is_ways_times_as_large_here() -> None:
+    """There the loss is the sum over the ways * shots examples, divided by the shots."""
+    ways, rate = 3, 0.4
+    at = problem("mlp", inner_lr=ways * rate, inner_steps=1)
+    support, network = first_task(at).support, at.algorithm.network
+    shots = len(support.x) / ways
+    leaves = {n: p.clone().requires_grad_() for n, p in at.params.items()}
+    loss = F.cross_entropy(network.apply(leaves, support.x), support.y, reduction="sum") / shots
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    expected = {
+        n: p.detach() - rate * g for (n, p), g in zip(leaves.items(), gradients, strict=True)
+    }
+    got = at.algorithm.adapt(at.params, support, unrolled, TRAINING)
+    assert (flat(got) - flat(expected)).norm() < SMALLEST
+
+
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 @pytest.mark.parametrize("estimator", [exact, first_order])
 def test_without_inner_steps_the_meta_loss_is_the_plain_query_loss(
