@@ -144,6 +144,36 @@ def test_a_program_that_was_compiled_before_is_the_one_that_is_tried() -> None:
     assert stages == [first_block_inputs(run).stage]  # another would need another program
 
 
+class Shift(nn.Module):
+    """Adds 30: means are large beside deviations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 30
+
+
+def test_a_plan_that_is_much_less_exact_than_the_loop_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Channels last, torch's batch-norm adds up without care for rounding (torch 2.13)."""
+    seconds = {"vmap": 3.0, "loop": 3.0, "loop_channels_last": 1.0, "loop_mixed": 2.0}
+    monkeypatch.setattr(planning, "_eager_seconds", lambda run, plan, *rest: seconds[plan])
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        images = nn.Sequential(
+            *(nn.Conv2d(1, 8, 3), nn.ReLU(), Shift(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)),
+            *(nn.Tanh(), nn.AvgPool2d(12), nn.Flatten(), nn.Linear(32, 5)),
+        )
+    settings = {"task": "glyphs", "gradient": "first_order", "runtime__plan": "auto"}
+    run = planned(run_of(images, **settings))
+    assert run.work.plan in ("loop", "vmap")
+    assert run.plan is not None
+    assert run.plan.comparison is not None
+    errors = run.plan.comparison.errors
+    for plan in ("loop_channels_last", "loop_mixed"):
+        assert "a meta-gradient that is off by" in run.plan.left_out[plan]
+        assert errors[plan] > 10 * errors["loop"]
+
+
 @pytest.mark.parametrize(("times", "is_right"), [(0.05, False), (0.2, True)])
 def test_an_error_that_the_loop_nearly_has_too_is_no_objection(
     times: float, is_right: bool
