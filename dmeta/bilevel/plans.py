@@ -1,6 +1,9 @@
 """Execution plans: how the tasks of one block are computed, one after the other or all at once.
 
-Plans agree to float tolerance, not to the bit, so the plan is part of a run's settings.
+Plans agree to rounding, not to the bit, so the plan is part of a run's settings. Where values tie
+(ReLU and max-pool of a flat background), torch's derivative of a function is wrong under ``vmap``,
+or a kernel is inexact, they do not agree: so a run first compares its plan with ``loop``
+(`dmeta.training.plan_check`).
 
 Letters: T tasks of the block, Q query examples.
 """

@@ -37,8 +37,8 @@ def suspected_modules(inputs: BlockInputs) -> list[str]:
         inputs: a block; its first support set is what the network is given.
     """
     x = inputs.tasks.support.x[0]
-    module = copy.deepcopy(inputs.algorithm.network.module).double().eval()
     try:
+        module = copy.deepcopy(inputs.algorithm.network.module).double().eval().to(x.device)
         calls = _calls(module, x.double() if x.is_floating_point() else x)
     except _NOT_TRIED:
         return []
