@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from dmeta.registry import nearest
 
 _NO_NAME = "Config group override"
 """What Hydra says, as a ValueError of its own, of a group that is set to a number, say."""
+
+_MOST_CHOICES = 32
+"""Combinations of a sweep's choices that are looked at, for a message."""
 
 
 def told(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
@@ -55,8 +59,19 @@ def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
 
 
 def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
-    """For a key that is in no config: the nearest one of its group, and what the group has."""
-    known = _known_keys(verb, overrides)
+    """For a key that is in no config: the nearest one of its group, and what the group has.
+
+    In a sweep over choices (``algorithm=protonet,maml``) some may have it: those that lack it then.
+    """
+    swept = [(chosen, _known_keys(verb, chosen)) for chosen in _swept_choices(overrides)]
+    lacking = [chosen for chosen, known in swept if key not in known]
+    if 0 < len(lacking) < len(swept):
+        having = [chosen for chosen, known in swept if key in known]
+        return (
+            f"{key} must be a key of everything that is swept over, got {_others(lacking, having)} "
+            f"without it ({_others(having, lacking)} has it); sweep over those apart"
+        )
+    known = swept[0][1] if swept else _known_keys(verb, overrides)
     group, _, name = key.rpartition(".")
     others = [other for other in known if other != key]
     siblings = {o.rpartition(".")[2]: o for o in others if o.rpartition(".")[0] == group}
@@ -70,6 +85,26 @@ def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
         near = nearest(key, [other for other in others if other != group])
     has = f"; {group} has {', '.join(siblings)}" if group and siblings else ""
     return f"unknown key '{key}'{near}{has}"
+
+
+def _swept_choices(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """The choices of groups that a sweep would try, each with the others of one value; or none."""
+    columns = []
+    for override in overrides:
+        group, _, value = override.partition("=")
+        names = value.removeprefix("choice(").removesuffix(")").split(",")
+        if names and set(names) <= set(group_names(group)):
+            columns.append([f"{group}={name}" for name in names])
+    if all(len(column) == 1 for column in columns):
+        return []
+    return list(itertools.islice(itertools.product(*columns), _MOST_CHOICES))
+
+
+def _others(some: Sequence[Sequence[str]], rest: Sequence[Sequence[str]]) -> str:
+    """The choices that only some of the combinations make."""
+    elsewhere = {choice for chosen in rest for choice in chosen}
+    own = [choice for chosen in some for choice in chosen if choice not in elsewhere]
+    return ", ".join(dict.fromkeys(own)) or " ".join(some[0])
 
 
 def _misspelt(text: str, overrides: Sequence[str]) -> str:
