@@ -23,9 +23,9 @@ from dmeta.commands.tune_display import TuneDisplay
 from dmeta.quoting import TEXT_KEYS, as_override, override_word, overrides_of
 from dmeta.search import SearchOptions, Space
 from dmeta.search.checking import check_search_without_data
-from dmeta.search.conclusion import PAGE, PRESET, RESULTS, in_words
+from dmeta.search.conclusion import PAGE, PRESET, in_words
 from dmeta.search.experiment import run as run_search
-from dmeta.search.kept import SEARCH, read_search
+from dmeta.search.kept import RESULTS, SEARCH, read_search
 from dmeta.search.space import Choice, Dimension, probes
 from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
@@ -37,6 +37,8 @@ from dmeta.training.places import RunPlace, check_folder, run_place
 _ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated", KEY)
 """Keys that the command line alone says when a search is continued."""
 
+_MORE = ("search.num_trials", "steps")
+"""Keys that extend the search that is there."""
 
 _SEARCH = ("search=", "search.", "search/")
 
@@ -245,17 +247,25 @@ def _continued(place: RunPlace, given: Sequence[str]) -> tuple[list[str], Mappin
             f"a search that `dmeta tune` continues must have been begun by it, got {place.name} "
             "without a command; continue it from Python (dmeta.search.run)"
         )
-    own = [each for each in command if each.partition("=")[0] not in _ANEW]
-    anew = [each for each in given if each.partition("=")[0] in _ANEW]
-    rest = [each for each in given if each not in anew]
+    anew = _of(given, _ANEW)
+    more = {each.partition("=")[0]: each for each in _of(given, _MORE)}
+    begun = [each for each in command if each not in _of(command, _ANEW)]
+    own = [each for each in begun if each.partition("=")[0] not in more]
+    rest = [each for each in given if each not in anew and each not in more.values()]
     # A file lies elsewhere in a job that was submitted; its text is the one that was kept.
     other = [each for each in map(named, rest) if each not in map(named, own)]
     if rest and (other or len(rest) != len(own)):
         raise ValueError(
             "a search that is continued has its settings in its folder, got "
-            f"{(other or rest)[0]} besides; leave it out, or choose another run_dir"
+            f"{(other or rest)[0]} besides; leave it out (search.num_trials and steps may be "
+            "raised), or choose another run_dir"
         )
-    return [*own, *anew], presets if isinstance(presets, dict) else {}
+    return [*own, *more.values(), *anew], presets if isinstance(presets, dict) else {}
+
+
+def _of(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """The overrides of some keys."""
+    return [each for each in overrides if each.partition("=")[0] in keys]
 
 
 def _firsts(space: Mapping[str, Dimension]) -> list[str]:

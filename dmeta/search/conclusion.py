@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from dmeta.runtime.options import DECIDING
 from dmeta.search.figures import search_figures
 from dmeta.search.histories import events_of
-from dmeta.search.kept import TUNE, space_in_words
+from dmeta.search.kept import FINAL, RESULTS, TUNE, space_in_words
 from dmeta.search.options import SearchOptions
 from dmeta.search.own import in_words as own_in_words
 from dmeta.search.page import write_page
@@ -42,7 +42,7 @@ from dmeta.training.loop import TrainingStopped
 from dmeta.training.places import RunPlace
 from dmeta.training.results import hardware, versions, write_json
 
-RESULTS, PRESET, PAGE = "results.json", "best.yaml", "report.html"
+PRESET, PAGE = "best.yaml", "report.html"
 
 _NOT_IN_PRESETS = ("run_dir", "resume", "runtime", "checkpoint", "device", "joint_baseline")
 _GROUPS = ("algorithm", "gradient", "model", "task")
@@ -225,7 +225,7 @@ def _tested_run(
     if options.final_seed is not None:
         anew["seed"] = options.final_seed
     if anew:
-        return dataclasses.replace(placed(config, place.locate("final")), **anew)  # type: ignore[arg-type]
+        return dataclasses.replace(placed(config, place.locate(FINAL)), **anew)  # type: ignore[arg-type]
     return dataclasses.replace(placed(config, best.run_dir), resume=True)
 
 

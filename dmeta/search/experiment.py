@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from dmeta.search.conclusion import conclude
 from dmeta.search.kept import (
     SEARCH,
     SEARCH_FILES,
+    TRIED,
     TUNE,
     can_go_on,
     check_begun,
+    forget_course,
     forget_marks,
+    read_search,
     record_of,
 )
 from dmeta.search.options import SearchOptions
@@ -80,7 +84,8 @@ def run(
         options: how.
         run_dir: where to write, a path or an address; every node of the cluster sees it, which is
             checked.
-        resume: go on with the search that is there, of the same arguments.
+        resume: go on with the search that is there, of the same arguments; it is extended if
+            ``options.num_trials`` or ``config.steps`` is larger than it was.
         configure: makes settings of a point; None: as `config`, with the point's values in it.
         searcher: one of Tune's own instead of what ``search.sampler`` names: an `OptunaSearch`,
             say, whose study is then at hand.
@@ -113,17 +118,27 @@ def run(
         search = _Search(place, space, options, configure, own, found, mode, searcher, scheduler)
         search.sampling()
         search.scheduling()
-        check_begun(place, resume, record)
+        is_extended = check_begun(place, resume, record)
         with (
-            _connected(found.base, options) as bundles,
+            _connected(found.base, options, place.name) as bundles,
             training_at(place),
             only_one_in(place.folder),
         ):
             check_seen(place.name, alive_nodes(), read_by_tasks)
             (place.folder / TRIALS).mkdir(exist_ok=True)
-            write_json(place.folder / SEARCH, {**record, "mode": mode, **(notes or {})})
+            tried = _tried(place, resume, is_extended)
+            about = {**record, "mode": mode, TRIED: tried, **(notes or {})}
+            write_json(place.folder / SEARCH, about)
             place.push()
+            search = dataclasses.replace(search, tried=tried)
             return search.carry_out(bundles, resume, watchers)
+
+
+def _tried(place: RunPlace, resume: bool, is_extended: bool) -> list[Any]:
+    """Points of the search before it was extended; of one that is extended now all it tried."""
+    if is_extended:
+        return forget_course(place)
+    return list(read_search(place).get(TRIED, [])) if resume else []
 
 
 def space_of(space: Mapping[str, Dimension | Sequence[Value]]) -> Space:
@@ -174,6 +189,7 @@ class _Search:
     mode: Mode
     searcher: Searcher | None
     scheduler: TrialScheduler | None
+    tried: Sequence[Any] = ()
 
     def carry_out(
         self, bundles: list[Bundle], resume: bool, watchers: Sequence[Watcher]
@@ -205,7 +221,7 @@ class _Search:
         if self.searcher is not None:
             num_samples = self.options.num_trials or 1
             return Sampling(domains_of(self.space), self.searcher, num_samples)
-        return sampling_of(self.space, self.options, SCORE, self.mode, self._digest)
+        return sampling_of(self.space, self.options, SCORE, self.mode, self._digest, self.tried)
 
     def scheduling(self) -> TrialScheduler:
         if self.scheduler is not None:
@@ -293,7 +309,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _connected(config: RunConfig, options: SearchOptions) -> Iterator[list[Bundle]]:
+def _connected(config: RunConfig, options: SearchOptions, run_dir: str) -> Iterator[list[Bundle]]:
     """Be in the cluster that the settings name, and leave it as it was.
 
     Yields what a trial reserves there.
@@ -302,5 +318,9 @@ def _connected(config: RunConfig, options: SearchOptions) -> Iterator[list[Bundl
     if not cluster.joins_existing(runtime.address):
         reservation(config, options.cpus_per_driver, [cluster.this_machine()])
     # No logs of many trials at once; what matters of them is in the table.
-    with cluster.connected(runtime, shows_logs=False):
+    go_on = (
+        "what its trials have done is kept: go on with "
+        f"dmeta tune {shlex.quote(f'run_dir={run_dir}')} resume=true"
+    )
+    with cluster.connected(runtime, shows_logs=False, go_on=go_on):
         yield reservation(config, options.cpus_per_driver, cluster.nodes_for_workers())

@@ -14,12 +14,19 @@ from dmeta.search.options import SearchOptions
 from dmeta.search.own import Own, in_words
 from dmeta.search.space import Space
 from dmeta.search.trial import TRIALS, digest_of
-from dmeta.search.trials import TABLE
-from dmeta.training.config import RunConfig
+from dmeta.search.trials import TABLE, read_numbers
+from dmeta.training.config import RunConfig, run_config
 from dmeta.training.mark import MARK
 from dmeta.training.places import RunPlace
+from dmeta.training.results import write_json
 
-SEARCH, TUNE = "search.json", "tune"
+SEARCH, TUNE, RESULTS = "search.json", "tune", "results.json"
+
+FINAL = "final"
+"""The folder of the best settings' run, where they are trained anew."""
+
+TRIED = "tried"
+"""In search.json: the points of a search before it was extended, for searchers that learn."""
 
 SEARCH_FILES = (SEARCH, TABLE)
 """What is needed of a search's folder to go on."""
@@ -58,8 +65,12 @@ def read_search(place: RunPlace) -> dict[str, Any]:
         ) from None
 
 
-def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> None:
-    """Raises ValueError if there is a search and it is not to be continued, or is another one."""
+def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> bool:
+    """Whether there is a search in the folder that is to be extended: by more trials or steps.
+
+    Raises:
+        ValueError: there is a search and it is not to be continued, or is another one.
+    """
     run_dir = place.name
     if not (place.folder / SEARCH).exists():
         if resume:
@@ -71,28 +82,107 @@ def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> Non
                 f"run_dir must be new, got {run_dir} with a folder {others[0]} of no search; "
                 "choose another run_dir"
             )
-        return
+        return False
     if not resume:
         raise ValueError(
             f"run_dir must be new, got {run_dir} with a search in it; add resume=true to go on "
             "with it, or choose another run_dir"
         )
     there = read_search(place)
+    _check_same(there, record, run_dir)
+    if place.mirror is None:
+        _check_ours(place.folder / TUNE)
+    return _is_extended(there, record)
+
+
+def _check_same(there: Mapping[str, Any], record: Mapping[str, Any], run_dir: str) -> None:
+    """Raises ValueError if the two are of different searches, but for trials and steps."""
     if (own := there.get("own", {})) != record["own"]:
         raise ValueError(
             f"a search must be continued with the objects that it was begun with, got {run_dir} of "
             f"{in_words(own)} and {in_words(record['own'])} now; pass the same from Python "
             "(dmeta.tune), or choose another run_dir"
         )
-    changed = [key for key in ("space", "search", "sha256") if there.get(key) != record[key]]
-    if changed:
-        what = "settings" if changed[0] == "sha256" else changed[0]
+    what = None
+    if there.get("space") != record["space"]:
+        what = "space"
+    elif _but_trials(there) != _but_trials(record):
+        what = "search"
+    elif not _same_settings(there, record):
+        what = "settings"
+    if what is not None:
         raise ValueError(
             f"run_dir must belong to this search, got {run_dir} of another {what}; give the same, "
             "or choose another run_dir"
         )
-    if place.mirror is None:
-        _check_ours(place.folder / TUNE)
+
+
+def _but_trials(record: Mapping[str, Any]) -> dict[str, Any]:
+    options = record.get("search")
+    options = options if isinstance(options, Mapping) else {}
+    return {key: value for key, value in options.items() if key != "num_trials"}
+
+
+def _same_settings(there: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether the settings are the same, but for the number of steps."""
+    steps = record["settings"]["steps"]
+    try:
+        before = run_config(there["settings"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    longer = dataclasses.replace(before, steps=steps)
+    return digest_of(before) == there.get("sha256") and digest_of(longer) == record["sha256"]
+
+
+def _is_extended(there: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether there are more trials, or more steps of each, than before.
+
+    Raises:
+        ValueError: there are fewer; or what its trials did can not be extended.
+    """
+    is_extended = False
+    for key, group in (("search.num_trials", "search"), ("steps", "settings")):
+        name = key.rpartition(".")[2]
+        before, now = there[group][name], record[group][name]
+        if before == now:
+            continue
+        if before is None or (now is not None and now < before):  # None: all there are
+            raise ValueError(
+                f"{key} must be at least that of the search that is continued ({before}), got "
+                f"{now}; raise it, leave it out, or choose another run_dir"
+            )
+        if record["search"]["scheduler"] in ("pbt", "hyperband"):
+            raise ValueError(
+                f"{key} must stay {before} with search.scheduler={record['search']['scheduler']}, "
+                f"whose trials depend on how many there are and how long, got {now}; begin "
+                "another search in another run_dir"
+            )
+        is_extended = True
+    return is_extended
+
+
+def forget_course(place: RunPlace) -> list[Any]:
+    """Remove what there is of a search but its trials' runs, for it to be carried out anew.
+
+    Its trials find their runs, and report again what these have reported.
+
+    Returns: the points that it has tried, as Tune has them, in the order of its trials.
+    """
+    there = read_search(place)
+    numbers = read_numbers(place.folder / TABLE)
+    points = {}
+    for name in place.find(f"{TUNE}/*/params.json"):
+        number, text = numbers.get(name.split("/")[-2]), place.read(name)
+        if number is not None and text is not None:
+            points[number] = json.loads(text)
+    tried = [points[number] for number in sorted(points)] or list(there.get(TRIED, []))
+    write_json(place.folder / SEARCH, {**there, TRIED: tried})
+    place.push()
+    for name in (RESULTS, TABLE):
+        place.remove_file(name)
+    for name in (FINAL, TUNE):
+        place.remove_folder(name)
+    return tried
 
 
 def _check_ours(folder: Path) -> None:

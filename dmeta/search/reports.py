@@ -70,7 +70,9 @@ class Reports:
         self._mode, self._metric = mode_of(kind), metric_name(kind)
         path = folder / REPORTS
         lines = path.read_bytes().split(b"\n") if path.exists() else []
-        self.there = [report for line in lines if (report := _parsed(line, step)) is not None]
+        there = [report for line in lines if (report := _parsed(line, step)) is not None]
+        # The last one of a shorter run is not the last of this one.
+        self.there = [{**report, "status": self._status(report)} for report in there]
         kept = "".join(json.dumps(report) + "\n" for report in self.there)
         replace_file(path, kept.encode())
         self._file = AppendedFile(path)
@@ -92,10 +94,9 @@ class Reports:
         keeps_best = self._config.eval.checkpoint != "last"
         if keeps_best and last and not is_better(chosen[SCORE], last[SCORE], self._mode):
             chosen = {key: last[key] for key in chosen}
-        status = "running"
-        if step == self._config.steps:
-            status = "finished" if chosen[SCORES] else "diverged"
-        report = self._completed({**chosen, STEP: step, "seconds": seconds, "status": status})
+        chosen[STEP] = step
+        told = {"seconds": seconds, "status": self._status(chosen)}
+        report = self._completed({**chosen, **told})
         self.there.append(report)
         self._file.append((json.dumps(report) + "\n").encode())
         return report
@@ -105,6 +106,11 @@ class Reports:
         score = _WORST[self._mode]
         nothing = {SCORE: score, "ci95": 0.0, SCORES: [], "of_step": step}
         return self._completed({**nothing, STEP: step, "seconds": seconds, "status": "diverged"})
+
+    def _status(self, report: Report) -> str:
+        if report[STEP] != self._config.steps:
+            return "running"
+        return "finished" if report[SCORES] else "diverged"
 
     def _completed(self, report: Report) -> Report:
         assert self._config.run_dir is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from dmeta.search.options import SearchOptions
-from dmeta.search.space import Choice, Dimension, Space, Value, grid, meets, settled
+from dmeta.search.space import Choice, Dimension, Point, Space, Value, grid, meets, settled
 
 
 class Sampling(NamedTuple):
@@ -35,6 +35,7 @@ def sampling_of(
     metric: str,
     mode: str,
     digest: Callable[[Mapping[str, Value]], str],
+    tried: Sequence[Point] = (),
 ) -> Sampling:
     """Domains and searcher for a space.
 
@@ -44,6 +45,8 @@ def sampling_of(
         metric: key of a report, for searchers that learn.
         mode: ``max`` or ``min``: which way it is better.
         digest: equal for settled points that mean the same settings: a grid has one of them.
+        tried: points of a search that is extended, not settled. Random draws come again by
+            themselves, so does a grid; ``optuna`` begins with these.
 
     Raises:
         ValueError: a package is missing, or the space is not one for this sampler.
@@ -65,8 +68,9 @@ def sampling_of(
         )
         return Sampling(domains_of(space), searcher, options.num_trials)
     _check_scalars(space, options.sampler)
-    learning = _optuna if options.sampler == "optuna" else _bohb
-    return learning(space, options, metric, mode)
+    if options.sampler == "optuna":
+        return _optuna(space, options, metric, mode, tried)
+    return _bohb(space, options, metric, mode)
 
 
 def domains_of(space: Space) -> dict[str, Any]:
@@ -85,13 +89,27 @@ def domain_of(dimension: Dimension) -> Any:
     return (tune.loguniform if dimension.log else tune.uniform)(dimension.low, dimension.high)
 
 
-def _optuna(space: Space, options: SearchOptions, metric: str, mode: str) -> Sampling:
+def _optuna(
+    space: Space, options: SearchOptions, metric: str, mode: str, tried: Sequence[Point]
+) -> Sampling:
     from ray.tune.search.optuna import OptunaSearch
 
     _check_package("optuna", "optuna", "'optuna>=4'")
-    searcher = OptunaSearch(_Asking(space), metric=metric, mode=mode, seed=options.seed)
+    points = [dict(_flat(point)) for point in tried]
+    searcher = OptunaSearch(
+        _Asking(space), metric=metric, mode=mode, seed=options.seed, points_to_evaluate=points
+    )
     assert options.num_trials is not None
     return Sampling({}, searcher, options.num_trials)
+
+
+def _flat(point: Point, prefix: str = "") -> Iterator[tuple[str, Value]]:
+    """A point's values under the names that Optuna knows them by."""
+    for key, value in point.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @dataclass(frozen=True)

@@ -299,10 +299,17 @@ class _Teller:
 
 
 def digest_of(config: RunConfig) -> str:
-    """Equal for settings that mean the same run, wherever it lies and however it was begun."""
+    """Equal for settings that mean the same run, wherever it lies and however it was begun.
+
+    For how many steps is part of it only where the outer rate depends on that: a longer run goes on
+    from a shorter one.
+    """
     plain = config.as_mapping()
     plain["runtime"] = {k: v for k, v in plain["runtime"].items() if k not in _CHOSEN_LATER}
-    beside = {key: v for key, v in plain.items() if key not in ("run_dir", "resume")}
+    left_out = {"run_dir", "resume"}
+    if config.outer.schedule == "constant":
+        left_out.add("steps")
+    beside = {key: v for key, v in plain.items() if key not in left_out}
     return hashlib.sha256(json.dumps(beside, sort_keys=True).encode()).hexdigest()
 
 

@@ -65,6 +65,19 @@ class RunPlace:
         found = sorted(self.folder.glob(pattern))
         return [path.relative_to(self.folder).as_posix() for path in found]
 
+    def read(self, name: str) -> bytes | None:
+        """The content of a file of it; None: there is none."""
+        if self.mirror is not None:
+            return self.mirror.there.read(name)
+        path = self.folder / name
+        return path.read_bytes() if path.exists() else None
+
+    def remove_file(self, name: str) -> None:
+        """Delete a file of it; nothing if there is none."""
+        (self.folder / name).unlink(missing_ok=True)
+        if self.mirror is not None and self.mirror.there.has(name):
+            self.mirror.there.remove(name)
+
     def remove_folder(self, name: str) -> None:
         """Delete a folder in it; nothing if there is none."""
         shutil.rmtree(self.folder / name, ignore_errors=True)

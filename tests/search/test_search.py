@@ -273,3 +273,6 @@ def test_settings_that_mean_the_same_run_have_the_same_folder() -> None:
     changed = Changed(config)({"outer.lr": 0.5})
     assert digest_of(changed) != digest_of(config)
     assert digest_of(Changed(config)({"outer.lr": config.outer.lr})) == digest_of(config)
+    assert digest_of(tiny_config("one", steps=99)) == digest_of(config)  # the same run, longer
+    decaying = [tiny_config("one", outer__schedule="cosine", steps=s) for s in (6, 9)]
+    assert digest_of(decaying[0]) != digest_of(decaying[1])
