@@ -27,6 +27,7 @@ from dmeta.training.checkpoint import (
 )
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
+from dmeta.training.frozen import check_same
 from dmeta.training.learner import Learner
 from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
@@ -200,6 +201,7 @@ def load(
     loss = loss_of(config.loss, shapes.kind) if loss is None else loss
     if not hasattr(algorithm, "network"):
         algorithm = make_algorithm(config, network, loss, shapes.input_shape, algorithm)
+    check_same(config, algorithm.network, str(run_dir))
     params = found.meta_params()
     _check_model(algorithm.init_meta_params(), params, run_dir)
     inputs = shapes.inputs
@@ -234,6 +236,7 @@ def _evaluate(
     name = config.task.source.name if given is None else type(given).__name__
     check_tasks(data, saved.shapes, name)
     run = prepare(config, **own, data=data, splits=[wanted.split])
+    check_same(config, run.algorithm.network, place.name)
     _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:
         if is_ensemble:

@@ -86,7 +86,10 @@ class Crew:
         """
         self._check = check
         self._options = options
-        self._roster = Roster(start, factory, options.max_attempts)
+        self.warnings = Warnings()
+        self._roster = Roster(
+            start, factory, options.max_attempts, lambda text: self.warnings.note([text])
+        )
         self._least = min(num_workers, options.min_workers or 1)
         self._schedule = Schedule(
             (),
@@ -99,7 +102,6 @@ class Crew:
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
         self._tell_at: float | None = None  # that workers are waited for
-        self.warnings = Warnings()
         self.grow(num_workers)
 
     def grow(self, num_workers: int) -> None:
@@ -139,10 +141,10 @@ class Crew:
 
     def wait_until_built(self) -> list[WorkerStatus]:
         """`Roster.wait_until_built`, for `min_workers` if that is set."""
-        built = self._roster.wait_until_built(self._options.min_workers)
-        for news, _ in built:
+        heard = self._roster.wait_until_built(self._options.min_workers)
+        for news, _ in heard:
             self._follow(news)
-        return [status for _, status in built]
+        return [status for _, status in heard if status is not None]
 
     def want(self, blocks: Sequence[Block], vector: Pieces) -> Batch:
         """Ask for blocks at the meta-parameters `vector`; the first are begun at once."""

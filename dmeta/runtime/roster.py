@@ -6,9 +6,10 @@ Knows no block. What becomes of a worker is told as `News`, to whoever hands out
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -17,11 +18,14 @@ from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.hardware import by_kind
 from dmeta.runtime.protocol import Hardware
 from dmeta.runtime.remote import Actor, Ref, raise_cause
+from dmeta.runtime.whereabouts import whereabouts
 
 _LOG = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 600.0
 """Seconds that workers may take to be placed and built before the run gives up."""
+
+_PATIENCE, _PATIENCE_S = 3.0, 60.0  # with the last ones, once most are there
 
 
 class News(NamedTuple):
@@ -40,14 +44,22 @@ class News(NamedTuple):
 class Roster:
     """The workers by number. Those that are being built are in `building`."""
 
-    def __init__(self, start: Callable[[int], Actor], factory: Ref, max_attempts: int) -> None:
+    def __init__(
+        self,
+        start: Callable[[int], Actor],
+        factory: Ref,
+        max_attempts: int,
+        warn: Callable[[str], None] = _LOG.warning,
+    ) -> None:
         """Nobody yet.
 
         Args:
             start: starts the one of a number.
             factory: of the work; each worker builds its own from it.
             max_attempts: replacements of one number, in a row, before it is given up.
+            warn: is told what the run's results should mention.
         """
+        self._warn = warn
         self._start, self._factory, self._max_attempts = start, factory, max_attempts
         self._workers: dict[int, Actor] = {}
         self._num_started = 0  # numbers that were given
@@ -103,29 +115,79 @@ class Roster:
         """All of them."""
         return list(self._workers.values())
 
-    def wait_until_built(self, min_workers: int | None) -> list[tuple[News, WorkerStatus]]:
+    def wait_until_built(self, min_workers: int | None) -> list[tuple[News, WorkerStatus | None]]:
         """Wait for all workers, or for so many: who they are. The others join later.
+
+        One node that hangs is not waited for: once most workers are there, the others have three
+        times as long as those took, and a minute. One that fails is replaced, as later.
+
+        Args:
+            min_workers: to begin with; None: all, but any if the others do not come.
+
+        Returns: what became of each that was heard of; who it is, if it was built.
 
         Raises:
             RuntimeError: fewer were there within `START_TIMEOUT_S`.
-            Exception: what the factory raised.
+            Exception: what the factory raised on all that were started.
         """
-        needed = min(len(self._workers), min_workers or len(self._workers))
-        ready, _ = ray.wait(self.building, num_returns=needed, timeout=START_TIMEOUT_S)
-        if len(ready) < needed:
+        heard: list[tuple[News, WorkerStatus | None]] = []
+        failed: list[tuple[int, RayError]] = []  # while none was built
+        num_built, started, wait_s = 0, time.monotonic(), START_TIMEOUT_S
+        while num_built < min(len(self._workers), min_workers or len(self._workers)):
+            left_s = max(0.0, wait_s - (time.monotonic() - started))
+            ready, _ = ray.wait(self.building, num_returns=1, timeout=left_s)
+            if not ready:
+                break
+            heard += self._hear_first(ready[0], failed, are_others=num_built > 0)
+            num_built = sum(status is not None for _, status in heard)
+            if not num_built and not self.building:
+                break
+            if min_workers is None and 2 * num_built >= len(self._workers):
+                wait_s = min(wait_s, _PATIENCE * (time.monotonic() - started) + _PATIENCE_S)
+        if failed:
+            self._raise_failure(failed)
+        if num_built < (min_workers or 1):
             raise RuntimeError(
-                f"{needed} workers must start within {START_TIMEOUT_S:g} s, got {len(ready)}; "
-                "lower runtime.num_workers or runtime.min_workers, or free CPUs and GPUs that "
-                "other jobs hold on the cluster (`ray status` shows them)"
+                f"{min_workers or 1} workers must start within {START_TIMEOUT_S:g} s, got "
+                f"{num_built}{self._missing()}; lower runtime.num_workers or runtime.min_workers, "
+                "or free CPUs and GPUs that other jobs hold on the cluster (`ray status` shows "
+                "them)"
             )
+        if min_workers is None and self._building:
+            self._warn(
+                f"the run begins with {num_built} workers{self._missing()}; these join later"
+            )
+        return heard
+
+    def _hear_first(
+        self, ref: Ref, failed: list[tuple[int, RayError]], *, are_others: bool
+    ) -> list[tuple[News, WorkerStatus | None]]:
+        """Who is there; or that a worker is replaced, once another shows that one can be built."""
+        worker = self._building.pop(ref)
         try:
-            statuses: list[WorkerStatus] = ray.get(ready)
-        except RayTaskError as error:
-            raise_cause(error)
-        return [
-            (self._built(self._building.pop(ref), status), status)
-            for ref, status in zip(ready, statuses, strict=True)
-        ]
+            status: Any = ray.get(ref)
+        except RayError as error:
+            failed.append((worker, error))
+            heard: list[tuple[News, WorkerStatus | None]] = []
+        else:
+            heard, are_others = [(self._built(worker, status), status)], True
+        while are_others and failed:
+            heard.append((self._replace(*failed.pop()), None))
+        return heard
+
+    def _raise_failure(self, failed: Sequence[tuple[int, RayError]]) -> NoReturn:
+        """All have failed: raise what the factory raised on one of them."""
+        for _, error in failed:
+            if isinstance(error, RayTaskError):
+                raise_cause(error)
+        raise RuntimeError(
+            f"workers must start, got: {failed[0][1]}; see the logs of Ray on their nodes"
+        ) from failed[0][1]
+
+    def _missing(self) -> str:
+        """Which workers are missing, and where they should be."""
+        missing = sorted(self._building.values())
+        return f" (missing: {whereabouts({n: self._workers[n] for n in missing})})"
 
     def hear(self, ref: Ref, *, others_do: bool) -> News:
         """A worker was built, or never will be: then another takes its place.

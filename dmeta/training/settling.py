@@ -6,6 +6,7 @@ without a GPU) would be the wrong one. Only what was chosen comes back.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from dmeta.bilevel.plans import PlanName, one_by_one
-from dmeta.runtime.protocol import Seat, Workplace
+from dmeta.runtime.protocol import ALONE, Seat, Workplace
 from dmeta.training.budget import with_gradient, within_budget
 from dmeta.training.gpu_memory import out_of_memory
 from dmeta.training.planning import AUTO, kept_options, planned, with_choice
@@ -40,7 +41,7 @@ class _Settle:
     """Chooses; travels to a worker.
 
     Attributes:
-        run: the run.
+        run: the run, without its algorithm: the work has that.
         begun: settings that it was begun with, if it was.
     """
 
@@ -48,8 +49,9 @@ class _Settle:
     begun: Mapping[str, Any] | None
 
     def __call__(self, seat: Seat) -> Settled:
+        run = dataclasses.replace(self.run, algorithm=self.run.work.algorithm)
         try:
-            run = planned(within_budget(self.run), self.begun, seat)
+            run = planned(within_budget(run), self.begun, seat)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(tasks_at_once=1) from error
         assert run.plan is not None
@@ -70,10 +72,8 @@ def settled(run: Run, begun: Mapping[str, Any] | None, workplace: Workplace) -> 
         ValueError: no gradient fits the budget, or ``runtime.plan=compiled`` can not be compiled.
         GpuMemoryError: a GPU has not enough memory for one task.
     """
-    if is_open(run, begun):
-        found = workplace.call(_Settle(run, begun))
-    else:
-        found = _Settle(run, begun)(Seat(1, 1))
+    settle = _Settle(dataclasses.replace(run, algorithm=cast(Any, None)), begun)
+    found = workplace.call(settle) if is_open(run, begun) else settle(ALONE)
     if found.gradient is not None:
         run = with_gradient(run, *found.gradient)
     return with_choice(run, found.plan)

@@ -18,6 +18,7 @@ from dmeta.training.checkpoint import (
     steps_in,
 )
 from dmeta.training.config import RunConfig
+from dmeta.training.frozen import FROZEN, other_weights
 from dmeta.training.inputs import input_format
 from dmeta.training.mirror import Mirror, MirroredStorage
 from dmeta.training.parts import num_outputs_of
@@ -127,6 +128,8 @@ def _check_settings(config: RunConfig, run_dir: Path) -> None:
     if saved["fingerprint"] != config.fingerprint():
         changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
         changed = changed or "config.json was altered"
+        if f"model.{FROZEN}" in changed or f"algorithm.{FROZEN}" in changed:
+            raise other_weights(_named(config, run_dir))
         raise ValueError(
             f"run_dir must belong to this configuration, got {_named(config, run_dir)} of another "
             f"(different: {changed}); give the same settings, or choose another run_dir"

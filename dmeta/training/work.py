@@ -25,6 +25,7 @@ from dmeta.runtime.options import Precision
 from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.compile_turns import compiled_in_turn
+from dmeta.training.frozen import PackedNetwork, packed, unpacked
 from dmeta.training.gpu import set_up_gpu
 from dmeta.training.gpu_watch import GpuWatch, watched
 from dmeta.training.laps import Laps
@@ -102,6 +103,13 @@ class TaskWorkFactory:
     def build(self, device: str) -> TaskWork:
         """The worker's side."""
         return TaskWork(self, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tensors travel as arrays, which lie once on a node for all its workers."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        sent = packed(self.algorithm.network)
+        fields["algorithm"] = with_network(self.algorithm, sent.network)
+        return _received, (type(self), fields, sent)
 
 
 class BlockInputs(NamedTuple):
@@ -279,3 +287,10 @@ def non_finite_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Te
         non_finite_key(mode): (~finite_rows(kind, predictions[predictions_key(mode)])).sum(-1)
         for mode in MODES
     }
+
+
+def _received(
+    kind: type[TaskWorkFactory], fields: dict[str, Any], sent: PackedNetwork
+) -> TaskWorkFactory:
+    fields["algorithm"] = with_network(fields["algorithm"], unpacked(sent))
+    return kind(**fields)

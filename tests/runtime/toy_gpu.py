@@ -14,12 +14,20 @@ TOTAL = 10_000_000_000
 told: list[float] = []
 
 if "torch" not in sys.modules:  # a worker's process, not that of the tests
+    properties = SimpleNamespace(name="A GPU", major=9, minor=0, multi_processor_count=132)
     cuda = SimpleNamespace(
         is_available=lambda: True,
         mem_get_info=lambda: (TOTAL, TOTAL),
         set_per_process_memory_fraction=told.append,
+        get_device_properties=lambda _: properties,
     )
-    sys.modules["torch"] = SimpleNamespace(cuda=cuda, set_num_threads=lambda _: None)  # type: ignore[assignment]
+    sys.modules["torch"] = SimpleNamespace(  # type: ignore[assignment]
+        cuda=cuda,
+        set_num_threads=lambda _: None,
+        version=SimpleNamespace(cuda="12.8"),
+        backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91002)),
+        __version__="2.13",
+    )
 
 
 @dataclass
