@@ -159,6 +159,7 @@ class Display:
         """Show what is left to show, and leave the last picture standing. Twice does nothing."""
         self._flush()
         if self._live is not None:
+            self._live.refresh()  # in a notebook, to stop does not
             self._live.stop()
             self._live = None
 
@@ -265,7 +266,7 @@ def print_results(
 
     Args:
         results: as for `results_table`, with ``training`` (steps, seconds, tasks_per_second,
-            rejected_steps, retried_blocks), ``meta_params_sha256`` and ``task`` where known.
+            rejected_steps, retried_blocks), ``meta_params_sha256`` and ``tasks`` where known.
         paths: what was written.
         next_command: the command to try next.
         console: where to; standard output if None.
@@ -292,8 +293,8 @@ def print_results(
             *_trouble_parts(training.get("rejected_steps", 0), training.get("retried_blocks", 0)),
         ]
         lines.append(f"training  {', '.join(parts)}")
-    if task := results.get("task"):
-        lines.append(f"tasks     {_task_in_words(task)}")
+    if tasks := results.get("tasks"):
+        lines.append(f"tasks     {_tasks_in_words(tasks)}")
     if sha256 := results.get("meta_params_sha256"):
         lines.append(f"sha256    {sha256} (meta-parameters of the last step)")
     lines += [f"{'wrote' if i == 0 else '':<10}{path}" for i, path in enumerate(paths)]
@@ -302,11 +303,9 @@ def print_results(
         console.print(safe_text(line, console), soft_wrap=True)
 
 
-def _task_in_words(task: Mapping[str, Any]) -> str:
-    return (
-        f"{task['name']}: {task['ways']} ways, {task['shots']} shots, {task['queries']} queries "
-        "per class"
-    )
+def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{tasks[key]} {key}" for key in ("ways", "shots", "queries"))
+    return f"{tasks['name']}: {sizes} per class"
 
 
 def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -25,14 +25,14 @@ from dmeta.training.checkpoint import (
     read_checkpoint,
     steps_in,
 )
-from dmeta.training.config import RunConfig
+from dmeta.training.config import EPISODE_KEYS, RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.frozen import check_same
 from dmeta.training.learner import Learner
 from dmeta.training.loop import become, evaluate_ensemble
 from dmeta.training.loop import evaluate as evaluate_run
 from dmeta.training.losses import loss_of
-from dmeta.training.options import Choice, checked
+from dmeta.training.options import Choice, checked, typed
 from dmeta.training.parts import make_algorithm, make_network, make_source
 from dmeta.training.places import RunPlace, run_place
 from dmeta.training.progress import progress_of
@@ -65,6 +65,10 @@ class EvaluateConfig:
             value = getattr(self, key)
             if isinstance(value, int) and value < least:
                 raise ValueError(f"{key} must be >= {least}, got {value}; raise it")
+        for key in EPISODE_KEYS:
+            value = self.task.get(key)
+            if value is not None and typed(value, int, f"task.{key}") < 1:
+                raise ValueError(f"task.{key} must be >= 1, got {value}; raise it")
 
 
 @alone_in_process("dmeta.evaluate")
@@ -139,7 +143,7 @@ def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:
             "algorithm": run.algorithm.name,
             "metric": result.metric,
             "test": as_plain(result),
-            "task": described(run.task),
+            "tasks": described(run.task),
             "settings": dataclasses.asdict(config),
         }
         # Shown before it is written: a place that can only be read costs no result.

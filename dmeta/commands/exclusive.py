@@ -26,7 +26,7 @@ def alone_in_process(verb: str) -> Iterator[None]:
         RuntimeError: another thread of this process is in one.
     """
     if not _lock.acquire(blocking=False):
-        running = _holders[-1] if _holders else "another verb"
+        running = next(reversed(_holders), "another verb")
         raise RuntimeError(
             f"{verb} must be the only one in its process, got {running} running in another thread "
             "(both would set torch's threads and random generator); wait for it, or use another "

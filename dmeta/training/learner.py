@@ -161,6 +161,10 @@ class Learner:
         Raises:
             ValueError: shapes, values or labels do not fit; the message says what to change.
         """
+        if inner_steps is not None and not (isinstance(inner_steps, int) and inner_steps >= 0):
+            raise ValueError(
+                f"inner_steps must be a whole number >= 0 or None, got {inner_steps!r}; change it"
+            )
         x = self.inputs.read("support_x", support_x, resize=resize)
         if len(x) == 0:
             raise ValueError("support_x must have at least one example, got none; give some")

@@ -98,10 +98,10 @@ def test_the_file_says_what_was_evaluated_on(
     line = ["evaluate", f"run_dir={protonet}", "runtime=local", "num_tasks=4"]
     cli.main([*line, "task=glyphs", "task.ways=7", "task.shots=2", "task.num_classes=50"])
     written = json.loads((protonet / "evaluation.json").read_text())
-    assert written["task"] == {
+    assert written["tasks"] == {
         "name": "glyphs", "ways": 7, "shots": 2, "queries": 2,
         "num_classes": 50, "drawings": 8, "seed": 0,
     }  # fmt: skip
     assert "tasks     glyphs: 7 ways, 2 shots, 2 queries per class" in capsys.readouterr().out
     cli.main(line)
-    assert json.loads((protonet / "evaluation.json").read_text())["task"]["ways"] == 3
+    assert json.loads((protonet / "evaluation.json").read_text())["tasks"]["ways"] == 3

@@ -121,6 +121,12 @@ def test_a_regression_has_neither_labels_nor_probabilities() -> None:
         regression().adapt(x, x[:, 0])
 
 
+@pytest.mark.parametrize("inner_steps", [-1, 1.5, "3"])
+def test_impossible_inner_steps_are_refused(inner_steps: Any) -> None:
+    with pytest.raises(ValueError, match="inner_steps must be a whole number >= 0 or None"):
+        maml().adapt(images(5), range(5), inner_steps=inner_steps)
+
+
 def test_a_diverged_adaptation_names_no_class() -> None:
     learner = maml()
     broken = {name: p * float("inf") for name, p in learner.meta_params.items()}
