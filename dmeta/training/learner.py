@@ -5,6 +5,7 @@ Letters: S support examples, N examples to predict, W classes.
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from dmeta.algorithms.algorithm import Algorithm, with_network
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
+from dmeta.models.norms import Moments
 from dmeta.training.inputs import Array, InputFormat, read_values
 from dmeta.training.labels import read_labels
 
@@ -85,16 +87,33 @@ class AdaptedLearner:
 
     def _outputs(self, x: Array, *, transductive: bool) -> Tensor:
         inputs = self.inputs.read("x", x, resize=self.resize).to(self.support_x.device)
-        network, rows = self.algorithm.network, self.support_x.shape[0]
+        algorithm = self.algorithm
+        mixes = algorithm.network.mixes_examples and not transductive
         with torch.no_grad():
-            if transductive or not network.mixes_examples:
-                out = self.algorithm.predict(self.adapted, inputs)
+            method = self._on_support_statistics if mixes else algorithm
+            if method is not None:
+                out = method.predict(self.adapted, inputs)
             else:
-                apart = with_network(self.algorithm, network.with_statistics_of_first(rows))
+                rows = len(self.support_x)
+                apart = with_network(algorithm, algorithm.network.with_statistics_of_first(rows))
                 both = torch.cat([self.support_x, inputs])
                 out = apart.predict(self.adapted, both)[rows:]
         # A network of more outputs than the task has classes: the others are no class of it.
         return out if self.classes is None else out[..., : len(self.classes)]
+
+    @functools.cached_property
+    def _on_support_statistics(self) -> Algorithm | None:
+        """The method on the batch statistics of the support set, which is run once for them.
+
+        None: it calls its network several times, each with statistics of its own.
+        """
+        recorded: list[tuple[Moments, ...]] = []
+        network = self.algorithm.network
+        method = with_network(self.algorithm, network.recording_moments(recorded))
+        method.predict(self.adapted, self.support_x)
+        if len(recorded) != 1:
+            return None
+        return with_network(self.algorithm, network.with_moments(recorded[0]))
 
     def _classes(self) -> Sequence[Hashable]:
         if self.classes is None:

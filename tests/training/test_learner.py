@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dmeta.algorithms.algorithm import with_network
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.protonet import ProtoNet
 from dmeta.models.conv4 import conv4
@@ -93,6 +97,67 @@ def test_probabilities_are_the_softmax_and_of_the_kind_that_is_given(learner: Le
     as_tensor = adapted.predict_probabilities(given)
     assert isinstance(as_tensor, torch.Tensor)
     torch.testing.assert_close(as_tensor, adapted.predict(given).softmax(-1))
+
+
+def forward_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of rows that networks are run on from now on."""
+    rows: list[int] = []
+    apply = Network.apply
+
+    def counted(self: Network, params: Any, x: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x))
+        return apply(self, params, x)
+
+    monkeypatch.setattr(Network, "apply", counted)
+    return rows
+
+
+@pytest.mark.parametrize("learner", [maml(), protonet()], ids=["maml", "protonet"])
+def test_the_support_set_is_run_once_for_all_predictions(
+    monkeypatch: pytest.MonkeyPatch, learner: Learner
+) -> None:
+    adapted = learner.adapt(images(10), np.arange(10) % 5)
+    x = images(4, 1)
+    network = adapted.algorithm.network.with_statistics_of_first(10)
+    both = torch.from_numpy(np.concatenate([images(10), x]))
+    expected = with_network(adapted.algorithm, network).predict(adapted.adapted, both)[10:]
+    rows = forward_rows(monkeypatch)
+    np.testing.assert_allclose(adapted.predict(x), expected.detach(), rtol=1e-4, atol=1e-5)
+    for row in x:
+        adapted.predict(row[None])
+    adapted.predict_labels(x)
+    assert rows == [10, 4, 1, 1, 1, 1, 4]
+    adapted.predict(x, transductive=True)
+    assert rows[-1] == 4
+
+
+def test_threads_adapt_and_predict_as_one_alone_does() -> None:
+    learner, x = maml(), images(10)
+    labels = [np.random.default_rng(i).permutation(10) % 5 for i in range(16)]
+    expected = [learner.adapt(x, y).predict(x[:3]) for y in labels]
+    shared = learner.adapt(x, labels[0])
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda y: learner.adapt(x, y).predict(x[:3]), labels))
+        again = list(pool.map(lambda _: shared.predict(x[:3]), labels))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(again, [expected[0]] * 16)
+
+
+@dataclass(frozen=True)
+class Twice(Maml):
+    """Applies its network two times, so that batch statistics differ between them."""
+
+    def predict(self, adapted: Any, x: torch.Tensor) -> torch.Tensor:
+        return super().predict(adapted, x) + super().predict(adapted, x.flip(-1))
+
+
+def test_a_method_that_applies_its_network_several_times_predicts_apart_as_well() -> None:
+    learner = maml()
+    twice = Twice(learner.algorithm.network, F.cross_entropy)
+    adapted = dataclasses.replace(learner, algorithm=twice).adapt(images(10), np.arange(10) % 5)
+    together = adapted.predict(images(4, 1))
+    alone = np.concatenate([adapted.predict(row[None]) for row in images(4, 1)])
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
 
 
 def test_bytes_predict_as_the_floats_that_training_makes_of_them() -> None:
