@@ -17,7 +17,9 @@ from dmeta.training.options import Choice, checked
 
 
 def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) -> RunConfig:
-    """The settings of a run with other evaluation tasks.
+    """The settings of a run whose tasks are for evaluation only, and may be others than its own.
+
+    The size of a training task becomes that of an evaluation task, as which the run is tried.
 
     Args:
         config: of the run.
@@ -29,8 +31,6 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
         ValueError: the run's network cannot learn such tasks, or there are none.
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    if not given:
-        return config
     own = config.task.source
     source = _named(str(given.pop("name", own.name)), own)
     sizes = {k: given.pop(k, getattr(config.task.evaluation, k)) for k in EPISODE_KEYS}
@@ -44,8 +44,7 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
             f"evaluate a run of a method whose output does not depend on the ways ({others})"
         )
     source = Choice(source.name, {**source.options, **given})
-    training = evaluation if source.name != own.name else config.task.training
-    return dataclasses.replace(config, task=TaskOptions(source, evaluation, training))
+    return dataclasses.replace(config, task=TaskOptions(source, evaluation, evaluation))
 
 
 def _named(name: str, own: Choice) -> Choice:
