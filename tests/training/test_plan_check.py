@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -17,12 +17,14 @@ from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName
 from dmeta.bilevel.types import Params, Stage, Task
+from dmeta.runtime.protocol import Block, Vector
 from dmeta.training import planning
 from dmeta.training.budget import first_block_inputs
 from dmeta.training.plan_check import INEXACT, WRONG, PlanTrial, loop_reference
 from dmeta.training.planning import plan_line, planned
 from dmeta.training.setup import Run, prepare
 from dmeta.training.suspects import suspected_modules
+from dmeta.training.work import TaskWork
 from tests.conftest import TINY, tiny_config
 
 
@@ -240,20 +242,6 @@ def test_modules_that_are_right_are_not_suspected() -> None:
     assert suspected_modules(first_block_inputs(run)) == []
 
 
-class FailsAtEvaluation(nn.Module):
-    """Looks at values unless it is trained."""
-
-    def __init__(self, under_vmap_alone: bool) -> None:
-        super().__init__()
-        self.layers, self.under_vmap_alone = model(), under_vmap_alone
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        if self.training or (float(out.detach().sum()) != 0 and self.under_vmap_alone):
-            return out
-        raise RuntimeError("no prediction")
-
-
 class Sequence(nn.Module):
     """An LSTM over an input of length 1."""
 
@@ -267,9 +255,8 @@ class Sequence(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # by vmap, of the LSTM
-@pytest.mark.parametrize("module", [Sequence(), FailsAtEvaluation(True)])
-def test_a_plan_that_cannot_evaluate_is_not_taken(module: nn.Module, vmap_is_fastest: None) -> None:
-    settings = {"gradient": "checkpointed"}
+def test_a_plan_that_cannot_evaluate_is_not_taken(vmap_is_fastest: None) -> None:
+    settings, module = {"gradient": "checkpointed"}, Sequence()
     run = planned(run_of(module, runtime__plan="auto", **settings))
     assert run.work.plan == "loop"
     assert run.plan is not None
@@ -280,6 +267,12 @@ def test_a_plan_that_cannot_evaluate_is_not_taken(module: nn.Module, vmap_is_fas
 
 
 @pytest.mark.parametrize("plan", ["auto", "loop"])
-def test_a_model_that_cannot_evaluate_at_all_is_refused(plan: str, vmap_is_fastest: None) -> None:
-    with pytest.raises(ValueError, match=r"an evaluation that fails: no prediction; change the m"):
-        planned(run_of(FailsAtEvaluation(False), runtime__plan=plan))
+def test_a_model_that_cannot_evaluate_at_all_is_refused(
+    plan: str, vmap_is_fastest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(work: TaskWork, vector: Vector, block: Block) -> NoReturn:
+        raise RuntimeError(f"no prediction in {block.phase}")
+
+    monkeypatch.setattr(TaskWork, "evaluate", fail)
+    with pytest.raises(ValueError, match=r"evaluation that fails: no prediction in val; change th"):
+        planned(run_of(runtime__plan=plan))
