@@ -135,7 +135,9 @@ def test_a_block_is_cut_where_the_memory_does_not_hold_it(
     assert whole.work.chunk_size == 5
     assert at_once(1.0).work.chunk_size == 1
     inputs = planning.first_block_inputs(whole)
-    peak = planning.block_peak("vmap", whole.work.estimator, planning.sized(inputs, 3, 1))
+    few = planning.sized(inputs, 3, 1)
+    # The first count of a run has what is made once, the network's copy for this thread.
+    peak = min(planning.block_peak("vmap", whole.work.estimator, few) for _ in range(2))
     assert at_once(2 * peak).work.chunk_size == 3
     assert at_once(2 * peak - 2).work.chunk_size == 2
 
