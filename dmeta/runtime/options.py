@@ -81,8 +81,8 @@ class RuntimeOptions:
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up; likewise for the parameter server.
         min_workers: the run begins with so many workers (a count), lets the others join when the
-            cluster has room for them, and waits below. None: it begins with all, and goes on with
-            any.
+            cluster has room for them, and waits below. None: it begins with all
+            that come in reasonable time (`dmeta.runtime.roster`), and goes on with any.
         hung_after_s: seconds without an answer after which a worker or the server is killed and
             started anew. None: learned from the run, 20 times the usual and at least 30 s.
         snapshot_every: outer steps between copies of the server's state, from which it goes on if

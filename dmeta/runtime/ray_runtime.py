@@ -92,7 +92,7 @@ class RayRuntime:
 
     @property
     def info(self) -> RuntimeInfo:
-        """Who computes; also of a runtime that is closed."""
+        """Who computes; of a closed runtime, as it was when it was last asked."""
         if self._team is not None:
             crew = self._team.crew
             self._info = dataclasses.replace(

@@ -26,7 +26,7 @@ from dmeta.models import MODELS
 from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, Split, TaskSource
 from dmeta.training.config import RunConfig
-from dmeta.training.frozen import with_digest
+from dmeta.training.frozen import left_alone, with_digest
 from dmeta.training.options import Choice
 from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
@@ -195,7 +195,8 @@ def prepare(
     if {"model", "algorithm"} & set(own):
         config = with_digest(config, algorithm.network, of_model="model" in own)
     initial = algorithm.init_meta_params()
-    _check_gradient(config, algorithm, estimator, probe, initial)
+    with left_alone():
+        _check_gradient(config, algorithm, estimator, probe, initial)
     layout, options = Layout.of(initial), config.runtime
     work = TaskWorkFactory(
         algorithm=algorithm,

@@ -195,7 +195,7 @@ def test_a_worker_takes_no_more_memory_of_a_gpu_than_its_share(cluster, share, e
     options = {"gpus_per_worker": share, "num_workers": 2, "cpus_per_worker": 0.1}
     with start(toy_gpu.GpuWorkerFactory(), device="cuda", **options) as runtime:
         report = runtime.step(0, train_blocks(0))
-    [kind] = runtime.info.hardware
+        [kind] = runtime.info.hardware
     assert (kind.workers, kind.description["device"]) == ((0, 1), "A GPU")
     cuda_itself = CUDA_BYTES / toy_gpu.TOTAL if share < 1 else 0
     assert {b.sums["fraction"] for b in report.blocks} == {expected - cuda_itself}

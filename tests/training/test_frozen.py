@@ -139,3 +139,15 @@ def test_a_run_goes_on_with_the_same_backbone_alone(tmp_path: Path) -> None:
         dmeta.load(asked["run_dir"], model=other)
     dmeta.load(asked["run_dir"], model=Backbone(width=8))
     assert dmeta.train(again, model=Backbone(width=8)).summary["training"]["steps"] == 4
+
+
+@pytest.mark.parametrize("changes", [{}, {"algorithm": "joint", "algorithm__inner_steps": 0}])
+def test_a_model_that_changes_what_is_frozen_is_refused(changes: dict[str, Any]) -> None:
+    class Clamped(Backbone):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.backbone.weight.clamp_(-1, 1)
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match=r"must leave its frozen .* that a call changes in place"):
+        prepare(tiny_config("run", **changes), model=Clamped(width=8))
