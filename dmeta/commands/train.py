@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def train(
 def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: train with a progress display, then say what was found and written."""
     config = _config_of(settings, overrides)
+    if config.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch.compile looks at them, whatever computes
     with run_place(config.run_dir or _new_run_dir(config)) as place:
         try:
             result = _trained(config, {}, place, (), Console(), signals_heard)

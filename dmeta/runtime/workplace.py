@@ -81,7 +81,8 @@ class RayWorkplace:
         # The bundles of a placement group may be on one machine.
         beside = num_workers if cluster.is_in_group() else most_beside(nodes, placement)
         seat = Seat(num_workers, min(num_workers, beside))
-        answer: _Answer = _answer(worker, worker.call.remote(ray.put(compute), seat))
+        started = worker.ready.remote()  # an actor answers in the order that it is asked in
+        answer: _Answer = _answer(started, worker.call.remote(ray.put(compute), seat))
         return answer
 
     def starter(self, placement: Placement) -> Callable[[int], Actor]:
@@ -115,10 +116,9 @@ class RayWorkplace:
         self.close()
 
 
-def _answer(worker: Actor, ref: Ref) -> Any:
-    """Wait for the answer of a worker, which has to start first."""
-    head = cluster.watch_head()
-    started, deadline = worker.ready.remote(), time.monotonic() + START_TIMEOUT_S
+def _answer(started: Ref, ref: Ref) -> Any:
+    """Wait for a worker to start, then for its answer, however long that takes."""
+    head, deadline = cluster.watch_head(), time.monotonic() + START_TIMEOUT_S
     wait = functools.partial(_waited, head.check if head is not None else lambda: None)
     try:
         if not wait(started, deadline):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
 from dmeta.runtime import RuntimeOptions, make_runtime, open_workplace
+from dmeta.runtime import workplace as workplaces
 from dmeta.runtime.protocol import ALONE, Seat
 from tests.runtime import toy
 from tests.runtime.toy_runs import num_actors
@@ -20,6 +22,17 @@ class Where:
 
     def __call__(self, seat: Seat):
         return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), seat
+
+
+class Slow:
+    def __call__(self, seat: Seat):
+        time.sleep(4)
+        return "done"
+
+
+class Holder:
+    def has_its_cpu(self):
+        return True
 
 
 class Dies:
@@ -80,6 +93,21 @@ def test_what_is_raised_there_is_raised_here_and_a_death_is_told_of(cluster):
         with pytest.raises(RuntimeError, match=r"worker that chooses runtime\.plan .*set them"):
             workplace.call(Dies())
     assert num_actors() == before
+
+
+def test_only_the_start_of_a_worker_has_a_limit(cluster, monkeypatch):
+    _, place = opened()
+    with place as workplace:
+        workplace.call(Where())
+        monkeypatch.setattr(workplaces, "START_TIMEOUT_S", 3.0)
+        assert workplace.call(Slow()) == "done"
+        workplace.close()
+    holder = cluster.remote(num_cpus=1)(Holder).remote()
+    cluster.get(holder.has_its_cpu.remote())
+    _, place = opened(num_workers=1, cpus_per_worker=2)
+    with place as workplace, pytest.raises(RuntimeError, match=r"start within 3 s, got none"):
+        workplace.call(Where())
+    cluster.kill(holder)
 
 
 def test_workers_that_can_not_be_placed_are_refused_before_anything_is_asked(cluster):

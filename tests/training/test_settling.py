@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 import dmeta
+from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.train import train_command
 from dmeta.runtime.protocol import ALONE, Seat
 from dmeta.training import planning
 from dmeta.training.gpu_memory import GpuMemoryError
@@ -121,3 +124,14 @@ def test_a_run_on_the_cpu_leaves_the_gpu_alone(tmp_path: Any) -> None:
     result = dmeta.train(TINY | asked | {"run_dir": str(tmp_path / "run")})
     assert result.summary["plan"]["seconds"]
     dmeta.evaluate(tmp_path / "run", num_tasks=2, device="cpu")
+
+
+def test_on_the_command_line_a_run_on_the_cpu_sees_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for device, expected in (("auto", "0,1"), ("cpu", "")):
+        asked = {"device": device, "run_dir": str(tmp_path / device), "steps": 1, "eval.every": 0}
+        overrides = [as_override(key, value) for key, value in (TINY | asked).items()]
+        train_command(compose("train", overrides), overrides)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
