@@ -50,8 +50,9 @@ def plugin_presets() -> dict[tuple[str, str], dict[str, Any]]:
 def _preset(group: str, name: str, entry: Entry[Any]) -> dict[str, Any]:
     """A plug-in's preset, in the form of the files in configs/."""
     chosen = {"gradient": "exact"} if group == "algorithm" else {}
-    own = {"name": name, **_sizes(group, entry.make), **default_options(entry.make)}
-    values: dict[str, Any] = {group: own}
+    # Keywords of these names are not its own: a run reads them.
+    own = {"name": name, **_sizes(group, entry.make)}
+    values: dict[str, Any] = {group: {**own, **default_options(entry.make), **own}}
     if group == "task" and len(_constant(entry.make, "input_shape", ())) == 3:
         chosen["model"] = "conv4"
     for key, value in entry.settings.items():

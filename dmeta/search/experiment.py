@@ -124,6 +124,7 @@ def run(
             training_at(place),
             only_one_in(place.folder),
         ):
+            own.check_on_cluster()
             check_seen(place.name, alive_nodes(), read_by_tasks)
             (place.folder / TRIALS).mkdir(exist_ok=True)
             tried = _tried(place, resume, is_extended)

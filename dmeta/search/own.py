@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from dmeta.bilevel.types import Loss
-from dmeta.runtime.pickling import check_picklable
+from dmeta.runtime.pickling import check_loadable, check_picklable
 from dmeta.search.space import Space
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import EPISODE_KEYS, RunConfig
@@ -64,6 +64,15 @@ class Own:
                     f"stands for all of {group}, got several; leave it out, or register the object "
                     "by entry point, so that it has a name and options"
                 )
+
+    def check_on_cluster(self) -> None:
+        """Refuse objects that the processes of the connected cluster can not load.
+
+        Raises:
+            ValueError: with the argument.
+        """
+        objects = {**self.parts, "source": self.source}
+        check_loadable(**{name: thing for name, thing in objects.items() if thing is not None})
 
 
 def in_words(names: Mapping[str, str]) -> str:

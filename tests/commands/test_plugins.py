@@ -11,7 +11,8 @@ import pytest
 import dmeta
 from dmeta import cli
 from dmeta.commands.hydra_app import compose
-from dmeta.commands.plugins import plugin_presets
+from dmeta.commands.plugins import _preset, plugin_presets
+from dmeta.registry import Entry
 from tests.plugin_package import install, write_package
 
 QUICK = [
@@ -65,6 +66,14 @@ def test_its_settings_are_those_of_its_signature_and_those_it_brings() -> None:
     assert (algorithm["damping"], algorithm["flavour"]) == (0.5, "plain")
     assert (algorithm["inner_lr"], algorithm["eval_inner_steps"]) == (0.02, 10)
     assert settings["gradient"]["name"] == "exact"
+
+
+def test_a_keyword_of_it_does_not_take_the_place_of_one_that_a_run_reads() -> None:
+    def make(name: str = "theirs", ways: int = 7, width: int = 3) -> None:
+        pass
+
+    preset = _preset("task", "mine", Entry(make, "", ""))["task"]
+    assert (preset["name"], preset["ways"], preset["width"]) == ("mine", 5, 3)
 
 
 def test_nothing_of_it_is_left_once_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,19 @@ def test_an_object_that_can_not_be_sent_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=words):
         dmeta.train(settings, source=locked)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_object_of_a_module_that_trials_lack_is_refused_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def away(p, t):\n    return (p - t).abs().mean()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    away = importlib.import_module("only_here").away
+    settings = {**SETTINGS, "run_dir": str(tmp_path / "search"), "outer.lr": "0.001,0.1"}
+    with pytest.raises(ValueError, match=r"loss must be .*, got away, .*No module named 'only_h"):
+        dmeta.tune(settings, loss=away)
+    assert not (tmp_path / "search" / "trials").exists()
 
 
 @pytest.mark.parametrize(
