@@ -36,6 +36,9 @@ SETTINGS = {
 }
 
 
+CHOICE = "choice(0.5,0.9)"
+
+
 class Parts(NamedTuple):
     """Arguments of `dmeta.train` and `dmeta.tune`."""
 
@@ -87,7 +90,7 @@ def test_own_objects_are_searched_with_and_the_best_settings_train_with_them(
     own = parts()._asdict()
     run_dir = tmp_path / "search"
     where = {"run_dir": str(run_dir)}
-    results = dmeta.tune({**SETTINGS, **where, "outer.lr": "0.001,0.1"}, **own)
+    results = dmeta.tune({**SETTINGS, **where, "outer.lr": "choice(0.001,0.1)"}, **own)
     assert [result.error for result in results] == [None, None]
     found = results_of(run_dir)
     assert found["settings"]["task"]["name"] == "Lines"
@@ -110,7 +113,7 @@ def test_an_object_that_can_not_be_sent_is_refused_before_anything_is_written(
     settings = {**SETTINGS, "run_dir": str(tmp_path / "search")}
     words = "source must be picklable, .* got Lines, .*cannot pickle '_thread.lock'"
     with pytest.raises(ValueError, match=words):
-        dmeta.tune({**settings, "outer.lr": "0.001,0.1"}, source=locked)
+        dmeta.tune({**settings, "outer.lr": "choice(0.001,0.1)"}, source=locked)
     settings.pop("search")
     with pytest.raises(ValueError, match=words):
         dmeta.train(settings, source=locked)
@@ -124,7 +127,7 @@ def test_an_object_of_a_module_that_trials_lack_is_refused_before_the_first(
     (tmp_path / "only_here.py").write_text("def away(p, t):\n    return (p - t).abs().mean()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     away = importlib.import_module("only_here").away
-    settings = {**SETTINGS, "run_dir": str(tmp_path / "search"), "outer.lr": "0.001,0.1"}
+    settings = {**SETTINGS, "run_dir": str(tmp_path / "search"), "outer.lr": "choice(0.001,0.1)"}
     with pytest.raises(ValueError, match=r"loss must be .*, got away, .*No module named 'only_h"):
         dmeta.tune(settings, loss=away)
     assert not (tmp_path / "search" / "trials").exists()
@@ -156,7 +159,7 @@ def test_options_of_a_plug_in_are_searched_and_the_best_settings_train(
     install(site, monkeypatch)
     run_dir = tmp_path / "search"
     settings = {**SETTINGS, "task": "slopes", "run_dir": str(run_dir)}
-    settings |= {"algorithm": "damped-maml,maml", "algorithm.damping": "0.5,0.9"}
+    settings |= {"algorithm": "choice(damped-maml,maml)", "algorithm.damping": CHOICE}
     dmeta.tune(settings)
     rows = table(run_dir)
     assert {row["status"] for row in rows} == {"finished"}
@@ -167,4 +170,4 @@ def test_options_of_a_plug_in_are_searched_and_the_best_settings_train(
     test = results_of(run_dir)["test"]["evaluation"]
     assert dmeta.train(texts).test.value == test["transductive"]["mean"][-1]
     with pytest.raises(ValueError, match=r"'algorithm\.dampng' .*mean 'algorithm\.damping'"):
-        dmeta.tune({**settings, "algorithm": "damped-maml", "algorithm.dampng": "0.5,0.9"})
+        dmeta.tune({**settings, "algorithm": "damped-maml", "algorithm.dampng": CHOICE})
