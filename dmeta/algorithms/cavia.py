@@ -9,6 +9,12 @@ phi beside its input; every task starts from phi = 0:
 
 The network is any with parameters called ``context``: ``model.context=5`` gives `mlp` five that are
 joined to the input (section 4.1), and `conv4` five that scale and shift channels (section 4.2).
+
+Differs from the authors' code (lmzintgraf/cavia): for regression that clips each element of each
+task's meta-gradient to +-10 before they are averaged; here ``outer.clip_value`` bounds the mean, as
+their code for classification does. On the 10-shot sinusoid 0.5% of the tasks exceed the bound, and
+4,000 outer steps end at an MSE of 0.236 without it and 0.228 with it, 0.026 either way
+(docs/results.md).
 """
 
 from __future__ import annotations
