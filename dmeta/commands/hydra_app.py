@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dmeta
+from dmeta.commands.expansion import check_interpolations
 from dmeta.commands.plugins import plugin_presets
 from dmeta.commands.presets import composed_with, own_presets
 from dmeta.commands.trust import KEY, check_composed, check_presets, trusts
@@ -33,10 +34,12 @@ def plain(config: Any, *, complete: bool = True) -> dict[str, Any]:
         complete: whether every key that must be given has to be there.
 
     Raises:
+        ValueError: its interpolations would make it too large.
         omegaconf.MissingMandatoryValue: a key that must be given was not.
     """
     from omegaconf import OmegaConf
 
+    check_interpolations("the settings", OmegaConf.to_container(config, resolve=False))
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

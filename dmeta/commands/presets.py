@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dmeta.addresses import is_address, name_of, open_address, reading
+from dmeta.commands.expansion import MAX_BYTES, check_yaml
 from dmeta.commands.texts import text_of
 from dmeta.quoting import as_text, unquoted
 from dmeta.training.byte_size import shown_bytes
@@ -82,7 +83,8 @@ def composed_with(overrides: Iterable[str], presets: Mapping[str, str]) -> Itera
         presets: `own_presets`, of now or of earlier.
 
     Raises:
-        ValueError: a path that does not lie in a folder of configs.
+        ValueError: a path that does not lie in a folder of configs, or a file that is too large,
+            as it is or when all its references are expanded.
     """
     overrides = list(overrides)
     sweeps = any(flag in overrides for flag in MULTIRUN_FLAGS)
@@ -101,6 +103,7 @@ def composed_with(overrides: Iterable[str], presets: Mapping[str, str]) -> Itera
                     f"a kept preset must be a YAML file in a folder of configs, got {name!r}; "
                     "restore the file that names it, or begin anew in another run_dir"
                 )
+            check_yaml(name, text)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         # Beside an override: argparse takes no two groups of them with a flag between.
@@ -152,10 +155,11 @@ def _may_sweep(override: str) -> bool:
 def _text(path: str | Path, rule: str) -> str:
     if is_address(path):
         files, there = open_address(str(path), "experiment")
-        with reading(str(path), "experiment"):
-            return bytes(files.cat_file(there)).decode()
+        with reading(str(path), "experiment"), files.open(there, "rb") as file:
+            return bytes(file.read(MAX_BYTES + 1)).decode()
     try:
-        return Path(path).read_text()
+        with Path(path).open() as file:
+            return file.read(MAX_BYTES + 1)  # a character more than is accepted
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{rule}, got {path}, which can not be read ({error}); correct it (`dmeta list` names "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from dmeta.training.options import checked
 from dmeta.training.places import RunPlace
 from dmeta.training.starting import CONFIG, OWN, placed_at, read_settings
 
+_MAX_INPUT = 2**28  # a gigabyte in float32
 _PARTS = ("model", "source", "algorithm", "loss")
 
 NONE: Mapping[str, Any] = dict.fromkeys(_PARTS)
@@ -110,6 +112,7 @@ def read_saved(place: RunPlace) -> SavedRun:
     try:
         config = run_config(saved["settings"])
         shapes = checked(Shapes, saved["shapes"], "shapes")
+        _check_shape(shapes.input_shape)
     except ValueError as error:
         raise CheckpointError(
             f"{place.locate(CONFIG)} must be a run's settings, got one that was altered: {error}; "
@@ -117,6 +120,14 @@ def read_saved(place: RunPlace) -> SavedRun:
         ) from error
     config = config if place.mirror is None else placed_at(config, place.name)
     return SavedRun(config, shapes, _own_parts(saved, config))
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    """Refuses a shape of no input: the network will be tried on two such."""
+    if not (all(size >= 1 for size in shape) and math.prod(shape) <= _MAX_INPUT):
+        raise ValueError(
+            f"shapes.input_shape must be of 1 to {_MAX_INPUT:,} numbers, got {list(shape)}"
+        )
 
 
 def _own_parts(saved: Mapping[str, Any], config: RunConfig) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dmeta.models.context import FILM_BLOCK, Film
-from dmeta.models.sizes import check_image, check_sizes
+from dmeta.models.sizes import check_depth, check_image, check_sizes
 
 
 def conv4(
@@ -74,6 +74,7 @@ def _network(
     pool: str = "none",
 ) -> nn.Module:
     check_sizes(filters=(filters, 1), blocks=(blocks, 1), context=(context, 0))
+    check_depth(blocks=blocks)
     name = "conv4_strided" if strided else "conv4"
     check_image(name, input_shape, 1 if strided else 2**blocks, "lower model.blocks")
     layers: OrderedDict[str, nn.Module] = OrderedDict()

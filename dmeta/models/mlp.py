@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from dmeta.models.context import ContextInput
-from dmeta.models.sizes import check_sizes
+from dmeta.models.sizes import check_depth, check_sizes
 
 
 def mlp(
@@ -32,6 +32,7 @@ def mlp(
         ValueError: a size is too small.
     """
     check_sizes(hidden=(hidden, 1), num_layers=(num_layers, 0), context=(context, 0))
+    check_depth(num_layers=num_layers)
     layers: list[nn.Module] = [nn.Flatten()]
     if context:
         layers.append(ContextInput(context))

@@ -16,7 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dmeta.models.context import FILM_BLOCK, Film
-from dmeta.models.sizes import check_image, check_sizes
+from dmeta.models.sizes import check_depth, check_image, check_sizes
 
 _SLOPE = 0.1
 
@@ -68,6 +68,7 @@ def resnet12(
         ValueError: the input is not an image, or too small for so many blocks; a width is below 1.
     """
     check_sizes(widths=(min(widths, default=0), 1), context=(context, 0))
+    check_depth(**{"widths (their number)": len(widths)})
     check_image("resnet12", input_shape, 2 ** len(widths), "give model.widths fewer entries")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, height, columns = input_shape

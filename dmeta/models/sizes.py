@@ -14,6 +14,21 @@ def check_sizes(**sizes: tuple[int, int]) -> None:
             raise ValueError(f"model.{name} must be >= {least}, got {value}; raise it")
 
 
+MAX_LAYERS = 1000
+"""More are refused: no network of these learns by gradients, and building them takes minutes."""
+
+
+def check_depth(**counts: int) -> None:
+    """Raises ValueError if there are too many layers.
+
+    Args:
+        counts: option of the model -> how many layers or blocks it asks for.
+    """
+    for name, count in counts.items():
+        if count > MAX_LAYERS:
+            raise ValueError(f"model.{name} must be <= {MAX_LAYERS}, got {count}; lower it")
+
+
 def check_image(model: str, input_shape: tuple[int, ...], least_side: int, remedy: str) -> None:
     """Raises ValueError if the inputs are no images, or images that are too small.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +16,19 @@ from dmeta.algorithms.algorithm import Algorithm, embeds
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Task
+from dmeta.capacity import available_memory_bytes
 from dmeta.models import MODELS
 from dmeta.models.network import Network, Precision
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import TaskSource
+from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
 from dmeta.training.losses import loss_of
 from dmeta.training.options import Choice, checked_options
 from dmeta.training.prediction import EXACT
 
 _TRACED_ROWS = 4  # of a task: a forward pass does the same with more
+_COPIES = 4  # at least: the initial weights, those that are trained, their gradient, its sum
 
 
 def make_source(config: RunConfig) -> TaskSource:
@@ -61,18 +65,7 @@ def make_network(
     if module is not None:
         _refuse_computed_parameters(module)
     else:
-        entry = MODELS[config.model.name]
-        options = checked_options(entry.make, config.model, "model")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            try:
-                module = entry.make(input_shape=input_shape, num_outputs=num_outputs, **options)
-            except (RuntimeError, MemoryError) as error:  # tensors that can not be made
-                sizes = ", ".join(f"model.{key}={value}" for key, value in options.items())
-                raise ValueError(
-                    f"model={config.model.name} must fit into the memory, got {sizes} "
-                    f"({first_line(error)}); lower them"
-                ) from error
+        module = _named_module(config, input_shape, num_outputs)
     if inputs.dtype == torch.int64 and config.runtime.precision == "bfloat16":
         raise ValueError(
             "runtime.precision must be float32 or tf32 for inputs of whole numbers (token ids), "
@@ -81,6 +74,43 @@ def make_network(
     network = Network.of(module, _precision_of_layers(config))
     _check_fit(network, inputs, num_outputs)
     return network.traced(inputs[:_TRACED_ROWS])
+
+
+def _named_module(
+    config: RunConfig, input_shape: tuple[int, ...], num_outputs: int | None
+) -> nn.Module:
+    """The network that the settings name, its weights drawn from the seed."""
+    entry = MODELS[config.model.name]
+    options = checked_options(entry.make, config.model, "model")
+    make = functools.partial(
+        entry.make, input_shape=input_shape, num_outputs=num_outputs, **options
+    )
+    sizes = ", ".join(f"model.{key}={value}" for key, value in options.items())
+    size_bytes = _size_bytes(make)
+    free = available_memory_bytes()
+    try:
+        if _COPIES * size_bytes > free:
+            raise MemoryError(
+                f"{_COPIES} copies of {shown_bytes(size_bytes)} of weights are needed, where "
+                f"{shown_bytes(free)} are free"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return make()
+    except (RuntimeError, MemoryError) as error:  # tensors that can not be made
+        raise ValueError(
+            f"model={config.model.name} must fit into the memory, got {sizes} "
+            f"({first_line(error)}); lower them"
+        ) from error
+
+
+def _size_bytes(make: Callable[[], nn.Module]) -> int:
+    """Of a module's parameters, of which none is made; 0 if that can not be told."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return sum(p.nbytes for p in make().parameters())
+    except (RuntimeError, TypeError, ValueError):  # a layer that only a real device has
+        return 0
 
 
 def _precision_of_layers(config: RunConfig) -> Precision:

@@ -114,7 +114,7 @@ MINI = {
     ),
     "an image twice": (
         lambda mini: change(mini / "test.csv", "test2.jpg", "test0.jpg"),
-        r"must name each image once, got one of class 'test0'",
+        r"must name each image once, got 'test0.jpg' of class 'test0' twice",
     ),
     "a corrupt image": (
         lambda mini: (mini / "images" / "val1.jpg").write_bytes(b"no image"),

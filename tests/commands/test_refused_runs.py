@@ -57,6 +57,18 @@ def take_wider(run: Path) -> None:
 
 RUN = {
     "no settings": (lambda run: (run / "config.json").unlink(), r"run_dir must hold a run"),
+    "a million layers": (
+        lambda run: edit(run, "settings", "model", "num_layers", to=1_000_000),
+        r"model.num_layers must be <= 1000, got 1000000",
+    ),
+    "more weights than memory": (
+        lambda run: edit(run, "settings", "model", "hidden", to=10_000_000),
+        r"model=mlp must fit into the memory, got model.hidden=10000000, .*weights are needed",
+    ),
+    "an endless input": (
+        lambda run: edit(run, "shapes", "input_shape", to=[10**12]),
+        r"shapes.input_shape must be of 1 to 268,435,456 numbers, got \[1000000000000\]",
+    ),
     "empty settings": (lambda run: (run / "config.json").write_text(""), r"config.json"),
     "half the settings": (lambda run: cut(run / "config.json"), r"config.json must be a run's"),
     "settings in a list": (lambda run: (run / "config.json").write_text("[]"), r"config.json"),
