@@ -18,16 +18,19 @@ from dmeta.tasks.source import SPLITS, EpisodeSize, Split, TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.supply import TaskSupply
 
-InputType: TypeAlias = Literal["float32", "int64"]
+InputDtype: TypeAlias = Literal["float32", "int64"]
 """Of what a network is given: floats, or whole numbers such as token ids."""
 
 _NUM_TASKS = 4  # of each split; a source whose tasks vary in size seldom draws four alike
 
 
 def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = SPLITS) -> Task:
-    """The first task of the first split, as the workers will have it.
+    """The first task of the first of some splits, as the run's workers will have it.
 
-    The first tasks of all splits that will be drawn are checked.
+    Args:
+        config: settings.
+        source: of the tasks.
+        splits: whose first tasks, those that the run will draw, are checked.
 
     Raises:
         ValueError: they are not what `dmeta.tasks.source.TaskSource` says.
@@ -67,7 +70,7 @@ def probe_of(task: Task) -> Task:
     return Task(_few(task.support), _few(task.query))
 
 
-def made_up_inputs(shape: tuple[int, ...], kind: InputType) -> Tensor:
+def made_up_inputs(shape: tuple[int, ...], kind: InputDtype) -> Tensor:
     """[2, *shape]: what a network can be tried on where no task is at hand."""
     x = torch.linspace(-1, 1, 2 * int(torch.Size(shape).numel())).reshape(2, *shape)
     return x if kind == "float32" else torch.zeros_like(x, dtype=torch.int64)
