@@ -114,7 +114,6 @@ def _replay(
     wanted: ReplayConfig, place: RunPlace, own: dict[str, Any], trust: bool
 ) -> list[list[Replayed]]:
     saved = read_saved(place)
-    saved.check_own({**NONE, **own}, place.name, f"dmeta.replay({place.name!r}, {wanted.step}")
     config = _locally(with_root(saved.config, wanted.root), wanted.device)
     if not trust:
         check_saved(config.as_mapping(), place.name, typed=typed_root(wanted.root))
@@ -130,6 +129,7 @@ def _replay(
     if wanted.block is not None and wanted.block >= len(blocks):
         raise ValueError(f"block must be < {len(blocks)}, those of a step, got {wanted.block}")
     chosen = blocks if wanted.block is None else [blocks[wanted.block]]
+    saved.check_own({**NONE, **own}, place.name, f"dmeta.replay({place.name!r}, {wanted.step}")
     run = prepare(config, **own)
     vector = _vector_at(run, place.folder, wanted.step)
     folder.mkdir(parents=True, exist_ok=True)
