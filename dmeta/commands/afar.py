@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dmeta.addresses import parent_of
 from dmeta.commands.signs import CONFIG, JOINT, LOG, METRICS, RESULTS, SEARCH, TRIALS
-from dmeta.training.mark import MARK, SILENCE_S
+from dmeta.training.mark import MARK, SILENCE_S, is_of_the_dead
 from dmeta.training.mirror import DistantFolder
 
 _FILES = (
@@ -76,7 +76,8 @@ def _is_trial(address: str) -> bool:
 
 
 def _lives(there: DistantFolder) -> bool:
-    if not there.has(MARK):
+    mark = there.read(MARK)
+    if mark is None or is_of_the_dead(mark):
         return False
     written = there.written_at(MARK)
     return written is None or time.time() - written < SILENCE_S

@@ -12,6 +12,7 @@ from torch import nn
 from dmeta.bilevel.types import Loss, Params
 from dmeta.commands.display import print_results
 from dmeta.commands.evaluation_tasks import check_tasks, described, with_tasks
+from dmeta.commands.evaluations import EVALUATION
 from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.train import open_runtime
@@ -40,8 +41,6 @@ from dmeta.training.results import write_json
 from dmeta.training.session import best_checkpoints, warn_of_non_finite
 from dmeta.training.setup import prepare
 from dmeta.training.task_checks import made_up_inputs
-
-_WRITTEN = "evaluation.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +148,10 @@ def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:
         # Shown before it is written: a place that can only be read costs no result.
         print_results(
             content,
-            paths=[place.locate(_WRITTEN)],
+            paths=[place.locate(EVALUATION)],
             next_command="dmeta list   # what else can be trained",
         )
-        write_json(place.folder / _WRITTEN, content)
+        write_json(place.folder / EVALUATION, content)
         place.push()
 
 

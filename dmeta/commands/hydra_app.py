@@ -15,7 +15,7 @@ from typing import Any
 import dmeta
 from dmeta.commands.expansion import check_interpolations
 from dmeta.commands.plugins import plugin_presets
-from dmeta.commands.presets import composed_with, own_presets
+from dmeta.commands.presets import check_run_dir, composed_with, own_presets
 from dmeta.commands.trust import KEY, check_composed, check_presets, trusts
 
 
@@ -135,6 +135,7 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
 
     sys.argv[1:] = _with_any_task(verb, sys.argv[1:])
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    check_run_dir(sys.argv[1:])
     presets = own_presets(sys.argv[1:])
     check_presets(presets, trusted=trusts(overrides))
     # --config-dir is left to Hydra, which then tells where a key of the user's files comes from.

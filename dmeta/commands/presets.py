@@ -1,7 +1,8 @@
 """YAML files of a user's own that settings are composed with, beside those of dmeta.
 
-``experiment=FILE.yaml`` names one (or its address), ``--config-dir FOLDER`` a folder of them. Their
-texts can be kept, to compose the same settings later, or on a machine that does not have them.
+``experiment=FILE.yaml`` and ``search/space=FILE.yaml`` name one (or its address), ``--config-dir
+FOLDER`` a folder of them; ``experiment=RUN/config.json`` names the settings of a run. Their texts
+can be kept, to compose the same settings later, or on a machine that does not have them.
 """
 
 from __future__ import annotations
@@ -9,19 +10,26 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dmeta.addresses import is_address, name_of, open_address, reading
 from dmeta.commands.expansion import MAX_BYTES, check_yaml
+from dmeta.commands.run_preset import preset_of_run
 from dmeta.commands.texts import text_of
-from dmeta.quoting import as_text, unquoted
+from dmeta.quoting import as_text, is_null, unquoted
 from dmeta.training.byte_size import shown_bytes
 
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 MULTIRUN_FLAGS = ("-m", "--multirun")
 
-_SUFFIXES = (".yaml", ".yml")
+PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
+"""The line in a file of settings that says where Hydra puts them."""
+
+_SUFFIXES, _OF_A_RUN = (".yaml", ".yml"), ".json"
+_GROUPS = {"experiment": (*_SUFFIXES, _OF_A_RUN), "search/space": _SUFFIXES}
+"""Groups of which a file may be named -> how its name ends."""
+
 _NOT_SETTINGS = ("runs", "multirun")
 _MOST_BYTES = 10 * 2**20
 
@@ -42,9 +50,13 @@ def own_presets(arguments: Iterable[str]) -> dict[str, str]:
     if folder is not None:  # that it is there is for Hydra to say
         for name, path in settings_in(folder).items():
             found[name] = _text(path, "--config-dir must be a folder of YAML files")
-    if (file := experiment_file(arguments)) is not None:
-        text = _text(file, "experiment must be a preset's name or a YAML file")
-        found[f"experiment/{_name_of(file)}.yaml"] = text
+    for group, file in named_files(arguments).items():
+        text = _text(file, f"{group} must be a preset's name or a YAML file")
+        if name_of(file).endswith(_OF_A_RUN):
+            text = preset_of_run(text, file)
+        elif group == "experiment" and not PACKAGE.search(text):
+            text = f"# @package _global_\n{text}"  # what else could it be for?
+        found[f"{group}/{_name_of(file)}.yaml"] = text
     return found
 
 
@@ -68,10 +80,9 @@ def settings_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def experiment_file(overrides: Iterable[str]) -> str | None:
-    """Path or address of the YAML file that ``experiment=`` names, if it names one."""
-    named = [file for each in overrides if (file := _named_file(each)) is not None]
-    return named[-1] if named else None
+def named_files(overrides: Iterable[str]) -> dict[str, str]:
+    """Group -> path or address of the file that ``group=`` names, where it names one."""
+    return dict(found for each in overrides if (found := named_file(each)) is not None)
 
 
 @contextlib.contextmanager
@@ -127,22 +138,41 @@ def _is_left_out(path: Path) -> bool:
 
 def named(override: str) -> str:
     """The preset of that file instead of the file."""
-    file = _named_file(override)
-    return override if file is None else f"experiment={_name_of(file)}"
+    found = named_file(override)
+    return override if found is None else f"{found[0]}={_name_of(found[1])}"
 
 
-def _named_file(override: str) -> str | None:
-    """Path or address of the YAML file that an override names, if it does."""
+def named_file(override: str) -> tuple[str, str] | None:
+    """Group, and path or address of the file, if an override names one."""
     key, _, value = override.partition("=")
-    if key != "experiment":
+    if key not in _GROUPS:
         return None
     file = text_of(value, key)
-    return file if file is not None and name_of(file).endswith(_SUFFIXES) else None
+    return (key, file) if file is not None and name_of(file).endswith(_GROUPS[key]) else None
 
 
 def _name_of(file: str) -> str:
     """A name that no preset of ours has, in letters that Hydra takes."""
     return "file_" + re.sub(r"[^A-Za-z0-9_-]", "_", Path(name_of(file)).stem)
+
+
+def check_run_dir(arguments: Sequence[str]) -> None:
+    """Raises ValueError if several runs of a sweep (``-m``) would go into one folder."""
+    if not any(flag in arguments for flag in MULTIRUN_FLAGS):
+        return
+    fixed = [
+        each
+        for each in arguments
+        if each.partition("=")[0].lstrip("+") == "run_dir"
+        and not (_may_sweep(each) or "${" in each or is_null(each.partition("=")[2]))
+    ]
+    several = [each for each in arguments if "=" in each and _may_sweep(each)]
+    if fixed and several:
+        raise ValueError(
+            f"run_dir must be another one for each run of a sweep, got {fixed[-1]} for all of "
+            f"{several[0]}; leave it out (each run gets a folder under multirun/), or name it by "
+            "what differs, such as 'run_dir=runs/${seed}'"
+        )
 
 
 def _may_sweep(override: str) -> bool:

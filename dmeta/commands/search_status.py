@@ -19,6 +19,7 @@ from dmeta.commands.signs import (
     TRIALS,
     Signs,
     State,
+    is_here,
     judge,
     locked,
     silent_s,
@@ -103,7 +104,7 @@ def search_status(run_dir: Path, afar: Afar | None = None) -> SearchStatus:
     silent, results = silent_s(run_dir), read_record(run_dir / RESULTS, {})
     signs = Signs(
         locked=locked(run_dir) if afar is None else afar.lives,
-        here=False,  # where it ran is not kept
+        here=afar is None and is_here(record),
         silent_s=silent,
         begun=True,
         through=results is not None,

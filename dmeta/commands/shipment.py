@@ -16,7 +16,8 @@ from pathlib import Path
 import dmeta
 from dmeta.addresses import is_address
 from dmeta.commands.hydra_app import config_dir
-from dmeta.commands.presets import CONFIG_DIR_FLAGS, experiment_file, settings_in
+from dmeta.commands.presets import CONFIG_DIR_FLAGS, named_file, settings_in
+from dmeta.quoting import as_override
 from dmeta.training.byte_size import shown_bytes
 
 _CONFIGS = "configs"
@@ -75,7 +76,6 @@ def shipment_of(arguments: Sequence[str], *, code: bool) -> Shipment:
     """
     files: dict[str, Path] = {}
     moved: list[str] = []
-    experiment = experiment_file(arguments)
     for before, word in itertools.pairwise(("", *arguments)):
         flag, equals, value = word.partition("=")
         there = word
@@ -85,9 +85,11 @@ def shipment_of(arguments: Sequence[str], *, code: bool) -> Shipment:
         elif flag in CONFIG_DIR_FLAGS and equals:
             files |= _settings_in(Path(value))
             there = f"{flag}={_CONFIGS}"
-        elif flag == "experiment" and value == experiment and not is_address(value):
-            files[Path(value).name] = Path(value)
-            there = f"experiment={Path(value).name}"
+        elif (named := named_file(word)) is not None and not is_address(named[1]):
+            group, file = named
+            to = Path(file).name if group == "experiment" else f"space/{Path(file).name}"
+            files[to] = Path(file)
+            there = as_override(group, to)
         moved.append(there)
     if code:
         files |= _code()

@@ -16,13 +16,14 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss
 from dmeta.commands.display import Display, console_for, print_results
+from dmeta.commands.evaluations import set_evaluation_aside
 from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.hydra_app import compose
 from dmeta.commands.own_source import defaults_for
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.trust import check_saved, trust_word, trusting, trusts
 from dmeta.quoting import override_word, overrides_of
-from dmeta.runtime import make_runtime, open_workplace
+from dmeta.runtime import check_room, make_runtime, open_workplace
 from dmeta.runtime.protocol import Runtime, Workplace
 from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
@@ -133,6 +134,7 @@ def _trained(
             joint_observers = functools.partial(_shown_joint, display, joint)
             observers = [display, *observers]
         stack.enter_context(training_at(place))
+        set_evaluation_aside(run.config, place)
         if display is not None:
             _show(display, run, place)
         return run_session(
@@ -264,6 +266,7 @@ def _prepared(
         from dmeta.runtime.pickling import check_picklable  # imports Ray
 
         check_picklable(**own)
+    check_room(config.runtime, config.device, config.num_blocks)
     if "root" in config.task.source.options and own.get("source") is None:
         say(f"reading the data of task={config.task.source.name}")
     with torch_threads(config.runtime.threads_per_worker):

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from dmeta.addresses import is_address, redacted
+from dmeta.commands.presets import PACKAGE
 from dmeta.commands.texts import text_of
 
 KEY = "trust"
@@ -26,7 +27,6 @@ KEY = "trust"
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 """An interpolation that calls something, or may be made to: ``${oc.env:HOME}``, ``${${a}:b}``."""
 
-_PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 _MOST_SHOWN = 5
 
 
@@ -72,7 +72,7 @@ def check_presets(presets: Mapping[str, str], *, trusted: bool) -> None:
                 f"the file of settings {name} must be YAML, got another text ({reason}); correct it"
             ) from None
         found = [f"{key}={value}" for key, value in _texts(content) if _calls(key, value)]
-        package = _PACKAGE.search(text)
+        package = PACKAGE.search(text)
         if _is_hydras(name) or (package is not None and _is_hydras(package[1])):
             found.append(f"settings of Hydra's own in {name}")
         if found:

@@ -18,14 +18,14 @@ from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.hydra_app import compose
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
-from dmeta.commands.trust import KEY, trust_word, trusting
+from dmeta.commands.trust import KEY, trust_word, trusting, trusts
 from dmeta.commands.tune_display import TuneDisplay
 from dmeta.quoting import TEXT_KEYS, as_override, override_word, overrides_of
 from dmeta.search import SearchOptions, Space
 from dmeta.search.checking import check_search_without_data
 from dmeta.search.conclusion import PAGE, PRESET, in_words
 from dmeta.search.experiment import run as run_search
-from dmeta.search.kept import RESULTS, SEARCH, read_search
+from dmeta.search.kept import NO_SEARCH, RESULTS, SEARCH, read_search
 from dmeta.search.space import Choice, Dimension, probes
 from dmeta.search.trials import TABLE
 from dmeta.search.watching import Watcher
@@ -223,6 +223,8 @@ def _search_of(
         with run_place(run_dir, [SEARCH]) as place:
             if (place.folder / SEARCH).exists():
                 resume, there = True, _continued(place, given)
+            elif resume:
+                raise ValueError(NO_SEARCH.format(place.name))
     if there is not None:
         given, presets = there
         fixed, space = split_overrides(given)
@@ -305,7 +307,8 @@ def _overrides_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _go_on_with(search: Search) -> str:
-    return f"go on with: dmeta tune {override_word('run_dir', search.run_dir)} resume=true"
+    words = [override_word("run_dir", search.run_dir), "resume=true"]
+    return " ".join(["go on with: dmeta tune", *words, *trusting(trusts(search.overrides))])
 
 
 def _new_run_dir(settings: Mapping[str, Any]) -> str:

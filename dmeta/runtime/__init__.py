@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dmeta.runtime.options import Device, RuntimeOptions
 from dmeta.runtime.protocol import Runtime, ServerFactory, WorkerFactory, Workplace
 
-__all__ = ["Device", "Runtime", "RuntimeOptions", "make_runtime", "open_workplace"]
+__all__ = ["Device", "Runtime", "RuntimeOptions", "check_room", "make_runtime", "open_workplace"]
 
 
 @contextlib.contextmanager
@@ -28,6 +28,31 @@ def open_workplace(
 
     with RayWorkplace(options, device, max_useful_workers, run_id) as workplace:
         yield workplace
+
+
+def check_room(options: RuntimeOptions, device: Device, max_useful_workers: int) -> None:
+    """Check that this machine has the workers that are asked for; starts nothing.
+
+    Of a cluster that is to be joined nothing is known yet.
+
+    Args:
+        options: the `runtime` config group.
+        device: where workers compute.
+        max_useful_workers: blocks per step.
+
+    Raises:
+        ValueError: the machine lacks a GPU or CPUs.
+    """
+    if options.name == "local":
+        from dmeta.runtime.local import local_device
+
+        local_device(device)
+        return
+    from dmeta.runtime import cluster
+    from dmeta.runtime.placement import place
+
+    if not cluster.joins_existing(options.address):
+        place(options, [cluster.this_machine()], device, max_useful_workers)
 
 
 def make_runtime(

@@ -21,6 +21,8 @@ from dmeta.runtime import dashboard
 
 _LOST_AFTER_S = 60.0
 _AGAIN_AFTER_S = 2.0
+_AGENT_S = 60.0
+_NO_AGENT = "No available agent to submit job"
 _TALKATIVE = (
     "ray.dashboard.modules.job.sdk",
     "ray.dashboard.modules.dashboard_sdk",
@@ -68,10 +70,30 @@ class Jobs:
             entrypoint: a shell's command.
             runtime_env: Ray's; a ``working_dir`` that is a folder here is uploaded.
 
+        A cluster that has just been started has no agent yet, which starts jobs: it is waited for.
+
         Returns: the job's id.
+
+        Raises:
+            ConnectionError: there is none after a while.
         """
-        job: str = self._client.submit_job(entrypoint=entrypoint, runtime_env=dict(runtime_env))
-        return job
+        until = time.monotonic() + _AGENT_S
+        while True:
+            try:
+                job: str = self._client.submit_job(
+                    entrypoint=entrypoint, runtime_env=dict(runtime_env)
+                )
+                return job
+            except RuntimeError as error:
+                if _NO_AGENT not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise ConnectionError(
+                        f"the cluster at {self.url} must have an agent that starts jobs, "
+                        f"got none in {_AGENT_S:.0f} s; see whether its nodes are up (`ray "
+                        "status`), then submit again"
+                    ) from error
+            time.sleep(_AGAIN_AFTER_S)
 
     def follow(self, job: str, write: Callable[[str], None]) -> Ending:
         """Hand on what the job prints, from its beginning, until it ends.

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import random
 import shlex
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,8 @@ def run(
             check_seen(place.name, alive_nodes(), read_by_tasks)
             (place.folder / TRIALS).mkdir(exist_ok=True)
             tried = _tried(place, resume, is_extended)
-            about = {**record, "mode": mode, TRIED: tried, **(notes or {})}
-            write_json(place.folder / SEARCH, about)
+            beginning = {"mode": mode, "host": socket.gethostname(), TRIED: tried}
+            write_json(place.folder / SEARCH, {**record, **beginning, **(notes or {})})
             place.push()
             search = dataclasses.replace(search, tried=tried)
             return search.carry_out(bundles, resume, watchers)

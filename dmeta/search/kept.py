@@ -28,6 +28,8 @@ FINAL = "final"
 TRIED = "tried"
 """In search.json: the points of a search before it was extended, for searchers that learn."""
 
+NO_SEARCH = "resume=true must have a search in run_dir, got none in {}; correct run_dir"
+
 SEARCH_FILES = (SEARCH, TABLE)
 """What is needed of a search's folder to go on."""
 
@@ -74,9 +76,7 @@ def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> boo
     run_dir = place.name
     if not (place.folder / SEARCH).exists():
         if resume:
-            raise ValueError(
-                f"resume=true must have a search in run_dir, got none in {run_dir}; correct run_dir"
-            )
+            raise ValueError(NO_SEARCH.format(run_dir))
         if others := [name for name in (TUNE, TRIALS) if place.has(name)]:
             raise ValueError(
                 f"run_dir must be new, got {run_dir} with a folder {others[0]} of no search; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +58,7 @@ def scheduler_of(
         # In validations: its budgets must be whole numbers of what is reported.
         return _Brackets(
             time_attr="training_iteration",
-            max_t=config.steps // config.eval.every,
+            max_t=math.ceil(config.steps / config.eval.every),
             reduction_factor=options.reduction,
         )
     if options.scheduler == "pbt":
@@ -66,7 +67,7 @@ def scheduler_of(
 
 
 def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: str) -> TrialScheduler:
-    grace = options.grace_steps or config.eval.every
+    grace = options.grace_steps or min(config.eval.every, config.steps)
     _check_due("search.grace_steps", grace, config)
     return PairedASHA(
         folder,
@@ -80,7 +81,7 @@ def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: str) -> 
 
 
 def _population(space: Space, options: SearchOptions, config: RunConfig) -> TrialScheduler:
-    perturb = options.perturb_every or config.eval.every
+    perturb = options.perturb_every or min(config.eval.every, config.steps)
     _check_due("search.perturb_every", perturb, config)
     return PopulationBasedTraining(
         time_attr=STEP,
@@ -245,8 +246,8 @@ def _mutations(space: Space) -> dict[str, Any]:
 
 
 def _check_due(key: str, steps: int, config: RunConfig) -> None:
-    if steps % config.eval.every or steps > config.steps:
+    if (steps % config.eval.every and steps != config.steps) or steps > config.steps:
         raise ValueError(
-            f"{key} must be a multiple of eval.every ({config.eval.every}) and at most steps "
-            f"({config.steps}), got {steps}; change it"
+            f"{key} must be a multiple of eval.every ({config.eval.every}) or steps, and at most "
+            f"steps ({config.steps}), got {steps}; change it"
         )

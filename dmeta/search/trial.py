@@ -45,7 +45,7 @@ from dmeta.training import settling
 from dmeta.training.checkpoint import read_checkpoint, steps_in
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
-from dmeta.training.loop import TrainingStopped, evaluate
+from dmeta.training.loop import TrainingStopped, evaluate, is_validated
 from dmeta.training.metrics import Row
 from dmeta.training.places import RunPlace, run_place, training_at
 from dmeta.training.session import begin, run_session, take_steps
@@ -229,7 +229,7 @@ def _report(teller: _Teller, told: int, workplace: Workplace) -> None:
         with begin(run, run_dir, start, opened, []) as runtime:
             teller.place.push()  # the settings: there is a run now
             teller.start_clock()
-            if step > 0 and step % config.eval.every == 0 and not reported:
+            if step > 0 and is_validated(step, config) and not reported:
                 # It was lost between its checkpoint and its report.
                 teller.validated(evaluate(run, runtime, "val", config.eval.val_tasks, step))
             gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)

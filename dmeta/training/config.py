@@ -81,7 +81,8 @@ class EvalOptions:
     """Evaluation.
 
     Attributes:
-        every: outer steps between evaluations on validation tasks; 0: never.
+        every: outer steps between evaluations on validation tasks, which also follow the last
+            step; 0: never. In a configuration that is composed ``auto``: a tenth of the steps.
         val_tasks: validation tasks of each of those.
         num_tasks: test tasks of the final evaluation.
         seed: seed of validation and test tasks; independent of the run's seed, so that runs are
@@ -255,6 +256,7 @@ class RunConfig:
 
 
 MAX_LR = 1e10
+_AUTO_VALIDATIONS = 10
 
 MEMORY_BUDGET = "memory_budget"
 """Option of the gradients that are exact; it chooses between them (`dmeta.training.budget`)."""
@@ -281,6 +283,7 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     for key in ("algorithm", "gradient", "model"):
         values[key] = _choice(values.get(key), key)
     values["task"] = _task_options(values.get("task"))
+    values["eval"] = _settled(values.get("eval", {}), values.get("steps"))
     for key, cls in (
         ("outer", OuterOptions),
         ("runtime", RuntimeOptions),
@@ -289,6 +292,15 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     ):
         values[key] = checked(cls, values.get(key, {}), key)
     return checked(RunConfig, values, "")
+
+
+def _settled(evaluation: Any, steps: Any) -> Any:
+    """The group ``eval`` with a number of steps for ``every=auto``."""
+    if not isinstance(evaluation, Mapping) or evaluation.get("every") != "auto":
+        return evaluation
+    # Of something else than a number of steps it is told by its own key.
+    every = max(1, steps // _AUTO_VALIDATIONS) if type(steps) is int else 1
+    return {**evaluation, "every": every}
 
 
 def _choice(group: Any, prefix: str) -> Choice:

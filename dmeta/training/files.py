@@ -56,6 +56,15 @@ def flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_torn(path: Path) -> bool:
+    """Whether a file of lines ends within one."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 class AppendedFile:
     """Pieces are written at once, each whole; what can not be written waits for the next piece.
 

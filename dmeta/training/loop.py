@@ -18,6 +18,7 @@ from dmeta.runtime.protocol import Block, Runtime, StepReport
 from dmeta.tasks.source import Split
 from dmeta.training.checkpoint import Checkpoint, CheckpointError, name_of, steps_in
 from dmeta.training.checkpoint_writer import CheckpointWriter, GetState
+from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, ranked, summarize, summarize_ensemble
 from dmeta.training.metrics import Observer, Row
 from dmeta.training.progress import Progress
@@ -172,7 +173,7 @@ class _Loop:
         config, step = self._run.config, self._progress.step
         if step % config.log_every == 0 or step == config.steps:
             self._log()
-        return self._validate() if _due(step, config.eval.every) else None
+        return self._validate() if is_validated(step, config) else None
 
     def _step(self) -> None:
         config, step = self._run.config, self._progress.step
@@ -306,6 +307,12 @@ class _Loop:
     def _tell(self, row: Row) -> None:
         for observer in self._observers:
             observer.on_row(row)
+
+
+def is_validated(step: int, config: RunConfig) -> bool:
+    """Whether a step is followed by a validation: every eval.every-th one, and the last."""
+    every = config.eval.every
+    return _due(step, every) or (every > 0 and step == config.steps)
 
 
 def _due(step: int, every: int) -> bool:

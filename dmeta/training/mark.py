@@ -11,6 +11,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from dmeta.quoting import printable
 from dmeta.training.mirror import DistantFolder
@@ -50,7 +52,7 @@ def only_one_at(
     """
     _wait_for_silence(there, sleep)
     own = secrets.token_hex(8)
-    content = {"host": socket.gethostname(), "pid": os.getpid(), "id": own}
+    content = {"host": socket.gethostname(), **_process(os.getpid()), "id": own}
 
     def beat(count: int) -> None:
         there.write(MARK, json.dumps({**content, "beat": count}).encode())
@@ -107,7 +109,7 @@ def _wait_for_silence(there: DistantFolder, sleep: Callable[[float], object]) ->
         RunLocked: it changes.
     """
     first = there.read(MARK)
-    if first is None:
+    if first is None or is_of_the_dead(first):
         return
     host = _field(first, "host")
     _LOG.warning(
@@ -126,6 +128,37 @@ def _wait_for_silence(there: DistantFolder, sleep: Callable[[float], object]) ->
                 f"run_dir must be of one training at a time, got {there.address}, in which one on "
                 f"{host} is training; wait for its end, or choose another run_dir"
             )
+
+
+def is_of_the_dead(mark: bytes) -> bool:
+    """Whether a mark is that of a process of this machine that has ended."""
+    try:
+        content = json.loads(mark)
+        found = {key: content[key] for key in ("machine", "pid", "started")}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    if found["machine"] is None or found["machine"] != _machine():
+        return False
+    return type(found["pid"]) is int and found != _process(found["pid"])
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """What tells a process from all others, on other machines and at other times."""
+    try:  # the 22nd field; the name of the program, in brackets, may hold spaces
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, started = fields[0], int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return {"machine": _machine(), "pid": pid, "started": None}
+    return {"machine": _machine(), "pid": pid, "started": None if state in "ZX" else started}
+
+
+def _machine() -> str | None:
+    """This machine since its last start, as this container numbers processes; None: not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 def _field(mark: bytes, name: str) -> str:

@@ -70,13 +70,21 @@ class RunPlace:
         if self.mirror is not None:
             return self.mirror.there.read(name)
         path = self.folder / name
-        return path.read_bytes() if path.exists() else None
+        return path.read_bytes() if path.is_file() else None
 
     def remove_file(self, name: str) -> None:
         """Delete a file of it; nothing if there is none."""
         (self.folder / name).unlink(missing_ok=True)
         if self.mirror is not None and self.mirror.there.has(name):
             self.mirror.there.remove(name)
+
+    def rename(self, file: str, name: str) -> None:
+        """Give a file of it another name."""
+        if self.mirror is None:
+            (self.folder / file).replace(self.folder / name)
+        elif (content := self.mirror.there.read(file)) is not None:
+            self.mirror.there.write(name, content)
+            self.mirror.there.remove(file)
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder in it; nothing if there is none."""

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmeta.training.files import AppendedFile
+from dmeta.training.files import AppendedFile, is_torn
 
 LOG = "log.jsonl"
 
@@ -78,6 +78,8 @@ class _Lines(logging.Handler):
         self._file, self._run_id = AppendedFile(path), run_id
         self._writing = False
         self.others = True
+        if is_torn(path):  # by a kill: what is appended would be part of that line
+            self._file.append(b"\n")
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self.others and logging.lastResort is not None:

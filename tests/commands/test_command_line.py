@@ -52,9 +52,14 @@ def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(Path("run/results.json").read_text())["training"]["steps"] == 3
     assert dmeta("evaluate", "run_dir=run", "runtime=local", "num_tasks=4") == 0
     told = json.loads(Path("run/evaluation.json").read_text())
+    assert dmeta("train", *QUICK, "run_dir=run", "resume=true", "steps=3") == 0
+    assert json.loads(Path("run/evaluation.json").read_text()) == told, "of the last step still"
     results = json.loads(Path("run/results.json").read_text())
     assert told["test"]["transductive"] == results["test"]["transductive"]
-    state = next(Path("run/checkpoints").glob("step-00000003/state.safetensors"))
+    assert dmeta("train", *QUICK, "run_dir=run", "resume=true", "steps=4") == 0
+    assert not Path("run/evaluation.json").exists()
+    assert json.loads(Path("run/evaluation-step-00000003.json").read_text()) == told
+    state = next(Path("run/checkpoints").glob("step-00000004/state.safetensors"))
     state.write_bytes(state.read_bytes()[:-1])
     assert dmeta("evaluate", "run_dir=run", "runtime=local") == 2
     assert "altered or truncated" in capsys.readouterr().err

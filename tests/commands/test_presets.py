@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -10,8 +11,10 @@ import fsspec
 import pytest
 
 from dmeta.commands.hydra_app import compose
-from dmeta.commands.presets import composed_with, experiment_file, named, own_presets
+from dmeta.commands.presets import composed_with, named, named_files, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset
+from dmeta.training.config import run_config
+from tests.conftest import tiny_config
 
 
 @pytest.fixture
@@ -41,9 +44,9 @@ def test_the_files_of_a_folder_compose_where_it_is_not(folder: Path, flag: str) 
 
 def test_the_query_of_an_address_is_not_its_name() -> None:
     file = "experiment=s3://bucket/best.yaml?endpoint_override=h:1"
-    assert experiment_file([file]) == file.partition("=")[2]
+    assert named_files([file]) == {"experiment": file.partition("=")[2]}
     assert named(file) == "experiment=file_best"
-    assert experiment_file(["experiment=omniglot_5w1s_maml"]) is None
+    assert named_files(["experiment=omniglot_5w1s_maml", "loss=my.yaml"]) == {}
 
 
 def test_an_experiment_may_be_at_an_address() -> None:
@@ -74,6 +77,37 @@ def test_an_experiment_in_a_file_is_a_preset_too(folder: Path) -> None:
     file.unlink()
     with pytest.raises(ValueError, match="experiment must be a preset's name or a YAML file"):
         compose("train", overrides)
+
+
+def test_an_experiment_needs_no_header(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("steps: 17\nouter:\n  lr: 0.5\n")
+    settings = compose("train", [f"experiment={file}"])
+    assert (settings["steps"], settings["outer"]["lr"]) == (17, 0.5)
+
+
+def test_a_search_space_may_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "e=1 (mine).yaml"
+    file.write_text("outer.lr: [0.1, 0.2]\n")
+    settings = compose("tune", [f"search/space={file}"])
+    assert space_of_preset(settings["search"]["space"]).dimensions["outer.lr"].ends == (0.1, 0.2)
+    with pytest.raises(ValueError, match="search/space must be a preset's name or a YAML"):
+        compose("tune", [f"search/space={tmp_path}/no.yaml"])
+
+
+def test_the_settings_of_a_run_are_an_experiment(tmp_path: Path) -> None:
+    run = tiny_config("runs/${x}", algorithm="anil", task="glyphs", loss="l1", outer__lr=0.25)
+    plain = run.as_mapping()
+    plain["task"]["made_up"] = "${x}"
+    (tmp_path / "config.json").write_text(json.dumps({"settings": plain}))
+    given = [f"experiment={tmp_path}/config.json", "~task.made_up", "steps=77"]
+    again = run_config(compose("train", given)).as_mapping()
+    for key in ("algorithm", "gradient", "model", "task", "outer", "loss", "seed", "eval"):
+        assert again[key] == run.as_mapping()[key], key
+    assert (again["steps"], again["run_dir"]) == (77, None)
+    (tmp_path / "config.json").write_text('{"settings": 5}')
+    with pytest.raises(ValueError, match=r"config\.json, which holds no settings of a run; choose"):
+        compose("train", given)
 
 
 @pytest.mark.parametrize("name", ["../outside.yaml", "/tmp/outside.yaml", "algorithm/x.py"])

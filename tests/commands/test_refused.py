@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
 from dmeta import cli
+from dmeta.commands.presets import check_run_dir
 from tests.commands.refusal import Started, nothing_starts, refusal  # noqa: F401
 from tests.commands.wrong_settings import WRONG
 
@@ -28,3 +30,32 @@ def test_the_table_has_enough_different_cases() -> None:
 def test_right_settings_start_something(runtime: str) -> None:
     with pytest.raises(Started):
         cli.main(["train", f"runtime={runtime}", "runtime.plan=vmap", "joint_baseline=false"])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train runtime=local device=cuda", r"device=cuda .*GPU"),
+        ("train runtime=ray device=cuda", r"device=cuda needs .* 0 GPUs"),
+        ("train runtime=ray runtime.num_workers=5000", r"must fit the cluster's .*got 5000 x 1"),
+        ("train runtime=ray runtime.gpus_per_worker=8", r"got 1 x 8; lower"),
+    ],
+)
+def test_what_this_machine_lacks_is_refused_before_plans_are_timed(
+    line: str, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*_: object) -> None:
+        raise Started
+
+    monkeypatch.setattr("dmeta.commands.train.planned", plan)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert re.search(words, refusal(line, capsys))
+
+
+def test_a_sweep_may_name_each_folder() -> None:
+    for word in ("run_dir=runs/${seed}", "run_dir=a,b", "run_dir=null"):
+        check_run_dir(["-m", "seed=0,1", word])
+    check_run_dir(["-m", "seed=0", "run_dir=x"])
+    check_run_dir(["seed=0,1", "run_dir=x"])

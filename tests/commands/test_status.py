@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from dmeta import cli
 from dmeta.commands import run_status, search_status, signs, status
 from dmeta.commands.signs import Signs, judge
 from dmeta.search import kept, trials
-from dmeta.training import session, starting
+from dmeta.training import mark, session, starting
 from dmeta.training.mark import MARK
 from dmeta.training.mirror import DistantFolder
 from dmeta.training.run_lock import only_one_in
@@ -399,3 +400,23 @@ def test_a_run_at_an_address_is_as_silent_as_its_files(address: str) -> None:
 def test_an_address_without_a_run_is_refused() -> None:
     with pytest.raises(ValueError, match="got the address memory://nowhere with none"):
         status.status("memory://nowhere")
+
+
+def test_a_run_at_an_address_whose_process_was_killed_here_is_stopped(address: str) -> None:
+    assert run_status_of(address) == "running"
+    dead = {"machine": mark._machine(), "pid": os.getpid(), "started": 1}
+    DistantFolder(address).write(MARK, json.dumps(dead).encode())
+    assert run_status_of(address) == "stopped"
+
+
+def run_status_of(address: str) -> str:
+    return status.status(address).state
+
+
+def test_a_search_that_was_killed_here_is_stopped_at_once(search: Path) -> None:
+    record = json.loads((search / "search.json").read_text())
+    for host, state in (("far-away", "running"), (socket.gethostname(), "stopped")):
+        (search / "search.json").write_text(json.dumps({**record, "host": host}))
+        assert status.status(search).state == state
+    with only_one_in(search):
+        assert status.status(search).state == "running"

@@ -53,6 +53,12 @@ TOP_LEVEL = [
 RUN_DIR = [
     ("train resume=perhaps", r"resume must be true or false or auto, got 'perhaps'"),
     ("train resume=true runtime.plan=vmap", r"resume=true must have a run in run_dir, got none"),
+    ("tune resume=true run_dir=nope", r"resume=true must have a search in run_dir, got none in no"),
+    ("train -m seed=0,1 run_dir=x", r"run_dir must be another one for each run of a sweep, got ru"),
+    (
+        "train -m seed=range(3) run_dir=\"'a,b'\"",
+        r"run_dir must be another one for each run of",
+    ),
     ("train resume=true run_dir=no runtime.plan=vmap", r"resume=true must have a run .*got none"),
     ("train run_dir=", r"run_dir must name a folder or be null, got ''"),
     ("train run_dir=/dev/null", r"run_dir must be a folder.*/dev/null is a file; choose another"),

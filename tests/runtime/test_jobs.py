@@ -124,3 +124,29 @@ def test_rays_own_variables_do_not_lead_elsewhere(monkeypatch):
     jobs._client("http://own:8265")
     assert asked == [("http://own:8265", "http://own:8265")]
     assert jobs.os.environ["RAY_API_SERVER_ADDRESS"] == "http://other:8265"
+
+
+class Starting:
+    """A job server whose agent comes after so many attempts."""
+
+    def __init__(self, attempts: int, text: str = "status 500: No available agent to submit job"):
+        self.left, self.text = attempts, text
+
+    def submit_job(self, **_) -> str:
+        self.left -= 1
+        if self.left >= 0:
+            raise RuntimeError(f"Request failed with {self.text}, please try again later.")
+        return "job1"
+
+
+def test_a_cluster_that_has_just_started_is_waited_for(made, monkeypatch):
+    cluster = made([], [])
+    cluster._client = Starting(3)
+    assert cluster.submit("dmeta train", {}) == "job1"
+    cluster._client = Starting(3, "status 500: the disk is full")
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        cluster.submit("dmeta train", {})
+    monkeypatch.setattr(jobs, "_AGENT_S", -1.0)
+    cluster._client = Starting(3)
+    with pytest.raises(ConnectionError, match="must have an agent that starts jobs, got none in"):
+        cluster.submit("dmeta train", {})

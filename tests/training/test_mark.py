@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
+import tempfile
 import threading
 import uuid
 
@@ -113,3 +117,36 @@ def test_an_address_that_can_not_be_written_is_refused(
     words = r"run_dir must be an address that can be written to.*Access Denied.*choose another"
     with pytest.raises(ValueError, match=words), only_one_at(there):
         pass
+
+
+def test_a_mark_of_a_process_of_this_machine_that_was_killed_is_not_waited_for(
+    there: DistantFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "import sys, os; from dmeta.training.mark import only_one_at; "
+        "from dmeta.training.mirror import DistantFolder; "
+        "lock = only_one_at(DistantFolder(sys.argv[1])); lock.__enter__(); os._exit(9)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # fsspec's memory is of one process; its local files under another name are not.
+        address = f"dir::file://{folder}"
+        subprocess.run([sys.executable, "-c", code, address], check=False)
+        left = DistantFolder(address).read(MARK)
+        assert left is not None
+        assert mark.is_of_the_dead(left)
+        there.write(MARK, left)
+    with only_one_at(there, sleep=never):
+        own = there.read(MARK)
+        assert own is not None
+        assert not mark.is_of_the_dead(own), "this process lives"
+    assert caplog.text == ""
+
+
+def test_only_a_process_of_this_machine_can_be_known_to_be_dead(there: DistantFolder) -> None:
+    with only_one_at(there, sleep=never):
+        own = json.loads(there.read(MARK) or b"")
+    assert mark.is_of_the_dead(json.dumps({**own, "started": 1}).encode()), "its number came again"
+    for other in ({"machine": "another"}, {"machine": None}, {"pid": "5"}):
+        assert not mark.is_of_the_dead(json.dumps({**own, "started": 1, **other}).encode())
+    for torn in (b"torn {", b"[]", b'{"host": "node7"}', b"[" * 100_000):
+        assert not mark.is_of_the_dead(torn)

@@ -108,3 +108,12 @@ def test_a_rejected_step_is_in_the_log(tmp_path: Path) -> None:
     (warning,) = [each for each in lines(tmp_path) if each["level"] == "WARNING"]
     assert (warning["step"], warning["block"]) == (0, 0)
     assert "dmeta replay" in warning["message"]
+
+
+def test_what_follows_a_torn_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"event": "begun", "st')
+    with run_log(tmp_path, "r-1", {"step": 7}):
+        pass
+    torn, *rest = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert torn == '{"event": "begun", "st'
+    assert [json.loads(line)["event"] for line in rest] == ["begun", "ended"]

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import dmeta
+from dmeta.commands.hydra_app import compose
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
 from dmeta.training.checkpoint import Checkpoint, open_checkpoints, read_checkpoint, steps_in
-from dmeta.training.config import RunConfig
+from dmeta.training.config import RunConfig, run_config
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.metrics import read_metrics
@@ -98,6 +99,23 @@ def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_afte
     assert [r for r in without_clock(broken) if r["event"] == "val"] == [
         r for r in without_clock(tmp_path / "whole") if r["event"] == "val"
     ]
+
+
+def test_the_last_step_is_validated_whenever_others_are(tmp_path: Path) -> None:
+    hashes = set()
+    for every, steps in ((4, [4, 6]), (3, [3, 6]), (9, [6]), (0, [])):
+        found = finish(tmp_path / str(every), eval__every=every)
+        rows = read_metrics(tmp_path / str(every))
+        assert [row["step"] for row in rows if row["event"] == "val"] == steps
+        hashes.add(found.meta_params_sha256)
+    assert len(hashes) == 1, "when it is validated does not touch the parameters"
+
+
+@pytest.mark.parametrize(("steps", "every"), [(10000, 1000), (80, 8), (25, 2), (3, 1)])
+def test_validations_are_a_share_of_the_steps(steps: int, every: int) -> None:
+    assert run_config(compose("train", [f"steps={steps}"])).eval.every == every
+    given = run_config(compose("train", [f"steps={steps}", "eval.every=7"])).eval.every
+    assert given == 7
 
 
 def test_another_seed_gives_other_bits_and_the_same_seed_the_same(tmp_path: Path) -> None:
@@ -266,7 +284,7 @@ def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: s
     second = finish(tmp_path / "second", resume="auto", **elsewhere)  # the first folder is lost
     assert second.meta_params_sha256 == whole.meta_params_sha256 != first.meta_params_sha256
     assert second.joint_baseline == whole.joint_baseline
-    again = dmeta.evaluate(tmp_path / "second", num_tasks=6)
+    again = dmeta.evaluate(tmp_path / "second", num_tasks=6, trust=True)
     assert again == second.test
 
 
