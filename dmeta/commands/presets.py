@@ -23,8 +23,7 @@ from dmeta.training.byte_size import shown_bytes
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 MULTIRUN_FLAGS = ("-m", "--multirun")
 
-PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
-"""The line in a file of settings that says where Hydra puts them."""
+_PACKAGE = re.compile(r"\s*#\s*@package\s+(\S+)")
 
 _SUFFIXES, _OF_A_RUN = (".yaml", ".yml"), ".json"
 _GROUPS = {"experiment": (*_SUFFIXES, _OF_A_RUN), "search/space": _SUFFIXES}
@@ -54,10 +53,16 @@ def own_presets(arguments: Iterable[str]) -> dict[str, str]:
         text = _text(file, f"{group} must be a preset's name or a YAML file")
         if name_of(file).endswith(_OF_A_RUN):
             text = preset_of_run(text, file)
-        elif group == "experiment" and not PACKAGE.search(text):
+        elif group == "experiment" and package_of(text) is None:
             text = f"# @package _global_\n{text}"  # what else could it be for?
         found[f"{group}/{_name_of(file)}.yaml"] = text
     return found
+
+
+def package_of(text: str) -> str | None:
+    """Where a file of settings says that Hydra is to put them, if it does."""
+    found = map(_PACKAGE.match, text.splitlines())  # at other ends of lines than \n, too, as Hydra
+    return next((match[1] for match in found if match), None)
 
 
 def settings_in(folder: Path) -> dict[str, Path]:

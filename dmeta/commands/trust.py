@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from dmeta.addresses import is_address, redacted
-from dmeta.commands.presets import PACKAGE
+from dmeta.commands.presets import package_of
 from dmeta.commands.texts import text_of
 
 KEY = "trust"
@@ -72,8 +72,7 @@ def check_presets(presets: Mapping[str, str], *, trusted: bool) -> None:
                 f"the file of settings {name} must be YAML, got another text ({reason}); correct it"
             ) from None
         found = [f"{key}={value}" for key, value in _texts(content) if _calls(key, value)]
-        package = PACKAGE.search(text)
-        if _is_hydras(name) or (package is not None and _is_hydras(package[1])):
+        if _is_hydras(name) or _is_hydras(package_of(text) or ""):
             found.append(f"settings of Hydra's own in {name}")
         if found:
             raise _refused(f"the file of settings {name}", "call nothing", found)

@@ -176,8 +176,8 @@ def test_a_file_of_settings_calls_nothing(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     text, shown = FILES[name]
-    header = "hydra" if name == "package" else "_global_"
-    (tmp_path / "e.yaml").write_text(f"# @package {header}\n{text}\n")
+    header = "x\u2028# @package hydra" if name == "package" else "@package _global_"
+    (tmp_path / "e.yaml").write_text(f"# {header}\n{text}\n")
     with pytest.raises(ValueError, match="must call nothing unless they are trusted") as refused:
         compose("train", [f"experiment={tmp_path}/e.yaml"])
     assert shown in str(refused.value)
