@@ -27,6 +27,9 @@ KEY = "trust"
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 """An interpolation that calls something, or may be made to: ``${oc.env:HOME}``, ``${${a}:b}``."""
 
+_OURS = "${oc.env:DMETA_DATA,null}"
+"""Of the presets of tasks here, which users copy."""
+
 _MOST_SHOWN = 5
 
 
@@ -129,6 +132,8 @@ def trust_word(settings: Mapping[str, Any], run_dir: str) -> str:
 
 def _calls(key: str, value: str) -> bool:
     """Whether Hydra or OmegaConf may call something for this part of a file."""
+    if value == _OURS:
+        return False
     chosen = value if key.rpartition(".")[2] == "defaults" else ""
     return _RESOLVER.search(value) is not None or _is_hydras(f"{key} {chosen}")
 

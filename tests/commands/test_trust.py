@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import uuid
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import pytest
 
 import dmeta
 from dmeta import cli
-from dmeta.commands.hydra_app import compose
+from dmeta.commands.hydra_app import compose, config_dir
+from dmeta.commands.presets import own_presets
 from dmeta.commands.status import status
 from dmeta.commands.trust import check_saved, trust_word, trusts
 from tests.conftest import TINY
@@ -195,6 +197,13 @@ def test_a_file_of_settings_names_no_address(tmp_path: Path) -> None:
             compose("train", given)
         assert compose("train", [*given, "run_dir=s3://mine/x"])["run_dir"] == "s3://mine/x"
         assert compose("train", [*given, "trust=true"])["run_dir"] == "s3://evil/x"
+
+
+def test_a_copy_of_a_preset_of_ours_needs_no_trust(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    shutil.copy(config_dir() / "task" / "omniglot.yaml", tmp_path / "task" / "mine.yaml")
+    presets = own_presets(["--config-dir", str(tmp_path)])
+    assert compose("train", ["task=mine"], presets=presets)["task"]["name"] == "omniglot"
 
 
 def test_plain_interpolations_and_what_is_typed_need_no_trust(
