@@ -80,8 +80,6 @@ def test_an_address_in_a_runs_settings_is_not_contacted(
     run_dir = strange(whole, tmp_path, "checkpoint.location", address)
     with pytest.raises(ValueError, match=ASKED.format(f"checkpoint.location={address}")):
         USES[use](run_dir)
-    if use == "embed":  # refused for its task before it reads a checkpoint
-        return
     with pytest.raises(Contacted, match=address):
         USES[use](run_dir, trust=True)
 
@@ -95,7 +93,7 @@ def test_status_contacts_no_address_and_the_command_line_has_the_key(
     monkeypatch.setattr(sys, "argv", ["dmeta"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     for verb in ("evaluate", "embed", "replay step=1", "train resume=true"):
-        for trusted in (False, True) if verb != "embed" else (False,):
+        for trusted in (False, True):
             with pytest.raises((SystemExit, Contacted)) as ended:
                 cli.main([*verb.split(), f"run_dir={run_dir}", f"trust={trusted}".lower()])
             told = capsys.readouterr().err
