@@ -100,8 +100,8 @@ class Network:
             example: [N, *input_shape], as the network will see them; N at least 2.
 
         Raises:
-            ValueError: it changes buffers, draws from another generator than torch's, or uses a
-                parameter in another way than by its name.
+            ValueError: it changes buffers or frozen parameters, draws from another generator than
+                torch's, or uses a parameter in another way than by its name.
         """
         module = structure_of(copy.deepcopy(self.module))  # its buffers may change
 
@@ -203,7 +203,7 @@ class Network:
         # Without its cache: that would keep one task's weights for another.
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             out = torch.func.functional_call(module, params, (x,))
-        return out.to(x.dtype)
+        return out.to(x.dtype if x.is_floating_point() else torch.float32)
 
     def _replacements(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """Torch's functions and generators, where the network uses any that are replaced."""

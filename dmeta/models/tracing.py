@@ -1,7 +1,7 @@
 """What a network does in a forward pass, found by running it once on an example.
 
 Which of torch's functions it calls that need care (`dmeta.models.overrides`), whether it draws
-random numbers or changes its buffers, and which layer is applied last.
+random numbers or changes its constants, and which layer is applied last.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def trace(module: nn.Module, params: dict[str, Tensor], run: Run) -> Trace:
         run: calls the module with parameters in place of its own.
 
     Raises:
-        ValueError: it changes a buffer, draws from Python's or numpy's global generator, or uses a
-            parameter in another way than by its name.
+        ValueError: it changes a buffer or frozen parameter, draws from Python's or numpy's global
+            generator, or uses a parameter in another way than by its name.
     """
     params = {name: p.detach().requires_grad_() for name, p in params.items()}
     modes, both = [], []
     with torch.random.fork_rng(devices=[]):
         for training in (True, False):
-            before = _buffers(module)
+            before = _constants(module)
             others = _other_generators()
             calls, functions = _Calls(params), TaskFunctions()
             module.train(training)
@@ -152,9 +152,11 @@ def _decides_alone(params: dict[str, Tensor], head: frozenset[str], run: Run) ->
     return not any(g.any() for g in through if g is not None)
 
 
-def _buffers(module: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Each buffer and how often it was changed in place."""
-    return {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
+def _constants(module: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """Each buffer and frozen parameter, and how often it was changed in place."""
+    frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
+    found: list[tuple[str, Tensor]] = [*module.named_buffers(), *frozen]
+    return {name: (tensor, tensor._version) for name, tensor in found}
 
 
 def _check_finite(out: Tensor) -> None:
@@ -174,14 +176,14 @@ def _other_generators() -> tuple[Any, ...]:
 def _check_pure(
     module: nn.Module, before: dict[str, tuple[Tensor, int]], others: tuple[Any, ...]
 ) -> None:
-    for name, (buffer, version) in _buffers(module).items():
+    for name, (tensor, version) in _constants(module).items():
         was, old_version = before.get(name, (None, 0))
-        if buffer is not was or version != old_version:
+        if tensor is not was or version != old_version:
             layer = type(module.get_submodule(name.rpartition(".")[0])).__name__
             raise ValueError(
-                "the model must not change its buffers in a forward pass (only batch-norm and "
-                f"instance-norm are converted), got {name} of {layer}, which changes; remove that "
-                "layer, or compute it from the parameters and the input alone"
+                "the model must not change its buffers or frozen parameters in a forward pass "
+                f"(only batch-norm and instance-norm are converted), got {name} of {layer}, which "
+                "changes; remove that layer, or compute it from parameters and input alone"
             )
     if _other_generators() != others:
         raise ValueError(

@@ -7,11 +7,9 @@ for all workers of a node; pickled as a tensor, every worker would have copies o
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,26 +81,6 @@ def other_weights(where: str) -> ValueError:
         f"the model must have the frozen weights that the run in {where} was trained with, got "
         "others; load the same backbone, or choose another run_dir"
     )
-
-
-@contextlib.contextmanager
-def left_alone() -> Iterator[None]:
-    """Refuse a network that changes tensors in place when a gradient is taken within the context.
-
-    Workers share the memory of what is frozen, which cannot be written to.
-
-    Raises:
-        ValueError: it does; torch.func has noticed.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "mutate a captured Tensor" not in str(error):
-            raise
-        raise ValueError(
-            "the model must leave its frozen parameters and buffers as they are, got one that a "
-            "call changes in place; use a changed copy in the model's forward"
-        ) from error
 
 
 class PackedNetwork(NamedTuple):

@@ -66,11 +66,6 @@ def make_network(
         _refuse_computed_parameters(module)
     else:
         module = _named_module(config, input_shape, num_outputs)
-    if inputs.dtype == torch.int64 and config.runtime.precision == "bfloat16":
-        raise ValueError(
-            "runtime.precision must be float32 or tf32 for inputs of whole numbers (token ids), "
-            "got bfloat16; change it"
-        )
     network = Network.of(module, _precision_of_layers(config))
     _check_fit(network, inputs, num_outputs)
     return network.traced(inputs[:_TRACED_ROWS])

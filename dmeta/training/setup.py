@@ -26,7 +26,7 @@ from dmeta.models import MODELS
 from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, Split, TaskSource
 from dmeta.training.config import RunConfig
-from dmeta.training.frozen import left_alone, with_digest
+from dmeta.training.frozen import with_digest
 from dmeta.training.options import Choice
 from dmeta.training.outer import OuterLoopFactory
 from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
@@ -138,7 +138,16 @@ def _check_gradient(
     task: Task = pytree.tree_map(lambda rows: rows[None], probe)
     stage = Stage(training=True, ways=ways, inner_steps=1)
     with torch.random.fork_rng(devices=[]):
-        block_gradient("loop", estimator, algorithm, initial, task, stage)
+        try:
+            block_gradient("loop", estimator, algorithm, initial, task, stage)
+        except RuntimeError as error:  # NotImplementedError is one
+            if "not implemented" not in str(error):
+                raise
+            raise ValueError(
+                f"gradient={config.gradient.name} must have a model whose operations torch can "
+                f"differentiate so often, got: {first_line(error)}; choose gradient=first_order, "
+                "or replace that operation"
+            ) from error
         if config.runtime.plan in ("vmap", "compiled"):
             try:
                 block_gradient("vmap", estimator, algorithm, initial, task, stage)
@@ -195,8 +204,7 @@ def prepare(
     if {"model", "algorithm"} & set(own):
         config = with_digest(config, algorithm.network, of_model="model" in own)
     initial = algorithm.init_meta_params()
-    with left_alone():
-        _check_gradient(config, algorithm, estimator, probe, initial)
+    _check_gradient(config, algorithm, estimator, probe, initial)
     layout, options = Layout.of(initial), config.runtime
     work = TaskWorkFactory(
         algorithm=algorithm,

@@ -240,10 +240,27 @@ def test_whole_numbers_reach_an_embedding_as_they_are(
     assert set(loaded.meta_params) >= {"words.weight"}
 
 
-def test_whole_numbers_are_refused_in_a_coarser_precision(tmp_path: Path) -> None:
+def test_logits_of_whole_numbers_are_no_whole_numbers_in_a_coarser_precision(
+    tmp_path: Path,
+) -> None:
     config = tiny_config(tmp_path, task__ways=3, runtime__precision="bfloat16")
-    with pytest.raises(ValueError, match=r"runtime\.precision must be float32 .* got bfloat16"):
-        prepare(config, source=Source(inputs(as_tokens)), model=Words())
+    network = prepare(config, source=Source(inputs(as_tokens)), model=Words()).algorithm.network
+    out = network.apply(network.init_params(), torch.ones(2, 4, dtype=torch.int64))
+    assert out.dtype == torch.float32
+    assert not torch.equal(out, out.round())
+
+
+def test_an_operation_without_second_derivative_is_refused_where_one_is_needed(
+    tmp_path: Path,
+) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Hardsigmoid(), nn.Linear(5, 3))
+    exact, first_order = (
+        tiny_config(tmp_path, task__ways=3, gradient=gradient)
+        for gradient in ("exact", "first_order")
+    )
+    with pytest.raises(ValueError, match=r"gradient=exact .*hardsigmoid_backward.*first_order"):
+        prepare(exact, source=Source(), model=model)
+    prepare(first_order, source=Source(), model=model)
 
 
 def _frozen() -> nn.Module:
