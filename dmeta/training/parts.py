@@ -68,7 +68,7 @@ def make_network(
         module = _named_module(config, input_shape, num_outputs)
     network = Network.of(module, _precision_of_layers(config))
     _check_fit(network, inputs, num_outputs)
-    return network.traced(inputs[:_TRACED_ROWS])
+    return _traced(network, inputs)
 
 
 def _named_module(
@@ -126,17 +126,34 @@ def _refuse_computed_parameters(module: nn.Module) -> None:
                 )
 
 
+def _traced(network: Network, x: Tensor) -> Network:
+    """See `Network.traced`; the model may fail in a mode that it was not in before."""
+    try:
+        return network.traced(x[:_TRACED_ROWS])
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise ValueError(
+            "the model must compute in training and in evaluation mode, with gradients, got: "
+            f"{first_line(error)}; correct its forward"
+        ) from error
+
+
 def _check_fit(network: Network, x: Tensor, num_outputs: int | None) -> None:
     rows, shape = len(x), tuple(x.shape[1:])
     try:
         with torch.no_grad():
-            got = tuple(network.apply(network.init_params(), x).shape)
+            out: object = network.apply(network.init_params(), x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         kind = str(x.dtype).removeprefix("torch.")
         raise ValueError(
             f"the model must take inputs of shape {shape} and type {kind}, which the task gives, "
             f"got: {error}; choose another model or task"
         ) from error
+    if not isinstance(out, Tensor):
+        raise ValueError(
+            f"the model must return one tensor, got {type(out).__name__}; return its logits or "
+            "values alone"
+        )
+    got = tuple(out.shape)
     if num_outputs is None:
         if len(got) < 2 or got[0] != rows:
             raise ValueError(
@@ -230,7 +247,7 @@ def algorithm_of(
     ways, target = config.task.training.ways, probe.query.y
     if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):
         network = dataclasses.replace(own.network, precision=_precision_of_layers(config))
-        network = network.traced(probe.support.x[:_TRACED_ROWS])
+        network = _traced(network, probe.support.x)
         ready: Algorithm = dataclasses.replace(own, network=network)
         _check_loss(ready.loss, source, ways, target)
         return ready

@@ -250,6 +250,21 @@ def test_logits_of_whole_numbers_are_no_whole_numbers_in_a_coarser_precision(
     assert not torch.equal(out, out.round())
 
 
+class _FailsInEvaluation(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            raise RuntimeError("only for training")
+        return super().forward(x)
+
+
+def test_a_model_that_fails_in_evaluation_or_returns_no_tensor_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, task__ways=3)
+    with pytest.raises(ValueError, match=r"training and in evaluation mode.*only for training"):
+        prepare(config, source=Source(), model=_FailsInEvaluation(4, 3))
+    with pytest.raises(ValueError, match="must return one tensor, got tuple"):
+        prepare(config, source=Source(), model=nn.LSTM(4, 3))
+
+
 def test_an_operation_without_second_derivative_is_refused_where_one_is_needed(
     tmp_path: Path,
 ) -> None:
