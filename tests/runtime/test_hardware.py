@@ -84,6 +84,7 @@ def _status(found, refs):
 
 
 def test_the_workers_of_a_run_are_in_its_info(runtime):
-    [kind] = runtime.info.hardware
-    assert kind.workers == (0, 1)
-    assert kind.description["device"]
+    # One of two kinds, if Ray gave one of them a process that has torch already.
+    kinds = runtime.info.hardware
+    assert sorted(number for kind in kinds for number in kind.workers) == [0, 1]
+    assert len({kind.description["device"] for kind in kinds}) == 1
