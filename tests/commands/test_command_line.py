@@ -41,6 +41,11 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["dmeta"])
 
 
+def _table_of(out: str) -> list[str]:
+    """The lines of a terminal's width: the plan and what was found of it is a sentence."""
+    return [line for line in out.splitlines() if not line.startswith("plan=")]
+
+
 def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("train", *QUICK, "run_dir=run") == 0
     out = capsys.readouterr().out
@@ -95,7 +100,7 @@ def test_bench_peers_tells_what_each_library_takes(
     out = capsys.readouterr().out
     for words in ("tasks/s", "one block of 2 tasks", "not the same: higher", "out/peers.png"):
         assert words in out
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, _table_of(out))) <= 100
     told = json.loads((tmp_path / "out" / "peers.json").read_text())
     assert told["settings"]["algorithm"]["inner_lr"] == 0.02
     assert told["bench"]["paths"] == {"learn2learn": None, "higher": ".", "torchopt": None}
@@ -119,7 +124,7 @@ def test_bench_plans_tells_what_each_makes_of_the_tasks(
     out = capsys.readouterr().out
     for words in ("tasks/s", "GFLOP/s", "not measured: loop_channels_last: no", "out/plans.png"):
         assert words in out
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, _table_of(out))) <= 100
     told = json.loads((tmp_path / "out" / "plans.json").read_text())
     assert told["settings"]["algorithm"]["inner_lr"] == 0.02
     assert told["bench"]["num_tasks"] == [1, 3]
@@ -141,7 +146,7 @@ def test_bench_profile_tells_where_a_steps_time_goes(
     out = capsys.readouterr().out
     for words in ("mathematics", "local, 1 worker", "everything around", "out/profile.png"):
         assert words in out
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, _table_of(out))) <= 100
     told = json.loads((tmp_path / "out" / "profile.json").read_text())
     assert told["bench"] == {"steps": 2, "warmup": 1}
     assert sum(told["parts"].values()) == pytest.approx(told["seconds"])

@@ -203,7 +203,7 @@ def test_a_search_from_texts_is_the_one_from_python(tmp_path: Path) -> None:
             "eval.val_tasks": 4,
             "eval.num_tasks": 6,
             "runtime.block_size": 2,
-            "algorithm": "maml,anil",
+            "algorithm": "choice(maml,anil)",
             "outer.lr": "choice(0.001,0.01)",
             "search": "optuna",
             "search.num_trials": 2,
