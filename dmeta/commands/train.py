@@ -37,7 +37,7 @@ from dmeta.training.results import Result
 from dmeta.training.session import JOINT, joint_config, run_session
 from dmeta.training.settling import settled
 from dmeta.training.setup import Run, prepare
-from dmeta.training.starting import CONFIG, placed_at, starting_point
+from dmeta.training.starting import CONFIG, check_resume, placed_at, starting_point
 from dmeta.training.stopping import Listening, signals_heard, unheard
 from dmeta.training.work import metric_name
 
@@ -266,6 +266,7 @@ def _prepared(
         from dmeta.runtime.pickling import check_picklable  # imports Ray
 
         check_picklable(**own)
+    check_resume(config, place.folder)
     check_room(config.runtime, config.device, config.num_blocks)
     if "root" in config.task.source.options and own.get("source") is None:
         say(f"reading the data of task={config.task.source.name}")

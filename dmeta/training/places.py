@@ -159,7 +159,7 @@ def training_at(place: RunPlace) -> Iterator[None]:
 
 
 def check_folder(path: Path, key: str) -> None:
-    """Makes nothing.
+    """Check that a folder is there or can be made; leaves nothing behind.
 
     Args:
         path: a folder, there already or to be made.
@@ -180,6 +180,18 @@ def check_folder(path: Path, key: str) -> None:
             f"{key} must be a folder, or one that can be made, got {path}, but {there} is a file; "
             f"choose another {key}"
         )
+    missing = [each for each in (path, *path.absolute().parents) if not each.exists()]
+    if missing:
+        try:  # that the user may write there does not say that a folder can be made (/proc)
+            missing[-1].mkdir()
+            missing[-1].rmdir()
+        except PermissionError:
+            pass  # said below
+        except OSError as error:
+            raise ValueError(
+                f"{key} must be a folder that can be made, got {str(path)!r} ({error}); "
+                f"choose another {key}"
+            ) from None
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(
             f"{key} must be a folder that can be written to, got {path}, but {there} is "

@@ -72,7 +72,10 @@ def starting_point(
     if mirror is not None:
         storage = MirroredStorage(storage, mirror)
     steps = steps_in(storage)
-    if not _is_resumed(config, run_dir, steps) or not steps:
+    begun = _is_begun(config, run_dir, steps)
+    if begun and (run_dir / CONFIG).exists():
+        _check_settings(config, run_dir)
+    if not begun or not steps:
         if first is None:
             return StartingPoint(fresh(config.fingerprint()), storage)
         # Its best steps have their checkpoints elsewhere.
@@ -95,11 +98,22 @@ def starting_point(
     return StartingPoint(progress_of(checkpoint), storage, checkpoint, damages)
 
 
-def _is_resumed(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
+def check_resume(config: RunConfig, run_dir: Path) -> None:
+    """Check that there is a run to go on with, or none, as ``resume`` says.
+
+    Needs no more of the settings, so this can be known before anything is computed.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    _is_begun(config, run_dir, steps_in(open_checkpoints(run_dir, config.checkpoint.location)))
+
+
+def _is_begun(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
     """Whether there is a run, in the directory or by its checkpoints alone, to go on with.
 
     Raises:
-        ValueError: that contradicts ``resume``, or it is of other settings.
+        ValueError: that contradicts ``resume``.
     """
     key, where = "run_dir", _named(config, run_dir)
     begun = (run_dir / CONFIG).exists()
@@ -117,8 +131,6 @@ def _is_resumed(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
             f"{key} must be new, got {where} with a run in it; add resume=true to go on with "
             f"it, or choose another {key}"
         )
-    if begun:
-        _check_settings(config, run_dir)
     return True
 
 

@@ -41,7 +41,11 @@ class Shaped:
         pass
 
     def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
-        raise AssertionError("nothing is drawn before a run begins")
+        parts = []
+        for count in (size.shots, size.queries):
+            labels = np.repeat(np.arange(size.ways), count)
+            parts += [rng.random((len(labels), *self.input_shape), np.float32), labels]
+        return DrawnTask(*parts)
 
     def preprocess(self, x: Tensor) -> Tensor:
         return x.to(torch.float32)

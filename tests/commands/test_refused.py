@@ -38,7 +38,7 @@ def test_right_settings_start_something(runtime: str) -> None:
         ("train runtime=local device=cuda", r"device=cuda .*GPU"),
         ("train runtime=ray device=cuda", r"device=cuda needs .* 0 GPUs"),
         ("train runtime=ray runtime.num_workers=5000", r"must fit the cluster's .*got 5000 x 1"),
-        ("train runtime=ray runtime.gpus_per_worker=8", r"got 1 x 8; lower"),
+        ("train runtime=ray runtime.gpus_per_worker=1", r"got 1 x 1; lower"),
     ],
 )
 def test_what_this_machine_lacks_is_refused_before_plans_are_timed(
@@ -47,7 +47,7 @@ def test_what_this_machine_lacks_is_refused_before_plans_are_timed(
     def plan(*_: object) -> None:
         raise Started
 
-    monkeypatch.setattr("dmeta.commands.train.planned", plan)
+    monkeypatch.setattr("dmeta.commands.train.settled", plan)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -247,7 +247,10 @@ GRADIENT = [
     ("train gradient.memory_budget=1parsec", r"must be a size such as 500MB, 2GB or 1.5GiB"),
     ("train gradient.memory_budget=0", r"gradient.memory_budget must be a size"),
     ("train gradient.memory_budget=true", r"gradient.memory_budget must be a size"),
-    ("train gradient.memory_budget=10kB", r"lower runtime.chunk_size \(13 tasks at once\)"),
+    (
+        "train runtime=local gradient.memory_budget=10kB",
+        r"lower runtime.chunk_size \(13 tasks at once\)",
+    ),
     (
         "train gradient=first_order +gradient.memory_budget=1GB",
         r"unknown key 'gradient.memory_budget'; gradient has nothing",
