@@ -103,13 +103,18 @@ class Network:
             ValueError: it changes buffers or frozen parameters, draws from another generator than
                 torch's, or uses a parameter in another way than by its name.
         """
-        module = structure_of(copy.deepcopy(self.module))  # its buffers may change
+        whole = copy.deepcopy(self.module)  # its buffers may change
+        module = structure_of(whole)
 
         def run(params: Params) -> Tensor:
             out: Tensor = torch.func.functional_call(module, params, (example,))
             return out
 
-        return dataclasses.replace(self, seen=trace(module, self.init_params(), run))
+        def run_own(training: bool) -> Tensor:
+            out: Tensor = whole.train(training)(example)
+            return out
+
+        return dataclasses.replace(self, seen=trace(module, self.init_params(), run, run_own))
 
     @property
     def mixes_examples(self) -> bool:

@@ -62,10 +62,20 @@ def structure_of(module: nn.Module) -> nn.Module:
     """A copy that shares all tensors but the trainable parameters, which are NaN."""
     memo: dict[int, Any] = {}
     for p in module.parameters():
-        no_value = p.detach().new_full((), torch.nan).expand(p.shape)  # no memory
-        memo[id(p)] = nn.Parameter(no_value) if p.requires_grad else p
+        memo[id(p)] = nn.Parameter(_no_value(p).expand(p.shape)) if p.requires_grad else p
     memo |= {id(buffer): buffer for buffer in module.buffers()}
     return copy.deepcopy(module, memo)
+
+
+_NO_VALUES: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+
+def _no_value(like: Tensor) -> Tensor:
+    """NaN, [], the same tensor every time: a copy takes no memory for parameters."""
+    key = like.dtype, like.device
+    if key not in _NO_VALUES:
+        _NO_VALUES[key] = like.detach().new_full((), torch.nan)
+    return _NO_VALUES[key]
 
 
 def placed_on(module: nn.Module, device: torch.device | str) -> nn.Module:

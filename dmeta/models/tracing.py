@@ -69,13 +69,16 @@ class _Calls(TorchFunctionMode):
         return out
 
 
-def trace(module: nn.Module, params: dict[str, Tensor], run: Run) -> Trace:
+def trace(
+    module: nn.Module, params: dict[str, Tensor], run: Run, run_own: Callable[[bool], Tensor]
+) -> Trace:
     """Run a network in training and in evaluation mode.
 
     Args:
         module: the network's module, its own trainable parameters NaN; left in evaluation mode.
         params: its trainable parameters.
         run: calls the module with parameters in place of its own.
+        run_own: calls it with its own initial values, in training mode or not.
 
     Raises:
         ValueError: it changes a buffer or frozen parameter, draws from Python's or numpy's global
@@ -91,7 +94,8 @@ def trace(module: nn.Module, params: dict[str, Tensor], run: Run) -> Trace:
             module.train(training)
             with torch.enable_grad(), functions, calls:
                 out = run(params)
-            _check_finite(out)
+            if not out.isfinite().all() and run_own(training).isfinite().all():
+                raise _other_way()
             _check_pure(module, before, others)
             modes.append(functions)
             both.append(calls)
@@ -159,13 +163,12 @@ def _constants(module: nn.Module) -> dict[str, tuple[Tensor, int]]:
     return {name: (tensor, tensor._version) for name, tensor in found}
 
 
-def _check_finite(out: Tensor) -> None:
-    if not out.isfinite().all():
-        raise ValueError(
-            "the model must give finite outputs and use its parameters by their names, got NaN or "
-            "infinity for an example; look for parameters that are also kept in a list or a "
-            "closure, where they would not be learned, or for initial values that are too large"
-        )
+def _other_way() -> ValueError:
+    return ValueError(
+        "the model must use its parameters by their names, got one that reads them in another way "
+        "too (its outputs do not follow from the given ones); look for parameters that are also "
+        "kept in a list or a closure, where they would not be learned"
+    )
 
 
 def _other_generators() -> tuple[Any, ...]:

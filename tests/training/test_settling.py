@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import dmeta
-from dmeta.commands.hydra_app import as_override, compose
+from dmeta.commands.hydra_app import compose
 from dmeta.commands.train import train_command
+from dmeta.quoting import as_override
 from dmeta.runtime.protocol import ALONE, Seat
 from dmeta.training import planning
 from dmeta.training.gpu_memory import GpuMemoryError
@@ -70,9 +71,10 @@ def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("changes", "begun", "asked"),
     [
-        ({"runtime__plan": "loop"}, None, 0),  # chunks make no difference
-        ({"runtime__plan": "vmap", "runtime__chunk_size": "2"}, None, 0),
+        ({"runtime__plan": "loop"}, None, 1),  # an evaluation is tried
+        ({"runtime__plan": "vmap", "runtime__chunk_size": "2"}, None, 1),  # is compared
         ({"runtime__plan": "vmap"}, None, 1),
+        ({"runtime__plan": "loop"}, {"runtime": {"plan": "loop", "chunk_size": 2}}, 0),
         ({"runtime__plan": "auto"}, {"runtime": {"plan": "vmap", "chunk_size": 2}}, 0),
         ({"runtime__plan": "auto"}, {"runtime": {"plan": "compiled", "chunk_size": 2}}, 1),
     ],

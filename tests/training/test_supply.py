@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmeta.bilevel.types import Kind
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.images import ImageClasses
@@ -93,6 +94,7 @@ class Counting:
     """Notes what is drawn of it."""
 
     draws: list[int] = field(default_factory=list)
+    kind: Kind = "regression"
 
     def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
         self.draws.append(1)
