@@ -16,6 +16,7 @@ from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
 from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.hydra_app import compose
+from dmeta.commands.own_source import defaults_for
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.trust import KEY, trust_word, trusting, trusts
@@ -120,6 +121,11 @@ def tune(
         settings = _overrides_of(settings)
     settings = [*settings, *trusting(trust)]
     fixed, space = split_overrides(settings)
+    if source is not None:
+        words = [each for each in (*fixed, *_firsts(space)) if not _is_of_search(each)]
+        has_network = model is not None or hasattr(algorithm, "network")
+        settings = [*defaults_for(source, words, has_network=has_network), *settings]
+        fixed, space = split_overrides(settings)
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
     search = _search_of(composed, fixed, space, list(settings), presets)
@@ -192,6 +198,10 @@ def _asked_for(
     return _search_of(settings, fixed, space, given, own_presets(arguments))
 
 
+def _is_of_search(override: str) -> bool:
+    return override.lstrip("+").startswith(_SEARCH)
+
+
 def _run(search: Search, watchers: Sequence[Watcher], own: Mapping[str, Any]) -> ResultGrid:
     if not is_address(search.run_dir):
         check_folder(local_path(search.run_dir), "run_dir")
@@ -234,7 +244,7 @@ def _search_of(
     whole = Space({**preset.dimensions, **space}, preset.conditions)
     options = checked(SearchOptions, group, "search")
     # What a search is of is nothing to its trials.
-    own = (each for each in fixed if not each.lstrip("+").startswith(_SEARCH))
+    own = (each for each in fixed if not _is_of_search(each))
     composer = Composer(tuple(own), tuple(presets.items()))
     first = probes(whole)[0] if whole else {}
     return Search(list(given), composer(first), whole, options, composer, run_dir, resume)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import dmeta
 from dmeta.commands.own_source import defaults_for
+from dmeta.commands.tune import Search
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 
 
@@ -75,3 +78,15 @@ def test_what_the_settings_say_is_left_alone(key: str) -> None:
 def test_tasks_that_cannot_be_drawn_are_refused_by_the_source_itself() -> None:
     with pytest.raises(ValueError, match=r"lower task\.shots"):
         defaults_for(Shaped((12,)), ["task.shots=16"], has_network=False)
+
+
+def test_a_search_on_an_own_source_has_a_model_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Search] = []
+    monkeypatch.setattr("dmeta.commands.tune._run", lambda search, *_: asked.append(search))
+    for rate in ("choice(0.1,0.2)", 0.1):
+        settings = {"run_dir": str(tmp_path / "search"), "outer.lr": rate, "search.num_trials": 2}
+        dmeta.tune(settings | {"steps": "choice(2,4)"}, source=Shaped((1, 28, 28)))
+    assert [search.config.model.name for search in asked] == ["conv4", "conv4"]
+    assert not any(search.config.joint_baseline for search in asked)
