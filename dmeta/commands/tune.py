@@ -121,14 +121,15 @@ def tune(
         settings = _overrides_of(settings)
     settings = [*settings, *trusting(trust)]
     fixed, space = split_overrides(settings)
+    chosen: list[str] = []
     if source is not None:
         words = [each for each in (*fixed, *_firsts(space)) if not _is_of_search(each)]
         has_network = model is not None or hasattr(algorithm, "network")
-        settings = [*defaults_for(source, words, has_network=has_network), *settings]
-        fixed, space = split_overrides(settings)
+        chosen = defaults_for(source, words, has_network=has_network)
+        fixed = [*chosen, *fixed]
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
-    search = _search_of(composed, fixed, space, list(settings), presets)
+    search = _search_of(composed, fixed, space, list(settings), presets, chosen)
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     return _run(search, watchers, own)
 
@@ -225,8 +226,12 @@ def _search_of(
     space: Mapping[str, Dimension],
     given: Sequence[str],
     presets: Mapping[str, str],
+    chosen: Sequence[str] = (),
 ) -> Search:
-    """The search that the command line asks for, or the one that is there and is continued."""
+    """The search that the command line asks for, or the one that is there and is continued.
+
+    `chosen` is what a search that is new has besides the words that were `given`.
+    """
     run_dir, resume = settings["run_dir"] or _new_run_dir(settings), settings["resume"] is True
     there = None
     if settings["resume"]:
@@ -235,7 +240,9 @@ def _search_of(
                 resume, there = True, _continued(place, given)
             elif resume:
                 raise ValueError(NO_SEARCH.format(place.name))
-    if there is not None:
+    if there is None:
+        given = [*chosen, *given]
+    else:
         given, presets = there
         fixed, space = split_overrides(given)
         settings = compose("tune", [*fixed, *_firsts(space)], presets=presets)
