@@ -66,7 +66,8 @@ class TaskFunctions(TorchFunctionMode):
         bound.apply_defaults()
         given = bound.arguments
         out = handler(self, func, given)
-        return given["input"].copy_(out) if given.get("inplace") else out
+        is_in_place = given.get("inplace", False) and out is not given["input"]
+        return given["input"].copy_(out) if is_in_place else out
 
     def next_name(self) -> str:
         """Of the next draw: the place in the task's computation, and a count."""

@@ -450,3 +450,18 @@ def test_on_another_device_only_what_is_not_given_in_every_call_is_moved() -> No
         "1.bias": "cpu",
         "scale": "meta",
     }
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_in_place_changes_its_input_in_training_alone(training: bool) -> None:
+    class Unused(nn.Module):
+        """Does not look at what dropout returns."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x * 1
+            F.dropout(h, 0.5, self.training, inplace=True)
+            return h
+
+    out = Network.of(Unused()).to("cpu", training=training).apply({}, torch.ones(1000))
+    assert bool((out == 0).any()) is training
+    assert set(out.unique().tolist()) == ({0.0, 2.0} if training else {1.0})
