@@ -230,7 +230,7 @@ def _traced(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Timeless(Stage):
-    """The stage of all steps: whoever reads the outer step or its seed is refused.
+    """The stage of all steps: a method that reads the outer step or its seed is refused.
 
     Already reading is refused, not only what is done with the value: nobody can list everything
     that turns a value into a decision (``==``, ``in``, ``match``, ``is None``, a dictionary, ...).

@@ -87,7 +87,7 @@ def embed(
         source: the own task source that the run was trained with, if it was; it must list its
             examples (`dmeta.tasks.source.ListsExamples`).
         algorithm: the own method that the run was trained with, if it was.
-        trust: contact the addresses in the run's settings, whoever wrote them.
+        trust: contact the addresses in the run's settings even if someone else wrote them.
 
     Returns: the file, or its address, for ``task=features task.file=...``.
 

@@ -117,14 +117,16 @@ def _misspelt(text: str, overrides: Sequence[str]) -> str:
             parser.parse_override(override)
         except HydraException:
             key, equals, value = override.partition("=")
-            mend = "write key=value"
+            remedy = "write key=value"
             if equals:
-                mend = f"put the value in quotes: {shell_word(as_override(key, value))}"
+                remedy = f"put the value in quotes: {shell_word(as_override(key, value))}"
             # Of Hydra's lines the first that says more than the override itself.
             reason = text.removeprefix(f"Error parsing override '{override}'").strip()
             reason = reason.split("\n")[0]
             why = "" if override in reason else f" ({reason})"
-            return f"an override must be key=value by Hydra's rules, got {override!r}{why}; {mend}"
+            return (
+                f"an override must be key=value by Hydra's rules, got {override!r}{why}; {remedy}"
+            )
     return text
 
 

@@ -109,7 +109,7 @@ def evaluate(
         source: see `model`.
         algorithm: see `model`.
         loss: see `model`.
-        trust: contact the addresses in the run's settings, whoever wrote them.
+        trust: contact the addresses in the run's settings even if someone else wrote them.
 
     Raises:
         ValueError: the run, its checkpoint or a setting is not what it must be.
@@ -185,7 +185,7 @@ def load(
             given as the network sees them.
         algorithm: the own algorithm (a class) that the run was trained with, if it was.
         loss: the own loss that the run was trained with, if it was.
-        trust: contact the address in its ``checkpoint.location``, whoever wrote it.
+        trust: contact the address in its ``checkpoint.location`` even if someone else wrote it.
 
     Raises:
         ValueError: there is no such run or checkpoint, or it is damaged.

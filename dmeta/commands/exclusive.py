@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-_lock = threading.RLock()  # whoever holds it may call another verb: an observer evaluates, say
+_lock = threading.RLock()  # re-entrant: an observer may call another verb, such as evaluate
 _holders: list[str] = []
 
 

@@ -28,7 +28,7 @@ _HARMLESS = ("oc.env:", "oc.decode:")
 def check_yaml(name: str, text: str) -> None:
     """Refuse a YAML file that is too large, or would become so.
 
-    A file that is no YAML is left to whoever reads it.
+    A file that is not YAML is left to the code that reads it.
 
     Raises:
         ValueError: it is; the message names it.
@@ -58,7 +58,7 @@ def check_interpolations(name: str, tree: Any) -> None:
         tree: nested dicts, lists and values, with interpolations as texts.
 
     Raises:
-        ValueError: they are, or they can not be counted.
+        ValueError: they are, or they cannot be counted.
     """
     counter = _Counter(name, tree)
     try:
@@ -99,7 +99,7 @@ class _Counter:
     def size_of(self, value: Any, path: tuple[str, ...]) -> int:
         """Of a value at a path, resolved."""
         if path not in self._known:
-            self._known[path] = 0  # one that refers to itself is refused by whoever resolves it
+            self._known[path] = 0  # one that refers to itself is refused when it is resolved
             self._known[path] = 1 + self._below(value, path)
         return self._known[path]
 
@@ -145,5 +145,5 @@ class _Counter:
             elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
                 value = value[int(name)]
             else:
-                return 0  # there is no such key: whoever resolves it says so
+                return 0  # there is no such key: resolving it raises
         return self.size_of(value, path)

@@ -95,7 +95,7 @@ def _no_application() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plugins_stored() -> Iterator[None]:
-    """Let Hydra find the presets of plug-ins, beside the files in its search path."""
+    """Let Hydra find the presets of plug-ins, in addition to the files in its search path."""
     from hydra.core.config_store import ConfigStore
 
     store, presets = ConfigStore.instance(), plugin_presets()

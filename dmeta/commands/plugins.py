@@ -36,7 +36,7 @@ def plugin_presets() -> dict[tuple[str, str], dict[str, Any]]:
     """(Group, name) of every plug-in -> its preset, relative to the root of the settings.
 
     Raises:
-        ValueError: a plug-in can not be imported, or names settings that there are not.
+        ValueError: a plug-in cannot be imported, or names settings that there are not.
     """
     found = {}
     for group, (module, name) in _REGISTRIES.items():

@@ -84,7 +84,7 @@ def replay(
             meta-parameters and the gradient); None: ``replay/step-<step>`` in the run's folder.
         root: where the data is; None: where the run found it.
         device: ``cpu``, ``cuda`` or ``auto``.
-        trust: contact the addresses in the run's settings, whoever wrote them.
+        trust: contact the addresses in the run's settings even if someone else wrote them.
         own: ``model``, ``source``, ``algorithm``, ``loss``: the own objects that the run was
             trained with, if it was.
 

@@ -136,7 +136,7 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], int]:
     """The rows of a table of trials, and how many others it has.
 
     Raises:
-        ValueError: it can not be read, or lacks a column.
+        ValueError: it cannot be read, or lacks a column.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

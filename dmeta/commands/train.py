@@ -71,7 +71,7 @@ def train(
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         observers: told of every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be
-            resumed, an experiment), whoever wrote them (`dmeta.commands.trust`).
+            resumed, an experiment) even if others wrote them (`dmeta.commands.trust`).
         progress: show it as the command line does; None: where standard output or standard error
             is a terminal or a notebook.
 
@@ -287,7 +287,7 @@ def _settled(
     workplace: Workplace,
     say: Callable[[str], None],
 ) -> tuple[Run, Run | None]:
-    """Both with the plan and the chunk size that suit whoever computes."""
+    """Both with the plan and the chunk size that suit the workers."""
     _say_what_is_planned(run, say)
     run = settled(run, _begun_with(place.folder), workplace)
     if joint is not None:

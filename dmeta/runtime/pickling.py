@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 
 
 def check_picklable(**objects: Any) -> None:
-    """Raise if an object can not be sent to another process.
+    """Raise if an object cannot be sent to another process.
 
     What is defined in a script, a notebook or another function is sent as it is, by value.
 
@@ -19,7 +19,7 @@ def check_picklable(**objects: Any) -> None:
         objects: argument that an object was given as -> it, or None.
 
     Raises:
-        ValueError: it can not be pickled; the message says which argument, and why.
+        ValueError: it cannot be pickled; the message says which argument, and why.
     """
     dumps: Any = cloudpickle.dumps
     for name, thing in objects.items():
@@ -35,7 +35,7 @@ def check_picklable(**objects: Any) -> None:
 
 
 def check_loadable(**objects: Any) -> None:
-    """Raise if a process of the connected cluster can not make an object again.
+    """Raise if a process of the connected cluster cannot make an object again.
 
     Args:
         objects: as for `check_picklable`, which they passed.
@@ -54,7 +54,7 @@ def check_loadable(**objects: Any) -> None:
         except RayTaskError as error:
             raise ValueError(
                 f"{name} must be an object that other processes can load, got {_name_of(thing)}, "
-                f"which they can not ({str(error).strip().splitlines()[-1]}); install the package "
+                f"which they cannot ({str(error).strip().splitlines()[-1]}); install the package "
                 "that it is from, add its folder to PYTHONPATH before Ray starts, or define it in "
                 "the script itself"
             ) from error

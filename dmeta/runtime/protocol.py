@@ -287,7 +287,7 @@ class RuntimeInfo:
 
 
 class Seat(NamedTuple):
-    """Where a worker computes, as far as it can not tell by itself.
+    """Where a worker computes, as far as it cannot tell by itself.
 
     Attributes:
         num_workers: of the run that have a block to compute.
@@ -314,7 +314,7 @@ class Workplace(Protocol):
             compute: plain, picklable data that can be called; so is what it returns.
 
         Raises:
-            ValueError: workers can not be placed.
+            ValueError: workers cannot be placed.
             Exception: what `compute` raised.
         """
         ...

@@ -1,7 +1,7 @@
 """Where a cluster of our own keeps its sessions: logs, sockets, and what it unpacks.
 
-Ray's own choice, /tmp/ray, can be written to by every user of the machine (0777): whoever replaces
-a file there runs programs as this user.
+Ray's own choice, /tmp/ray, can be written to by every user of the machine (0777): a user who
+replaces a file there runs programs as this user.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class RayWorkplace:
         """Join or start the cluster; see `dmeta.runtime.make_runtime`.
 
         Raises:
-            ValueError: the workers can not be placed there; nothing has been started then.
+            ValueError: the workers cannot be placed there; nothing has been started then.
         """
         self._options, self._device, self._run_id = options, device, run_id
         self._max_useful_workers = max_useful_workers
@@ -65,7 +65,7 @@ class RayWorkplace:
         """The workers to start now, and on what.
 
         Raises:
-            ValueError: they can not be placed.
+            ValueError: they cannot be placed.
         """
         nodes = cluster.nodes_for_workers()
         return place(self._options, nodes, self._device, self._max_useful_workers), nodes

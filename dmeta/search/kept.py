@@ -23,7 +23,7 @@ from dmeta.training.results import write_json
 SEARCH, TUNE, RESULTS = "search.json", "tune", "results.json"
 
 FINAL = "final"
-"""The folder of the best settings' run, where they are trained anew."""
+"""The folder of the best settings' run, where they are trained again."""
 
 TRIED = "tried"
 """In search.json: the points of a search before it was extended, for searchers that learn."""
@@ -138,7 +138,7 @@ def _is_extended(there: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether there are more trials, or more steps of each, than before.
 
     Raises:
-        ValueError: there are fewer; or what its trials did can not be extended.
+        ValueError: there are fewer; or what its trials did cannot be extended.
     """
     is_extended = False
     for key, group in (("search.num_trials", "search"), ("steps", "settings")):
@@ -162,7 +162,7 @@ def _is_extended(there: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 
 
 def forget_course(place: RunPlace) -> list[Any]:
-    """Remove what there is of a search but its trials' runs, for it to be carried out anew.
+    """Remove what there is of a search but its trials' runs, so that it can be run again.
 
     Its trials find their runs, and report again what these have reported.
 

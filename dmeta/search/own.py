@@ -50,7 +50,7 @@ class Own:
         return {"model": self.model, "algorithm": self.algorithm, "loss": self.loss}
 
     def check(self, space: Space) -> None:
-        """Refuse objects that can not be sent to a trial, and keys that they take no notice of.
+        """Refuse objects that cannot be sent to a trial, and keys that they take no notice of.
 
         Raises:
             ValueError: with the argument or the key.
@@ -60,13 +60,14 @@ class Own:
             group = key.partition(".")[0]
             if group in self.names and key not in _SIZES:
                 raise ValueError(
-                    f"{key} must have one value beside {_ARGUMENTS.get(group, group)}=..., which "
-                    f"stands for all of {group}, got several; leave it out, or register the object "
-                    "by entry point, so that it has a name and options"
+                    f"{key} must have one value together with "
+                    f"{_ARGUMENTS.get(group, group)}=..., which stands for all of {group}, got "
+                    "several; leave it out, or register the object by entry point, so that it has "
+                    "a name and options"
                 )
 
     def check_on_cluster(self) -> None:
-        """Refuse objects that the processes of the connected cluster can not load.
+        """Refuse objects that the processes of the connected cluster cannot load.
 
         Raises:
             ValueError: with the argument.

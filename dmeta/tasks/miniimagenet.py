@@ -143,11 +143,11 @@ def _image(
 ) -> str | None:
     """The file that a row of a csv file means; None if there is none.
 
-    That is the one in ``images/`` beside the csv file or, in other trees, the only one of the name,
-    or the only one of those in a folder that is called as the class.
+    That is the one in ``images/`` next to the csv file or, in other trees, the only one of the
+    name, or the only one of those in a folder that is called as the class.
 
     Raises:
-        ValueError: it can not be told which of several it is.
+        ValueError: it cannot be told which of several it is.
     """
     named = f"/{filename}"
     found = [f for f in by_basename.get(named.rsplit("/", 1)[-1], []) if f"/{f}".endswith(named)]

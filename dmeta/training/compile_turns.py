@@ -70,6 +70,6 @@ def first_of_node(what: str) -> Iterator[None]:
 
 
 def _path(what: str) -> Path:
-    """The lock, beside the folder in which torch keeps compiled code."""
+    """The lock, next to the folder in which torch keeps compiled code."""
     digest = hashlib.sha256(f"{getpass.getuser()} {what}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"dmeta-compile-{digest}.lock"

@@ -102,7 +102,7 @@ def _with_warnings(
 
 
 def _num_failures() -> int:
-    """How often torch could not get memory of the GPU, whoever has caught that."""
+    """How often torch could not allocate GPU memory, also if the error was caught."""
     return int(torch.cuda.memory_stats().get("num_ooms", 0))
 
 

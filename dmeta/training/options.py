@@ -139,7 +139,7 @@ def _keywords(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword -> type of a factory; those that can not be resolved when the program runs lack."""
+    """Keyword -> type of a factory; those that cannot be resolved when the program runs lack."""
     while isinstance(make, functools.partial):
         make = make.func
     target: Any = make.__init__ if inspect.isclass(make) else make

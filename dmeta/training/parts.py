@@ -92,7 +92,7 @@ def _named_module(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return make()
-    except (RuntimeError, MemoryError) as error:  # tensors that can not be made
+    except (RuntimeError, MemoryError) as error:  # tensors that cannot be made
         raise ValueError(
             f"model={config.model.name} must fit into the memory, got {sizes} "
             f"({first_line(error)}); lower them"
@@ -100,7 +100,7 @@ def _named_module(
 
 
 def _size_bytes(make: Callable[[], nn.Module]) -> int:
-    """Of a module's parameters, of which none is made; 0 if that can not be told."""
+    """Of a module's parameters, of which none is made; 0 if that cannot be told."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return sum(p.nbytes for p in make().parameters())
@@ -113,7 +113,7 @@ def _precision_of_layers(config: RunConfig) -> Precision:
 
 
 def _refuse_computed_parameters(module: nn.Module) -> None:
-    """Refuses weights that a hook computes from others: such a module can not be copied."""
+    """Refuses weights that a hook computes from others: such a module cannot be copied."""
     for name, layer in module.named_modules():
         for key, value in vars(layer).items():
             if isinstance(value, Tensor) and value.grad_fn is not None:

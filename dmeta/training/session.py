@@ -72,7 +72,7 @@ def run_session(
         joint: the jointly pre-trained network to compare with.
         listening: hears whoever wants the steps to stop.
         mirror: copies `run_dir` elsewhere, before each checkpoint; None: it stays there.
-        joint_observers: called when the training of `joint` begins, for who is told of it.
+        joint_observers: called when the training of `joint` begins, returns the observers of it.
 
     Raises:
         ValueError: another process trains in `run_dir`.
@@ -250,7 +250,7 @@ def draw_figures(
 ) -> None:
     """The run's plots, under ``figures/``; those of which there is nothing to show are left out.
 
-    One that can not be drawn is warned of.
+    One that cannot be drawn is warned of.
     """
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)

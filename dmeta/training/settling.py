@@ -69,7 +69,7 @@ def settled(run: Run, begun: Mapping[str, Any] | None, workplace: Workplace) -> 
         workplace: where it will compute; is asked only if something has to be found out there.
 
     Raises:
-        ValueError: no gradient fits the budget, or ``runtime.plan=compiled`` can not be compiled.
+        ValueError: no gradient fits the budget, or ``runtime.plan=compiled`` cannot be compiled.
         GpuMemoryError: a GPU has not enough memory for one task.
     """
     settle = _Settle(dataclasses.replace(run, algorithm=cast(Any, None)), begun)
@@ -82,7 +82,7 @@ def settled(run: Run, begun: Mapping[str, Any] | None, workplace: Workplace) -> 
 def is_open(run: Run, begun: Mapping[str, Any] | None) -> bool:
     """Whether something has to be computed to settle the run."""
     if begun is None:
-        return True  # the plan is compared with the plain loop, whoever chose it
+        return True  # the plan is compared with the plain loop, chosen or asked for
     options = kept_options(run.config, begun)
     if run.config.memory_budget is not None or options.plan in (AUTO, "compiled"):
         return True

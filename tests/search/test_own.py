@@ -147,7 +147,9 @@ def test_a_key_that_an_own_object_takes_no_notice_of_is_not_searched(
     key: str, argument: str, tmp_path: Path
 ) -> None:
     own = Own(*parts())
-    with pytest.raises(ValueError, match=rf"{key} must have one value beside {argument}=\.\.\."):
+    with pytest.raises(
+        ValueError, match=rf"{key} must have one value together with {argument}=\.\.\."
+    ):
         own.check(Space({key: Choice((1, 2))}))
     own.check(Space({"task.train_shots": Choice((1, 2)), "outer.lr": Choice((1, 2))}))
 
