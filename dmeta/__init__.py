@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 __all__ = ["embed", "evaluate", "load", "replay", "train", "tune"]
 
 if TYPE_CHECKING:
-    from dmeta.commands.embed import embed
-    from dmeta.commands.evaluate import evaluate, load
-    from dmeta.commands.replay import replay
-    from dmeta.commands.train import train
-    from dmeta.commands.tune import tune
+    from dmeta.cli.embed import embed
+    from dmeta.cli.evaluate import evaluate, load
+    from dmeta.cli.replay import replay
+    from dmeta.cli.train import train
+    from dmeta.cli.tune import tune
 
 _HOMES = {
     "train": "train",
@@ -36,4 +36,4 @@ def __getattr__(name: str) -> Any:
         return import_module("dmeta.search")
     if name not in _HOMES:
         raise AttributeError(f"module 'dmeta' has no attribute {name!r}")
-    return getattr(import_module(f"dmeta.commands.{_HOMES[name]}"), name)
+    return getattr(import_module(f"dmeta.cli.{_HOMES[name]}"), name)

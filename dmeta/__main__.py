@@ -1,5 +1,5 @@
 """`python -m dmeta` is `dmeta`."""
 
-from dmeta.cli import main
+from dmeta.cli.main import main
 
 main()

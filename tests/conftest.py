@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from dmeta.commands.hydra_app import compose
+from dmeta.cli.hydra_app import compose
 from dmeta.quoting import as_override
 from dmeta.training.config import RunConfig, run_config
 

@@ -1,6 +1,7 @@
 """Imports point one way: `may import` below, read from the source without running it.
 
-bilevel, models <- algorithms, tasks, runtime <- training <- search, bench <- commands <- cli
+bilevel, models <- algorithms, tasks, runtime, runs <- training <- inference <- search <- reports
+<- bench <- cli
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import dmeta
 
 PACKAGE = Path(dmeta.__file__).parent
 
+_SHARED = {"registry", "randomness", "quoting", "addresses", "capacity", "formatting"}
+
 # room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
 MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),
@@ -23,68 +26,65 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quoting": set(),
     "addresses": set(),
     "capacity": set(),
+    "formatting": {"quoting"},
     "bilevel": {"registry", "randomness"},
     "models": {"registry", "randomness"},
     "algorithms": {"registry", "randomness", "bilevel", "models"},
     "tasks": {"registry", "addresses", "bilevel", "capacity"},
     "runtime": {"registry", "capacity"},
-    "training": {
-        "registry",
-        "randomness",
-        "addresses",
-        "quoting",
-        "bilevel",
-        "capacity",
-        "models",
-        "algorithms",
-        "tasks",
-        "runtime",
-    },
+    "runs": {"addresses", "quoting", "formatting", "runtime"},
 }
-MAY_IMPORT["search"] = MAY_IMPORT["bench"] = MAY_IMPORT["training"] | {"training"}
-MAY_IMPORT["commands"] = MAY_IMPORT["search"] | {"search", "bench", "front"}
-MAY_IMPORT["cli"] = MAY_IMPORT["commands"] | {"commands"}
-MAY_IMPORT["front"] = MAY_IMPORT["commands"] | {"commands", "cli"}
+MAY_IMPORT["training"] = _SHARED - {"formatting"} | {
+    "bilevel",
+    "models",
+    "algorithms",
+    "tasks",
+    "runtime",
+    "runs",
+}
+MAY_IMPORT["inference"] = MAY_IMPORT["search"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["reports"] = MAY_IMPORT["search"] | {"search", "inference"}
+MAY_IMPORT["bench"] = MAY_IMPORT["search"] | {"reports"}
+MAY_IMPORT["cli"] = MAY_IMPORT["reports"] | {"reports", "bench", "formatting", "front"}
+MAY_IMPORT["front"] = MAY_IMPORT["cli"] | {"cli"}
 
-# What training may see of the runtime: plain types and how gradients are added, not who computes.
-RUNTIME_FOR_TRAINING = {"protocol", "options", "blocks", "summation"}
+# What others see of the runtime: plain types and how gradients are added, not who computes.
+SEEN_OF_RUNTIME = {
+    "training": {"protocol", "options", "blocks", "reduction"},
+    "reports": {"protocol"},
+    "runs": {"protocol"},
+}
 
-# Library -> rooms that may import it, and rooms that may inside a function only.
-LIBRARIES: dict[str, tuple[set[str], set[str]]] = {
-    "ray": ({"runtime", "search", "commands"}, set()),
-    "hydra": ({"commands"}, set()),
-    "omegaconf": ({"commands"}, set()),
+# Library -> rooms that may import it. Of the runtime only two of its folders.
+LIBRARIES: dict[str, set[str]] = {
+    "ray": {"runtime.ray", "runtime.cluster", "search"},
+    "hydra": {"cli"},
+    "omegaconf": {"cli"},
+    "matplotlib": {"reports", "bench"},
 }
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module: its dotted name, where, and whether inside a function."""
+    """One imported module: its dotted name, and where."""
 
     target: str
     line: int
-    lazy: bool
 
 
 def imports_of(source: str, module: str) -> Iterator[Import]:
     """Every import in `source`, the text of the file of `module` (a package ends in __init__)."""
-
-    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
+            yield from (Import(alias.name, node.lineno) for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             parent = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*parent, *filter(None, [node.module])])
-            yield from (Import(f"{base}.{a.name}", node.lineno, lazy) for a in node.names)
+            yield from (Import(f"{base}.{a.name}", node.lineno) for a in node.names)
         if isinstance(node, ast.Call) and _is_import_call(node):
             argument = node.args[0]
             if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                yield Import(argument.value, node.lineno, lazy)
-        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child, inside)
-
-    yield from visit(ast.parse(source), False)
+                yield Import(argument.value, node.lineno)
 
 
 def _is_import_call(node: ast.Call) -> bool:
@@ -104,19 +104,19 @@ def violations(source: str, module: str) -> list[str]:
     for seen in imports_of(source, module):
         where = f"{module}:{seen.line} imports {seen.target}"
         library = seen.target.partition(".")[0]
-        if library in LIBRARIES:
-            anywhere, inside = LIBRARIES[library]
-            if room not in anywhere and not (seen.lazy and room in inside):
-                found.append(f"{where}: {library} is for {sorted(anywhere)}")
+        if (
+            library in LIBRARIES
+            and not {room, ".".join(module.split(".")[1:3])} & LIBRARIES[library]
+        ):
+            found.append(f"{where}: {library} is for {sorted(LIBRARIES[library])}")
         if library != "dmeta":
             continue
         target = room_of(seen.target)
         if target not in MAY_IMPORT[room] | {room}:
             found.append(f"{where}: {room} may import {sorted(MAY_IMPORT[room])}")
-        elif (room, target) == ("training", "runtime") and (
-            [*seen.target.split("."), ""][2] not in RUNTIME_FOR_TRAINING
-        ):
-            found.append(f"{where}: training sees {sorted(RUNTIME_FOR_TRAINING)} of runtime")
+        part = [*seen.target.split("."), "", ""][2]
+        if target == "runtime" and part not in SEEN_OF_RUNTIME.get(room, {part}):
+            found.append(f"{where}: {room} sees {sorted(SEEN_OF_RUNTIME[room])} of runtime")
     return found
 
 
@@ -158,8 +158,9 @@ def test_the_checker_sees_the_imports_that_are_there() -> None:
     assert {
         ("algorithms", "bilevel"),
         ("training", "runtime"),
-        ("commands", "training"),
-        ("cli", "commands"),
+        ("training", "runs"),
+        ("reports", "search"),
+        ("cli", "reports"),
     } <= seen
 
 
@@ -172,18 +173,18 @@ def test_the_checker_sees_the_imports_that_are_there() -> None:
         ("dmeta.tasks.sinusoid", "from dmeta import runtime"),
         ("dmeta.tasks.sinusoid", "from ..algorithms import ALGORITHMS"),
         ("dmeta.tasks.__init__", "from ..training import loop"),
-        ("dmeta.runtime.local", "def late():\n    from dmeta.training.work import TaskWork"),
+        ("dmeta.runtime.local", "def late():\n    from dmeta.training.worker import TaskWork"),
         ("dmeta.runtime.local", "if TYPE_CHECKING:\n    from dmeta.bilevel.flat import Layout"),
-        ("dmeta.training.loop", "from dmeta.runtime.ray_runtime import RayRuntime"),
+        ("dmeta.training.loop", "from dmeta.runtime.ray.runtime import RayRuntime"),
         ("dmeta.training.loop", "from dmeta.runtime import make_runtime"),
         ("dmeta.training.loop", "import dmeta.runtime"),
         ("dmeta.training.loop", "import ray"),
         ("dmeta.training.config", "from hydra.core.config_store import ConfigStore"),
         ("dmeta.training.config", "importlib.import_module('omegaconf')"),
         ("dmeta.training.loop", "import dmeta"),
-        ("dmeta.cli", "def told():\n    from hydra.errors import HydraException"),
-        ("dmeta.search.space", "import dmeta.commands.train"),
-        ("dmeta.bench.gradients", "from dmeta.commands.display import Display"),
+        ("dmeta.runs.status", "def late():\n    from hydra.errors import HydraException"),
+        ("dmeta.search.space", "import dmeta.cli.train"),
+        ("dmeta.bench.gradients", "from dmeta.cli.display import Display"),
         ("dmeta.bench.gradients", "import ray"),
         ("dmeta.registry", "from dmeta.bilevel.types import Params"),
         ("dmeta.addresses", "from dmeta.registry import Registry"),
@@ -200,7 +201,7 @@ def test_the_checker_catches_a_violation(module: str, source: str) -> None:
         ("dmeta.algorithms.maml", "from dmeta.bilevel.types import Params"),
         ("dmeta.tasks.sinusoid", "from .source import TaskSource"),
         ("dmeta.training.loop", "from dmeta.runtime import blocks"),
-        ("dmeta.runtime.actors", "import ray"),
+        ("dmeta.runtime.ray.actors", "import ray"),
         ("dmeta.models.mlp", "import rayon, hydrants"),
     ],
 )

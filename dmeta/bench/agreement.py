@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dmeta.bilevel.types import Params
-from dmeta.training.gradient_error import flat, relative_difference
+from dmeta.training.autotune.gradient_error import flat, relative_difference
 
 BAR = 1e-10
 """Relative difference up to which two float64 meta-gradients are the same but for rounding."""

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from dmeta.bench.gradients import Cost
 from dmeta.bilevel.estimators import ESTIMATORS
-from dmeta.training.drawing import (
+from dmeta.reports.drawing import (
     BLACK,
     BLUE,
     GREEN,

@@ -18,13 +18,19 @@ from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient, eager
 from dmeta.bilevel.surrogates import Estimator
-from dmeta.training.budget import first_block_inputs
+from dmeta.training.autotune.gradient_error import in_float64
+from dmeta.training.autotune.memory_budget import first_block_inputs
+from dmeta.training.autotune.memory_prediction import (
+    EXACT,
+    block_peak,
+    most_inner_steps,
+    predicted_peak,
+    sized,
+)
 from dmeta.training.byte_size import parse_bytes, shown_bytes
 from dmeta.training.gpu import random_numbers_kept
-from dmeta.training.gradient_error import in_float64
-from dmeta.training.prediction import EXACT, block_peak, most_inner_steps, predicted_peak, sized
 from dmeta.training.setup import Run
-from dmeta.training.work import BlockInputs
+from dmeta.training.worker import BlockInputs
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Cost:
         inner_steps: K.
         seconds: of one block, each timed run.
         peak_bytes: most bytes of tensors at a time.
-        predicted_bytes: what `dmeta.training.prediction` foretells; None: of exact ones only.
+        predicted_bytes: of `dmeta.training.autotune.memory_prediction`; None: not an exact one.
         agreement: with the exact meta-gradient; None: that would need too much memory.
     """
 

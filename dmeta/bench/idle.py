@@ -18,7 +18,7 @@ from dmeta.runtime.protocol import (
     Sums,
     Vector,
 )
-from dmeta.runtime.summation import total_of
+from dmeta.runtime.reduction import total_of
 
 _VECTOR = "vector"
 

@@ -18,7 +18,7 @@ from dmeta.bilevel.types import Params, Stage
 from dmeta.models.network import Network
 from dmeta.models.norms import BatchStatisticsNorm
 from dmeta.training.setup import Run
-from dmeta.training.work import BlockInputs
+from dmeta.training.worker import BlockInputs
 
 Written: TypeAlias = Literal["same", "textbook"]
 """How a peer's network is written: as dmeta's, or with every activation before its pool, as in the

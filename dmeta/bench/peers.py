@@ -24,13 +24,13 @@ from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import PlanName, block_gradient, eager
 from dmeta.registry import nearest
-from dmeta.training.budget import first_block_inputs
-from dmeta.training.gradient_error import in_float64, relative_difference
-from dmeta.training.peak_memory import peak_bytes
-from dmeta.training.prediction import block_peak
+from dmeta.training.autotune.gradient_error import in_float64, relative_difference
+from dmeta.training.autotune.memory_budget import first_block_inputs
+from dmeta.training.autotune.memory_prediction import block_peak
+from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.results import versions
 from dmeta.training.setup import Run
-from dmeta.training.work import BlockInputs
+from dmeta.training.worker import BlockInputs
 
 OWN = "dmeta"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmeta.bench.figures import draw_bars
 from dmeta.bench.peers import OWN, PeerCosts
-from dmeta.training.drawing import BLUE, GREY, new_figure, save
+from dmeta.reports.drawing import BLUE, GREY, new_figure, save
 
 
 def peers_figure(costs: PeerCosts, title: str, path: Path) -> Path:

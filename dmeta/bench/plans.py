@@ -19,12 +19,12 @@ from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
 from dmeta.bilevel.types import Params
-from dmeta.training.budget import first_block_inputs
+from dmeta.training.autotune.gradient_error import in_float64, relative_difference
+from dmeta.training.autotune.memory_budget import first_block_inputs
+from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.gpu import random_numbers_kept
-from dmeta.training.gradient_error import in_float64, relative_difference
-from dmeta.training.peak_memory import peak_bytes
 from dmeta.training.setup import Run
-from dmeta.training.work import BlockInputs
+from dmeta.training.worker import BlockInputs
 
 PLANS: tuple[PlanName, ...] = get_args(PlanName)
 REFERENCE: PlanName = "loop"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from dmeta.bench.figures import STYLES, draw_bars, draw_lines
 from dmeta.bench.plans import PLANS, PlanCost
-from dmeta.training.drawing import legend_below, new_figure, save
+from dmeta.reports.drawing import legend_below, new_figure, save
 
 _Value = Callable[[PlanCost], float | None]
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmeta.runs.checkpoint import open_checkpoints
+from dmeta.runs.metrics import MetricsWriter, Row
+from dmeta.runs.progress import fresh
 from dmeta.runtime.protocol import Runtime, StepReport
-from dmeta.training.checkpoint import open_checkpoints
 from dmeta.training.loop import train
-from dmeta.training.metrics import MetricsWriter, Row
-from dmeta.training.progress import fresh
 from dmeta.training.setup import Run
-from dmeta.training.work import PARTS
+from dmeta.training.worker import PARTS
 
 OUTER, RUNTIME, LOOP = "outer", "runtime", "loop"
 
 ALL_PARTS = (*PARTS, OUTER, RUNTIME, LOOP)
-"""Of a step: those of a block (`dmeta.training.work.PARTS`); the server's outer step; messages,
+"""Of a step: those of a block (`dmeta.training.worker.PARTS`); the server's outer step; messages,
 copies and waiting; the training loop with its metrics."""
 
 MATHEMATICS = "mathematics"

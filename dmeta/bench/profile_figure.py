@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmeta.bench.figures import draw_bars
 from dmeta.bench.profile import ALL_PARTS, MATHEMATICS, Profile
-from dmeta.training.drawing import BLUE, GREY, new_figure, save
+from dmeta.reports.drawing import BLUE, GREY, new_figure, save
 
 
 def profile_figure(found: Profile, title: str, path: Path) -> Path:

@@ -18,10 +18,10 @@ from typing import Literal, TypeAlias, get_args
 from dmeta.bench.idle import IdleWorkers, SumServers, idle_state
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.cluster import connected, nodes_for_workers
-from dmeta.runtime.gathering import parts_of
+from dmeta.runtime.cluster.connect import connected, nodes_for_workers
 from dmeta.runtime.protocol import Block, Runtime
-from dmeta.runtime.summation import FAN_IN
+from dmeta.runtime.ray.gather import parts_of
+from dmeta.runtime.reduction import FAN_IN
 
 Way: TypeAlias = Literal["flat", "tree", "sharded"]
 WAYS: tuple[Way, ...] = get_args(Way)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmeta.bench.figures import STYLES, Style, draw_lines
 from dmeta.bench.scale import WAYS, Capacity
-from dmeta.training.drawing import legend_below, new_figure, save
+from dmeta.reports.drawing import legend_below, new_figure, save
 
 
 def scale_figure(rows: Sequence[Capacity], title: str, path: Path) -> Path:

@@ -3,7 +3,7 @@
 Plans agree to rounding, not to the bit, so the plan is part of a run's settings. Where values tie
 (ReLU and max-pool of a flat background), torch's derivative of a function is wrong under ``vmap``,
 or a kernel is inexact, they do not agree: so a run first compares its plan with ``loop``
-(`dmeta.training.plan_check`).
+(`dmeta.training.autotune.plan_check`).
 
 Letters: T tasks of the block, Q query examples.
 """

@@ -24,7 +24,7 @@ def open_workplace(
 
         yield LocalWorkplace(device, options.threads_per_worker)
         return
-    from dmeta.runtime.workplace import RayWorkplace
+    from dmeta.runtime.ray.cluster_session import RayWorkplace
 
     with RayWorkplace(options, device, max_useful_workers, run_id) as workplace:
         yield workplace
@@ -48,11 +48,11 @@ def check_room(options: RuntimeOptions, device: Device, max_useful_workers: int)
 
         local_device(device)
         return
-    from dmeta.runtime import cluster
-    from dmeta.runtime.placement import place
+    from dmeta.runtime.cluster import connect
+    from dmeta.runtime.ray.placement import place
 
-    if not cluster.joins_existing(options.address):
-        place(options, [cluster.this_machine()], device, max_useful_workers)
+    if not connect.joins_existing(options.address):
+        place(options, [connect.this_machine()], device, max_useful_workers)
 
 
 def make_runtime(
@@ -81,8 +81,8 @@ def make_runtime(
 
         return LocalRuntime(worker_factory, server_factory, device, options.threads_per_worker)
     # Ray costs half a second to import, and a local run must work where it is broken.
-    from dmeta.runtime.ray_runtime import RayRuntime
-    from dmeta.runtime.workplace import RayWorkplace
+    from dmeta.runtime.ray.cluster_session import RayWorkplace
+    from dmeta.runtime.ray.runtime import RayRuntime
 
     assert workplace is None or isinstance(workplace, RayWorkplace)
     return RayRuntime(

@@ -36,7 +36,7 @@ from dmeta.runtime.protocol import (
     num_tasks_of,
 )
 from dmeta.runtime.threads import torch_threads
-from dmeta.runtime.warned import Warnings
+from dmeta.runtime.worker_warnings import Warnings
 
 _Answer = TypeVar("_Answer")
 

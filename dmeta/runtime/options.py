@@ -66,8 +66,8 @@ class RuntimeOptions:
         gradient_precision: in which a block's meta-gradient travels to the server: as it was
             computed, or rounded to bfloat16, in half the bytes.
         mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,
-            computed at meta-parameters of some steps ago (`dmeta.runtime.asynchronous`): no worker
-            waits, and the result depends on who was faster. With ``local`` it is ``sync``.
+            computed at meta-parameters of some steps ago (`dmeta.runtime.ray.stale_gradients`): no
+            worker waits, and the result depends on who was faster. With ``local`` it is ``sync``.
         max_staleness: outer steps (a count) that a gradient may be behind; one that is further
             behind is not applied, and its block computed again. 0: as ``sync``, to the bit.
         max_waiting: blocks (a count) whose gradients may wait for the next step, with ``async``.
@@ -77,12 +77,13 @@ class RuntimeOptions:
         reduce: how the gradients of a step come to the server: ``flat``, each by itself; ``tree``,
             added on their nodes, then their sums; ``sharded``, to a server that is divided among
             the nodes, in two to eight; ``auto``, flat or tree by their number, their size and the
-            number of nodes (and so does sharded). The same bits (`dmeta.runtime.summation`).
+            number of nodes (and so does sharded). The same bits (`dmeta.runtime.reduction`).
         max_attempts: computations of one block (a count) that may be lost with their worker, the
             first one included, before the run gives up; likewise for the parameter server.
         min_workers: the run begins with so many workers (a count), lets the others join when the
             cluster has room for them, and waits below. None: it begins with all
-            that come in reasonable time (`dmeta.runtime.roster`), and goes on with any.
+            that come in reasonable time (`dmeta.runtime.ray.worker_registry`), and goes on with
+            any.
         hung_after_s: seconds without an answer after which a worker or the server is killed and
             started anew. None: learned from the run, 20 times the usual and at least 30 s.
         snapshot_every: outer steps between copies of the server's state, from which it goes on if

@@ -229,7 +229,7 @@ class StepReport:
         num_copies: blocks that were computed twice because a worker was late.
         seconds: wall-clock seconds of the whole step in the process that asked for it.
         measures: name -> what else the runtime observed of it in the step (the names are those of
-            `dmeta.runtime.gauges.MEASURES`).
+            `dmeta.runtime.ray.prometheus.MEASURES`).
         staleness: outer steps between the meta-parameters that each block was computed at and
             those it was applied to; empty if that is none by design (``runtime.mode=sync``).
         num_too_stale: blocks that came too late to be applied, and are computed again.

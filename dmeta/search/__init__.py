@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ray.tune import ResultGrid
+
 from dmeta.search.experiment import run
+from dmeta.search.interrupts import SearchStopped
 from dmeta.search.options import SearchOptions
 from dmeta.search.space import Choice, Interval, Space
-from dmeta.search.stopping import SearchStopped
 
-__all__ = ["Choice", "Interval", "SearchOptions", "SearchStopped", "Space", "run"]
+__all__ = ["Choice", "Interval", "ResultGrid", "SearchOptions", "SearchStopped", "Space", "run"]

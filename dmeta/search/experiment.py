@@ -21,14 +21,19 @@ from torch import nn
 
 from dmeta.addresses import is_address, local_path, open_arrow
 from dmeta.bilevel.types import Loss
-from dmeta.runtime import cluster
-from dmeta.search.checking import Checked, checked_search
-from dmeta.search.conclusion import conclude
-from dmeta.search.kept import (
-    SEARCH,
+from dmeta.runs.folder import RunPlace, run_place, training_at
+from dmeta.runs.layout import SEARCH, TRIALS, TUNE
+from dmeta.runs.lock import only_one_in
+from dmeta.runtime.cluster import connect
+from dmeta.search.finalize import Report, conclude
+from dmeta.search.interrupts import SearchStopped, environment, quiet, stopping
+from dmeta.search.options import SearchOptions
+from dmeta.search.resources import Bundle, reservation
+from dmeta.search.sampling import Sampling, domains_of, sampling_of
+from dmeta.search.scheduling import SCORE, scheduler_of
+from dmeta.search.search_state import (
     SEARCH_FILES,
     TRIED,
-    TUNE,
     can_go_on,
     check_begun,
     forget_course,
@@ -36,22 +41,17 @@ from dmeta.search.kept import (
     read_search,
     record_of,
 )
-from dmeta.search.options import SearchOptions
-from dmeta.search.own import Configure, Named, Own
-from dmeta.search.reports import Mode, mode_of
-from dmeta.search.reservation import Bundle, reservation
-from dmeta.search.sampling import Sampling, domains_of, sampling_of
-from dmeta.search.scheduling import SCORE, scheduler_of
+from dmeta.search.shared_storage_check import alive_nodes, check_seen, read_by_tasks
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
-from dmeta.search.stopping import SearchStopped, environment, quiet, stopping
-from dmeta.search.trial import TRIALS, TrialSetup, digest_of, run_trial
-from dmeta.search.visibility import alive_nodes, check_seen, read_by_tasks
-from dmeta.search.watching import Watch, Watcher
+from dmeta.search.space_check import Checked, checked_search
+from dmeta.search.trial import TrialSetup, digest_of, run_trial
+from dmeta.search.trial_reports import Mode, mode_of
+from dmeta.search.tune_callback import Watch, Watcher
+from dmeta.search.user_objects import Configure, Named, Own
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig, run_config
-from dmeta.training.places import RunPlace, run_place, training_at
 from dmeta.training.results import write_json
-from dmeta.training.run_lock import only_one_in
+from dmeta.training.run import Draw
 
 _CHECKPOINTS = 3  # that Tune keeps of a trial, and those of one exchange
 
@@ -72,12 +72,14 @@ def run(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    draw: Draw | None = None,
+    report: Report | None = None,
 ) -> ResultGrid:
     """Search the settings of a run, and evaluate the best ones on test tasks.
 
-    Writes into `run_dir`: ``trials.csv``; ``best.yaml``, ``results.json``, ``report.html`` and
-    ``figures/`` once it is through; the runs of the trials under ``trials/``; and what Tune keeps,
-    TensorBoard's HParams among it, under ``tune/``.
+    Writes into `run_dir`: ``trials.csv``; ``best.yaml``, ``results.json`` and what `report` writes
+    once it is through; the runs of the trials under ``trials/``; and what Tune keeps, TensorBoard's
+    HParams among it, under ``tune/``.
 
     Args:
         config: settings of a trial, but for what is searched; its runtime is that of each trial.
@@ -98,6 +100,9 @@ def run(
         source: an own `dmeta.tasks.source.TaskSource` instead of the named task.
         algorithm: an own method instead of the named one, as for `dmeta.train`.
         loss: an own loss instead of the named one.
+        draw: draws the run of the best settings if that is trained again, such as
+            `dmeta.reports.run_report.draw_run`.
+        report: writes figures and a page, such as `dmeta.reports.search_report.report_search`.
 
     Returns: Tune's own results: every trial with its reports, checkpoint and error.
 
@@ -133,7 +138,7 @@ def run(
             write_json(place.folder / SEARCH, {**record, **beginning, **(notes or {})})
             place.push()
             search = dataclasses.replace(search, tried=tried)
-            return search.carry_out(bundles, resume, watchers)
+            return search.carry_out(bundles, resume, watchers, draw, report)
 
 
 def _tried(place: RunPlace, resume: bool, is_extended: bool) -> list[Any]:
@@ -194,7 +199,12 @@ class _Search:
     tried: Sequence[Any] = ()
 
     def carry_out(
-        self, bundles: list[Bundle], resume: bool, watchers: Sequence[Watcher]
+        self,
+        bundles: list[Bundle],
+        resume: bool,
+        watchers: Sequence[Watcher],
+        draw: Draw | None,
+        report: Report | None,
     ) -> ResultGrid:
         """Try the points, and conclude.
 
@@ -202,10 +212,14 @@ class _Search:
             bundles: that a trial reserves.
             resume: whether to go on with what is there.
             watchers: told how it goes.
+            draw: draws the run of the best settings if that is trained again.
+            report: writes figures and a page.
         """
         sources = {key: ray.put(source) for key, source in self.found.sources.items()}
         own = dataclasses.replace(self.own, source=None)
-        setup = TrialSetup(self.configure, self.place.locate(TRIALS), sources, Path.cwd(), own)
+        setup = TrialSetup(
+            self.configure, self.place.locate(TRIALS), sources, Path.cwd(), own, draw
+        )
         watch = Watch(self.space, self.configure, self.mode, self.place, watchers)
         switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
         with switches, quiet(), stopping() as heard, _seeded(self.options.seed):
@@ -216,7 +230,7 @@ class _Search:
         watch.take()
         names = self.own.names
         place, space, options, mode = self.place, self.space, self.options, self.mode
-        conclude(place, watch, space, options, setup, bundles, mode, names, watchers)
+        conclude(place, watch, space, options, setup, bundles, mode, names, watchers, report)
         return results
 
     def sampling(self) -> Sampling:
@@ -317,12 +331,12 @@ def _connected(config: RunConfig, options: SearchOptions, run_dir: str) -> Itera
     Yields what a trial reserves there.
     """
     runtime = config.runtime
-    if not cluster.joins_existing(runtime.address):
-        reservation(config, options.cpus_per_driver, [cluster.this_machine()])
+    if not connect.joins_existing(runtime.address):
+        reservation(config, options.cpus_per_driver, [connect.this_machine()])
     # No logs of many trials at once; what matters of them is in the table.
     go_on = (
         "what its trials have done is kept: go on with "
         f"dmeta tune {shlex.quote(f'run_dir={run_dir}')} resume=true"
     )
-    with cluster.connected(runtime, shows_logs=False, go_on=go_on):
-        yield reservation(config, options.cpus_per_driver, cluster.nodes_for_workers())
+    with connect.connected(runtime, shows_logs=False, go_on=go_on):
+        yield reservation(config, options.cpus_per_driver, connect.nodes_for_workers())

@@ -22,12 +22,12 @@ from ray.tune.schedulers import (
 )
 
 from dmeta.addresses import is_address
+from dmeta.runs.remote_mirror import DistantFolder
 from dmeta.search.options import SearchOptions
 from dmeta.search.sampling import domain_of
 from dmeta.search.space import Interval, Space
 from dmeta.training.config import RunConfig
 from dmeta.training.intervals import half_width
-from dmeta.training.mirror import DistantFolder
 
 _LOG = logging.getLogger(__name__)
 

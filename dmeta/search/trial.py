@@ -28,37 +28,31 @@ from typing import Any
 from ray import tune
 
 from dmeta.addresses import is_address, name_of, within
+from dmeta.runs.checkpoint import read_checkpoint, steps_in
+from dmeta.runs.folder import RunPlace, run_place, training_at
+from dmeta.runs.layout import CONFIG
+from dmeta.runs.metrics import Row
 from dmeta.runtime import make_runtime, open_workplace
-from dmeta.runtime.actors import see_own_gpus
-from dmeta.runtime.gauges import Gauges
 from dmeta.runtime.protocol import Runtime, StepReport, Workplace
-from dmeta.runtime.remote import Ref
+from dmeta.runtime.ray.actors import see_own_gpus
+from dmeta.runtime.ray.calls import Ref
+from dmeta.runtime.ray.prometheus import Gauges
 from dmeta.runtime.threads import torch_threads
-from dmeta.search.handover import handed_over, own_folder, write_handover
-from dmeta.search.own import Configure, Own
-from dmeta.search.reports import Report, Reports
+from dmeta.search.checkpoint_exchange import handed_over, own_folder, write_handover
 from dmeta.search.scheduling import STEP
-from dmeta.search.sharing import SharedSource
+from dmeta.search.shared_source import SharedSource
 from dmeta.search.space import Point, has_key, settled
+from dmeta.search.trial_reports import Report, Reports
+from dmeta.search.user_objects import Configure, Own
 from dmeta.tasks.source import TaskSource
-from dmeta.training import settling
-from dmeta.training.checkpoint import read_checkpoint, steps_in
+from dmeta.training.autotune import selection
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped, evaluate, is_validated
-from dmeta.training.metrics import Row
-from dmeta.training.places import RunPlace, run_place, training_at
-from dmeta.training.session import begin, run_session, take_steps
+from dmeta.training.resume import StartingPoint, placed_at, read_settings, starting_point
+from dmeta.training.run import Draw, begin, run_session, take_steps
 from dmeta.training.setup import Run, prepare
-from dmeta.training.starting import (
-    CONFIG,
-    StartingPoint,
-    placed_at,
-    read_settings,
-    starting_point,
-)
 
-TRIALS = "trials"
 """The folder of the trials' runs, in that of the search."""
 
 _NONE = Own()
@@ -76,6 +70,7 @@ class TrialSetup:
         sources: key of a task source (`source_key`) -> it, in the object store.
         working_dir: of the search: what paths in the settings are relative to.
         own: the user's own objects; its source is one of `sources`.
+        draw: draws the run of the best settings, if that is trained again.
     """
 
     configure: Configure
@@ -83,6 +78,7 @@ class TrialSetup:
     sources: Mapping[str, Ref]
     working_dir: Path
     own: Own = _NONE
+    draw: Draw | None = None
 
     def source(self, settings: RunConfig) -> TaskSource | None:
         """The task source that settings name, if it is in the object store."""
@@ -163,7 +159,10 @@ def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
         run = ready(settings, place, workplace, setup.source(settings), setup.own)
         opened = functools.partial(open_runtime, workplace=workplace)
         with training_at(place):
-            return run_session(run, place.folder, opened, [], mirror=place.mirror).test
+            session = run_session(
+                run, place.folder, opened, [], mirror=place.mirror, draw=setup.draw
+            )
+            return session.test
 
 
 def _enter(setup: TrialSetup) -> None:
@@ -212,7 +211,7 @@ def ready(
     begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
     with torch_threads(settings.runtime.threads_per_worker):
         run = prepare(settings, data=source, **own.parts)
-    return settling.settled(run, begun, workplace)
+    return selection.settled(run, begun, workplace)
 
 
 def _report(teller: _Teller, told: int, workplace: Workplace) -> None:

@@ -14,16 +14,15 @@ import numpy as np
 from ray.tune.experiment import Trial
 
 from dmeta.addresses import within
-from dmeta.search.reports import Mode
+from dmeta.runs.files import naming
 from dmeta.search.scheduling import SCORE, SCORES, STEP, Scores, may_be_best
 from dmeta.search.space import Value
-from dmeta.training.files import naming
+from dmeta.search.trial_reports import Mode
 
 Status: TypeAlias = Literal["waiting", "running", "paused", "finished", "cut", "diverged", "failed"]
 """``cut``: ended before its last step, by the scheduler or the budget; ``failed``: tried again as
 often as ``search.max_failures`` allows."""
 
-TABLE = "trials.csv"
 
 _STATUS: dict[str, Status] = {
     Trial.PENDING: "waiting",

@@ -38,8 +38,8 @@ from dmeta.tasks.classes import (
     make_starts,
     rows_of,
 )
+from dmeta.tasks.data_root import fetch_file, resolve_root
 from dmeta.tasks.inputs import InputForm
-from dmeta.tasks.roots import fetch_file, resolve_root
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError

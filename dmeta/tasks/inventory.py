@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dmeta.addresses import is_address, local_path, within
 from dmeta.tasks import features, miniimagenet, omniglot
-from dmeta.tasks.roots import DistantFile, default_root, find_distant, list_distant
+from dmeta.tasks.data_root import DistantFile, default_root, find_distant, list_distant
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 __all__ = ["DataSetStatus", "MissingDataError", "default_root", "inventory"]

@@ -259,7 +259,7 @@ MAX_LR = 1e10
 _AUTO_VALIDATIONS = 10
 
 MEMORY_BUDGET = "memory_budget"
-"""Option of the gradients that are exact; it chooses between them (`dmeta.training.budget`)."""
+"""Option of the exact gradients; chooses between them (`dmeta.training.autotune.memory_budget`)."""
 
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
-from dmeta.training.drawn import as_input
+from dmeta.training.batching import as_input
 
 Array = npt.NDArray[Any]
 

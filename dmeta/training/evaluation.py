@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dmeta.bilevel.types import Kind
+from dmeta.runs.progress import Ranking
 from dmeta.runtime.protocol import BlockReport
 from dmeta.tasks.source import Split
 from dmeta.training.intervals import half_width
-from dmeta.training.work import (
+from dmeta.training.worker import (
     MODES,
     TARGET,
     metric_name,
@@ -27,9 +28,6 @@ from dmeta.training.work import (
     predictions_key,
     scores_of,
 )
-
-Ranking: TypeAlias = tuple[tuple[int, float], ...]
-"""(outer step, score) of validated models, best first."""
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from dmeta.runs.checkpoint import Checkpoint, CheckpointError, name_of, steps_in
+from dmeta.runs.checkpoint_writer import CheckpointWriter, GetState
+from dmeta.runs.metrics import Observer, Row
+from dmeta.runs.progress import Progress
+from dmeta.runs.storage import Storage
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import Block, Runtime, StepReport
 from dmeta.tasks.source import Split
-from dmeta.training.checkpoint import Checkpoint, CheckpointError, name_of, steps_in
-from dmeta.training.checkpoint_writer import CheckpointWriter, GetState
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, ranked, summarize, summarize_ensemble
-from dmeta.training.metrics import Observer, Row
-from dmeta.training.progress import Progress
+from dmeta.training.interrupts import Asked, Listening, Stopped, unheard
 from dmeta.training.rejections import rejection_line, rejection_of
 from dmeta.training.setup import Run
-from dmeta.training.stopping import Asked, Listening, Stopped, unheard
-from dmeta.training.storage import Storage
 
 _LOG = logging.getLogger(__name__)
 

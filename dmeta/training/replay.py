@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 
 from dmeta.runtime.protocol import Block, Vector
-from dmeta.runtime.summation import widened
+from dmeta.runtime.reduction import widened
+from dmeta.training.episodes import rng_key
 from dmeta.training.setup import Run
-from dmeta.training.supply import rng_key
 
 
 @dataclass(frozen=True)

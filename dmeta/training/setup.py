@@ -1,6 +1,6 @@
 """From settings to everything a run needs, checked before any process is started.
 
-The one place where the parts (`dmeta.training.parts`) and the runtime's factories are joined.
+The one place where the parts (`dmeta.training.build`) and the runtime's factories are joined.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, Split, TaskSource
+from dmeta.training.autotune.memory_prediction import PeakMemory
+from dmeta.training.autotune.plan_check import Comparison
+from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
-from dmeta.training.frozen import with_digest
+from dmeta.training.frozen_weights import with_digest
 from dmeta.training.options import Choice
-from dmeta.training.outer import OuterLoopFactory
-from dmeta.training.parts import algorithm_of, first_line, make_estimator, make_source
-from dmeta.training.plan_check import Comparison
-from dmeta.training.prediction import PeakMemory
+from dmeta.training.server import OuterLoopFactory
 from dmeta.training.task_checks import first_task, probe_of
-from dmeta.training.work import TaskWorkFactory
+from dmeta.training.worker import TaskWorkFactory
 
 
 @dataclass(frozen=True)
 class PlanChoice:
-    """Which execution plan was chosen, and what it was chosen from (`dmeta.training.planning`).
+    """Which execution plan was chosen, and from what (`dmeta.training.autotune.planning`).
 
     Attributes:
         plan: the chosen one.
@@ -64,7 +64,8 @@ class Run:
         algorithm: the method, its network holding the initial weights.
         work: becomes each worker.
         outer: becomes the server.
-        memory: of a block, where `gradient.memory_budget` is set (`dmeta.training.budget`).
+        memory: of a block, where `gradient.memory_budget` is set
+            (`dmeta.training.autotune.memory_budget`).
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
             ``loss``): those are in no config.
         plan: how ``runtime.plan`` and ``runtime.chunk_size`` were settled; None: not yet. Then the

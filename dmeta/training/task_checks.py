@@ -16,7 +16,7 @@ from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import SPLITS, EpisodeSize, Split, TaskSource
 from dmeta.training.config import RunConfig
-from dmeta.training.supply import TaskSupply
+from dmeta.training.episodes import TaskSupply
 
 InputDtype: TypeAlias = Literal["float32", "int64"]
 """Of what a network is given: floats, or whole numbers such as token ids."""

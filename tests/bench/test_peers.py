@@ -19,8 +19,8 @@ from dmeta.bench.peer_work import work_of
 from dmeta.bench.peers import OWN, PeerCost, PeerCosts, PeersOptions, peer_costs
 from dmeta.bench.peers_figure import peers_figure
 from dmeta.bilevel.plans import block_gradient
-from dmeta.training.budget import first_block_inputs
-from dmeta.training.gradient_error import in_float64, relative_difference
+from dmeta.training.autotune.gradient_error import in_float64, relative_difference
+from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.setup import Run, prepare
 from tests.bench.fake_peers import write_peer
 from tests.conftest import tiny_config

@@ -10,7 +10,7 @@ import pytest
 from dmeta.bench import profile as module
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
-from dmeta.commands.train import open_runtime
+from dmeta.cli.train import open_runtime
 from dmeta.runtime.protocol import (
     ApplyReport,
     Block,
@@ -21,7 +21,7 @@ from dmeta.runtime.protocol import (
     StepReport,
 )
 from dmeta.training.setup import Run, prepare
-from dmeta.training.work import PARTS
+from dmeta.training.worker import PARTS
 from tests.conftest import tiny_config
 
 OPTIONS = ProfileOptions(steps=3, warmup=2)

@@ -11,7 +11,7 @@ import pytest
 
 from dmeta.bench.idle import IdleWorkers, SumServers
 from dmeta.bench.scale import Capacity, Rates, ScaleOptions, predicted
-from dmeta.cli import main
+from dmeta.cli.main import main
 from dmeta.runtime.blocks import blocks_of
 
 

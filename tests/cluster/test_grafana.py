@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dmeta.runtime.gauges import MEASURES, exported_name
+from dmeta.runtime.ray.prometheus import MEASURES, exported_name
 
 FOLDER = Path(__file__).parents[2] / "cluster" / "grafana"
 BOARD: dict[str, Any] = json.loads((FOLDER / "dmeta.json").read_text())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.placement import Node
+from dmeta.runtime.ray.placement import Node
 from tests.runtime import toy
 from tests.runtime.toy_runs import start, train
 
@@ -21,7 +21,7 @@ def cluster():
     """Ray with a local cluster of 2 CPUs and 2 GPUs that are declared, which runtimes join."""
     import ray
 
-    from dmeta.runtime.cluster import connect, leave
+    from dmeta.runtime.cluster.connect import connect, leave
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -29,7 +29,7 @@ def cluster():
         inherited = os.environ.get("PYTHONPATH")
         patch.setenv("PYTHONPATH", f"{ROOT}:{inherited}" if inherited else ROOT)
         patch.setenv("RAY_metrics_report_interval_ms", "500")
-        patch.setattr("dmeta.runtime.cluster.this_machine", lambda: Node(2, 2))
+        patch.setattr("dmeta.runtime.cluster.connect.this_machine", lambda: Node(2, 2))
         assert connect(None)
         yield ray
         leave()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from dmeta.commands.hydra_app import compose
+from dmeta.cli.hydra_app import compose
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.protocol import (
@@ -111,7 +111,7 @@ def step_times(run: Run) -> None:
 
 def never_late() -> contextlib.AbstractContextManager[object]:
     """Nobody is called late."""
-    return mock.patch("dmeta.runtime.pace._LATE_FACTOR", float("inf"))
+    return mock.patch("dmeta.runtime.ray.pace._LATE_FACTOR", float("inf"))
 
 
 def to_the_goal(run: Run) -> None:

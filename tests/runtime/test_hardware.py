@@ -7,10 +7,10 @@ import sys
 from types import SimpleNamespace
 
 from dmeta.runtime import hardware
-from dmeta.runtime.actors import WorkerStatus
 from dmeta.runtime.hardware import by_kind, description
 from dmeta.runtime.protocol import Hardware, RuntimeInfo
-from dmeta.runtime.roster import Roster
+from dmeta.runtime.ray.actors import WorkerStatus
+from dmeta.runtime.ray.worker_registry import Roster
 from dmeta.training.parallelism import mixed_line
 
 A, B = {"device": "NVIDIA A100", "capability": "8.0"}, {"device": "NVIDIA H100 MIG 1g"}

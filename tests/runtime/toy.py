@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, GradientResult, ServerState
-from dmeta.runtime.summation import total_of
+from dmeta.runtime.reduction import total_of
 
 Fault = Literal["kill", "stop", "slow", "raise", "not_finite", "kill_before", "kill_after"]
 """What a process does: SIGKILL or SIGSTOP to itself, sleep, raise; a server is killed before or

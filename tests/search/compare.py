@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dmeta.reports.drawing import BLUE, GREY, ORANGE, frame, new_figure, plain_ticks, save
+from dmeta.runs.metrics import read_metrics
 from dmeta.search.scheduling import reports_in
-from dmeta.training.drawing import BLUE, GREY, ORANGE, frame, new_figure, plain_ticks, save
-from dmeta.training.metrics import read_metrics
 
 Line = list[tuple[int, float]]
 _STYLES = {"asha": (BLUE, "-"), "random": (ORANGE, "--"), "published": (GREY, ":")}

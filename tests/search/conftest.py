@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dmeta.runtime.cluster import connect, leave
+from dmeta.runtime.cluster.connect import connect, leave
 from tests.plugin_package import write_package
 from tests.search.searches import search
 from tests.search.shared_files import announce
@@ -40,7 +40,7 @@ def cluster(cache: Path, site: Path) -> Iterator[None]:
         patch.delenv("RAY_ADDRESS", raising=False)
         paths = [str(site), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        patch.setattr("dmeta.runtime.cluster.usable_cpus", lambda: 2)
+        patch.setattr("dmeta.runtime.cluster.connect.usable_cpus", lambda: 2)
         assert connect(None, shows_logs=False)
         yield
         leave()

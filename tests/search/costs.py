@@ -19,13 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from dmeta.commands.sweeps import Composer, split_overrides
+from dmeta.cli.sweeps import Composer, split_overrides
+from dmeta.runs.folder import run_place
+from dmeta.runs.lock import only_one_in
 from dmeta.search.space import Space, grid
 from dmeta.search.trial import open_runtime, ready, workplace_of
-from dmeta.training.places import run_place
-from dmeta.training.run_lock import only_one_in
-from dmeta.training.session import begin, take_steps
-from dmeta.training.starting import starting_point
+from dmeta.training.resume import starting_point
+from dmeta.training.run import begin, take_steps
 from tests.chaos.cluster import ClusterOptions, Kind, cluster
 from tests.chaos.processes import MARK, end, find, none_left, started
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import dmeta
-from dmeta.commands.status import status
-from dmeta.search import Interval, SearchStopped, Space, watching
-from dmeta.training.metrics import read_metrics
+from dmeta.cli.status import status
+from dmeta.runs.metrics import read_metrics
+from dmeta.search import Interval, SearchStopped, Space, tune_callback
 from tests.search.searches import Watching, outcome, results_of, search, table
 
 # Tune's loggers leave the files of a search that is stopped to the garbage collector.
@@ -22,7 +22,7 @@ pytestmark = [
 def test_a_search_at_an_address_is_stopped_and_goes_on_to_the_same_results(
     whole: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_EVERY_S", 0.0)  # however fast the trials are
+    monkeypatch.setattr(tune_callback, "_EVERY_S", 0.0)  # however fast the trials are
     there = tmp_path / "there"
     address = f"shared://{there}"
     with pytest.raises(SearchStopped):

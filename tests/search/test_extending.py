@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import dmeta
+from dmeta.runs.metrics import read_metrics
 from dmeta.search import Choice, Interval, Space
-from dmeta.search.kept import _is_extended
-from dmeta.training.metrics import read_metrics
+from dmeta.search.search_state import _is_extended
 from tests.search.searches import outcome, results_of, search, table
 
 # Tune's loggers leave the files of a search that is stopped to the garbage collector.

@@ -13,19 +13,19 @@ import ray
 from ray.tune.search.optuna import OptunaSearch
 
 import dmeta
-from dmeta.commands.hydra_app import compose
+from dmeta.cli.hydra_app import compose
+from dmeta.runs.checkpoint import open_checkpoints, read_checkpoint
+from dmeta.runs.metrics import read_metrics
 from dmeta.search import Choice, Interval, Space
 from dmeta.search.experiment import Changed
-from dmeta.search.sharing import SharedSource
+from dmeta.search.shared_source import SharedSource
 from dmeta.search.trial import digest_of
 from dmeta.tasks.source import EpisodeSize
-from dmeta.training.checkpoint import open_checkpoints, read_checkpoint
+from dmeta.training.build import make_source
 from dmeta.training.config import run_config
-from dmeta.training.metrics import read_metrics
-from dmeta.training.parts import make_source
 from tests.conftest import tiny_config
 from tests.search.searches import RATES, outcome, results_of, search, table
-from tests.training.test_session import finish
+from tests.training.test_run import finish
 
 # Tune's loggers leave the files of a search that is stopped to the garbage collector.
 pytestmark = [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dmeta.search import Choice, SearchStopped, Space, watching
-from dmeta.training.checkpoint import open_checkpoints, steps_in
-from dmeta.training.metrics import read_metrics
+from dmeta.runs.checkpoint import open_checkpoints, steps_in
+from dmeta.runs.metrics import read_metrics
+from dmeta.search import Choice, SearchStopped, Space, tune_callback
 from tests.conftest import tiny_config
 from tests.search.searches import Failing, Watching, outcome, results_of, search, table
 
@@ -22,7 +22,7 @@ pytestmark = [
 def test_a_stopped_search_goes_on_to_the_same_results(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_EVERY_S", 0.0)  # however fast the trials are
+    monkeypatch.setattr(tune_callback, "_EVERY_S", 0.0)  # however fast the trials are
     run_dir = tmp_path / "stopped"
     stopped = Watching(signal_at=(2, 2))
     with pytest.raises(SearchStopped):

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmeta.runtime.protocol import ServerState
-from dmeta.training.checkpoint import (
+from dmeta.runs.checkpoint import (
     MANIFEST,
     STATE,
     CheckpointError,
@@ -27,9 +26,10 @@ from dmeta.training.checkpoint import (
     steps_in,
     write_checkpoint,
 )
-from dmeta.training.progress import progress_of
-from dmeta.training.starting import read_settings
-from dmeta.training.storage import Storage
+from dmeta.runs.progress import progress_of
+from dmeta.runs.storage import Storage
+from dmeta.runtime.protocol import ServerState
+from dmeta.training.resume import read_settings
 
 STEP, PROGRESS = 7, {"best": [[7, 0.5]], "seconds": 1.25}
 ARRAYS: dict[str, Any] = {

@@ -12,7 +12,7 @@ import torch
 
 import dmeta
 from dmeta.runtime.blocks import blocks_of
-from dmeta.training import gpu_watch, work
+from dmeta.training import gpu_watch, worker
 from dmeta.training.gpu_watch import MEMORY_WAS_SHORT, GpuWatch
 from dmeta.training.setup import prepare
 from tests.conftest import TINY, tiny_config
@@ -71,14 +71,14 @@ def test_on_a_cpu_nothing_is_watched() -> None:
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of this process think that they have a GPU, and draw in no certain order."""
     monkeypatch.setattr(gpu_watch, "_num_failures", lambda: 0)
-    monkeypatch.setattr(work, "GpuWatch", lambda _: GpuWatch(on_gpu=True))
-    draw = work.TaskSupply.draw
+    monkeypatch.setattr(worker, "GpuWatch", lambda _: GpuWatch(on_gpu=True))
+    draw = worker.TaskSupply.draw
 
     def drawn(self: Any, *given: Any) -> Any:
         put()
         return draw(self, *given)
 
-    monkeypatch.setattr(work.TaskSupply, "draw", drawn)
+    monkeypatch.setattr(worker.TaskSupply, "draw", drawn)
 
 
 @pytest.mark.usefixtures("on_gpu")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dmeta.commands import train as verb
+from dmeta.cli import train as verb
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.parallelism import idle_line
 from dmeta.training.setup import Run

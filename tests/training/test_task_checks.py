@@ -18,7 +18,7 @@ from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.types import Kind
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
-from dmeta.training.budget import first_block_inputs
+from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.setup import Run, prepare
 from tests.conftest import TINY, tiny_config
 

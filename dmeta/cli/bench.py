@@ -1,0 +1,36 @@
+"""`dmeta bench WHAT`: what a run's choices cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dmeta.addresses import folder_here
+from dmeta.cli.bench_gradients import bench_gradients
+from dmeta.cli.bench_peers import bench_peers
+from dmeta.cli.bench_plans import bench_plans
+from dmeta.cli.bench_profile import bench_profile
+from dmeta.cli.bench_scale import bench_scale
+from dmeta.runs.folder import check_folder
+
+_COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
+    "gradients": bench_gradients,
+    "peers": bench_peers,
+    "plans": bench_plans,
+    "profile": bench_profile,
+    "scale": bench_scale,
+}
+
+
+def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+    """The verb: measure what ``bench.name`` names."""
+    bench = dict(settings.pop("bench"))
+    name = bench.pop("name", None)
+    if name not in _COMMANDS:
+        raise ValueError(
+            f"bench.name must be one of {', '.join(_COMMANDS)}, got {name!r}; "
+            "leave it out: dmeta bench WHAT sets it"
+        )
+    if (out := bench.get("out")) is not None:
+        check_folder(folder_here(str(out), "bench.out"), "bench.out")
+    _COMMANDS[name](settings, bench)

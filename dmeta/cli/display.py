@@ -1,0 +1,340 @@
+"""What a user sees of a run: a live bar on a terminal, plain lines in a log, a table at the end.
+
+It formats what it is told; it computes nothing and must not change a run.
+
+Letters: K inner steps at evaluation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from dmeta.formatting import digits, duration, plus_minus, safe_text, score
+from dmeta.quoting import printable
+from dmeta.runs.metrics import Row
+from dmeta.runtime.protocol import StepReport
+from dmeta.training.evaluation import model_in_words, non_finite_line
+
+_LINE_EVERY_S = 10.0
+_MAX_SHOWN_STEPS = 6
+
+
+def console_for(progress: bool | None) -> Console | None:
+    """Where progress is shown to a caller from Python; None: nowhere.
+
+    Args:
+        progress: whether to show it; None: where standard output, or else standard error, is a
+            terminal or a notebook.
+    """
+    if progress is False:
+        return None
+    consoles = (Console(), Console(stderr=True))
+    shown = [console for console in consoles if console.is_terminal or console.is_jupyter]
+    return (shown or consoles)[0] if shown or progress else None
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether a bar can be redrawn in place: on a terminal, or in a notebook with ipywidgets."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+class Display:
+    """Shows a run while it goes on (a `dmeta.runs.metrics.Observer`).
+
+    On a terminal or in a notebook: a bar that is redrawn. Elsewhere: a line for the first, the last
+    and, at most every few seconds, other rows of training metrics, and for every validation; and
+    whenever another step was rejected or another block retried.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        line_every_s: float = _LINE_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Shows nothing yet.
+
+        Args:
+            console: where to; standard output if None.
+            line_every_s: least seconds between plain lines of training metrics.
+            clock: rising seconds.
+        """
+        self._console = Console() if console is None else console
+        self._line_every_s, self._clock = line_every_s, clock
+        self._total = self._step = 0
+        self._metric = "loss"
+        self._train: Row | None = None
+        self._val: Row | None = None
+        self._pending: list[Row] = []
+        self._line_at: float | None = None
+        self._troubles = (0, 0)
+        self._first: tuple[float, int] | None = None
+        self._live: Live | None = None
+        self._progress = self._bar()
+        self._task: TaskID | None = None
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            expand=True,
+        )
+
+    def start(self, title: Sequence[str], total_steps: int, done_steps: int, metric: str) -> None:
+        """Show the title and begin; what was shown of a run before stays as it is.
+
+        Args:
+            title: lines that say what is run.
+            total_steps: outer steps of the whole run.
+            done_steps: of those, how many an earlier run has done.
+            metric: ``accuracy`` or ``mse``.
+        """
+        self.close()
+        self._total, self._step, self._metric = total_steps, done_steps, metric
+        self._train = self._val = self._line_at = self._first = None
+        self._troubles = (0, 0)
+        for line in title:
+            self._print(line)
+        if done_steps:
+            self._print(f"going on after step {done_steps}/{total_steps}")
+        if can_redraw(self._console):
+            self._progress = self._bar()
+            self._task = self._progress.add_task(
+                "", total=total_steps, completed=done_steps, left=""
+            )
+            self._live = Live(
+                get_renderable=self._picture, console=self._console, refresh_per_second=4
+            )
+            self._live.start()
+
+    def on_step(self, step: int, report: StepReport) -> None:  # noqa: ARG002 - a bar needs no more
+        """Move on; `step` counts from 1."""
+        self._flush()
+        self._step = step
+        if self._first is None:
+            # The clock starts after the first step, which also pays for starting the workers.
+            self._first = (self._clock(), step)
+
+    def on_row(self, row: Row) -> None:
+        """Show a line of metrics; training metrics wait for a validation of the same step."""
+        if row["event"] == "train":
+            self._flush()
+            self._train = row
+            if self._live is None and self._is_due(row):
+                self._pending.append(row)
+        elif row["event"] == "val":
+            self._val = row
+            if self._live is None:
+                if not self._pending and self._train and self._train["step"] == row["step"]:
+                    self._pending.append(self._train)  # a line is due anyway: let it say all
+                self._pending.append(row)
+                self._flush()
+
+    def on_phase(self, what: str) -> None:
+        """Say what the run turns to."""
+        self.message(what)
+
+    def message(self, text: str) -> None:
+        """Show a line of text, above the bar if there is one."""
+        self._flush()
+        self._print(text)
+
+    def close(self) -> None:
+        """Show what is left to show, and leave the last picture standing. Twice does nothing."""
+        self._flush()
+        if self._live is not None:
+            self._live.refresh()  # in a notebook, to stop does not
+            self._live.stop()
+            self._live = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _is_due(self, row: Row) -> bool:
+        now, troubles = self._clock(), (row.get("rejected", 0), row.get("retried_blocks", 0))
+        quiet = self._line_at is not None and now - self._line_at < self._line_every_s
+        if quiet and troubles == self._troubles and row["step"] < self._total:
+            return False
+        self._line_at, self._troubles = now, troubles
+        return True
+
+    def _flush(self) -> None:
+        if self._pending:
+            train = next((row for row in self._pending if row["event"] == "train"), None)
+            val = next((row for row in self._pending if row["event"] == "val"), None)
+            self._pending = []
+            self._print(self._line(train, val))
+
+    def _line(self, train: Row | None, val: Row | None) -> str:
+        step = (train or val or {"step": self._step})["step"]
+        left = self._left(step)
+        parts = [
+            f"step {step}/{self._total}",
+            *([] if train is None else _train_parts(train, self._metric)),
+            *([f"{left} left"] if left else []),
+            *([] if val is None else [_val_part(val, self._metric)]),
+        ]
+        return "  ".join(parts)
+
+    def _left(self, step: int) -> str:
+        """Time left at the pace so far; nothing while that is unknown."""
+        if self._first is None or step <= self._first[1] or step >= self._total:
+            return ""
+        pace = (self._clock() - self._first[0]) / (step - self._first[1])
+        return duration(pace * (self._total - step))
+
+    def _picture(self) -> RenderableType:
+        if self._task is not None:
+            left = self._left(self._step)
+            self._progress.update(
+                self._task, completed=self._step, left=f"{left} left" if left else ""
+            )
+        parts = [] if self._train is None else _train_parts(self._train, self._metric)
+        if self._val is not None:
+            parts.append(f"{_val_part(self._val, self._metric)} at step {self._val['step']}")
+        return Group(self._progress, safe_text("  ".join(parts), self._console))
+
+    def _print(self, text: str) -> None:
+        self._console.print(safe_text(text, self._console), soft_wrap=True, highlight=False)
+
+
+def shown_steps(last: int) -> list[int]:
+    """The inner steps that a table has room for: 0, 1, 2, 3, 5 ... and the last."""
+    before = [k for k in (0, 1, 2, 3, 5, 10) if k < last]
+    return [*before[: _MAX_SHOWN_STEPS - 1], last]
+
+
+def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
+    """The metric after 0..K inner steps, of the model and of the joint baseline if there is one.
+
+    Args:
+        results: ``metric``, ``algorithm``, ``test`` (an `Evaluation` as a dict) and
+            ``joint_baseline`` (None, or a dict with its own ``test``).
+        plus_minus: the sign before an interval.
+    """
+    metric, test = results["metric"], results["test"]
+    models = [(escape(printable(str(results["algorithm"]))), test)]
+    if results.get("joint_baseline"):
+        models.append(("joint baseline", results["joint_baseline"]["test"]))
+    steps = shown_steps(max(len(e["transductive"]["mean"]) for _, e in models) - 1)
+    table = Table()
+    table.add_column("inner\nsteps", justify="right")
+    cells: list[list[str]] = []
+    for name, evaluation in models:
+        tasks = f"{evaluation['num_tasks']} {evaluation['split']} tasks"
+        for mode, curve in _modes(evaluation):
+            table.add_column(f"{name}\n{tasks}\n{mode}", justify="right")
+            scores = zip(curve["mean"], curve["ci95"], strict=True)
+            cells.append([score(metric, m, c, 2).replace("±", f" {plus_minus}") for m, c in scores])
+    for step in steps:
+        # Learners may differ in their inner steps: a cell that no learner has is empty.
+        table.add_row(str(step), *(column[step] if step < len(column) else "" for column in cells))
+    return table
+
+
+def print_results(
+    results: Mapping[str, Any],
+    paths: Sequence[Path | str],
+    next_command: str,
+    console: Console | None = None,
+) -> None:
+    """Print the table, how long it took, what was written and what to do next.
+
+    Args:
+        results: as for `results_table`, with ``training`` (steps, seconds, tasks_per_second,
+            rejected_steps, retried_blocks), ``meta_params_sha256`` and ``tasks`` where known.
+        paths: what was written.
+        next_command: the command to try next.
+        console: where to; standard output if None.
+    """
+    console = Console() if console is None else console
+    test, sign = results["test"], plus_minus(console)
+    heading = (
+        f"{results['metric']} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
+        f"{model_in_words(test['model'], test['num_models'])}, {test['step']} outer steps"
+    )
+    console.print(safe_text(heading, console), soft_wrap=True)
+    console.print(results_table(results, sign))
+    joint = (results.get("joint_baseline") or {}).get("test")
+    warnings = {"": test, "joint baseline: ": joint}
+    lines = [
+        f"warning   {whose}{line}"
+        for whose, evaluation in warnings.items()
+        if evaluation and (line := non_finite_line(evaluation))
+    ]
+    if training := results.get("training"):
+        parts = [
+            f"{training['steps']} outer steps in {duration(training['seconds'])}",
+            f"{digits(training['tasks_per_second'], 3)} tasks/s",
+            *_trouble_parts(training.get("rejected_steps", 0), training.get("retried_blocks", 0)),
+        ]
+        lines.append(f"training  {', '.join(parts)}")
+    if tasks := results.get("tasks"):
+        lines.append(f"tasks     {_tasks_in_words(tasks)}")
+    if sha256 := results.get("meta_params_sha256"):
+        lines.append(f"sha256    {sha256} (meta-parameters of the last step)")
+    lines += [f"{'wrote' if i == 0 else '':<10}{path}" for i, path in enumerate(paths)]
+    lines.append(f"next      {next_command}")
+    for line in lines:
+        console.print(safe_text(line, console), soft_wrap=True)
+
+
+def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{tasks[key]} {key}" for key in ("ways", "shots", "queries"))
+    return f"{tasks['name']}: {sizes} per class"
+
+
+def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Transductive and non-transductive, or one column if they are the same numbers."""
+    together, apart = evaluation["transductive"], evaluation["non_transductive"]
+    if list(together["mean"]) == list(apart["mean"]):
+        return [("transductive\nor not: same", together)]
+    return [("transductive", together), ("non-\ntransductive", apart)]
+
+
+def _train_parts(row: Row, metric: str) -> list[str]:
+    parts = []
+    loss, value = row.get("loss"), row.get(metric)
+    # For a regression the loss is the metric, and once is enough.
+    if loss is not None and (metric == "accuracy" or value is None or loss != value):
+        parts.append(f"loss {digits(loss, 3)}")
+    if value is not None and metric != "loss":
+        parts.append(f"{metric} {score(metric, value)}")
+    if (speed := row.get("tasks_per_second")) is not None:
+        parts.append(f"{digits(speed, 3)} tasks/s")
+    return [*parts, *_trouble_parts(row.get("rejected", 0), row.get("retried_blocks", 0))]
+
+
+def _trouble_parts(rejected: int, retried: int) -> list[str]:
+    counts = {"rejected steps": rejected, "retried blocks": retried}
+    return [f"{what} {count}" for what, count in counts.items() if count]
+
+
+def _val_part(row: Row, metric: str) -> str:
+    count = row.get("num_non_finite", 0)
+    tasks = f"{row['num_tasks']} tasks" + (f", {count} not finite" if count else "")
+    return f"val {metric} {score(metric, row[metric], row['ci95'])} ({tasks})"

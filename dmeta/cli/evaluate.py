@@ -1,0 +1,315 @@
+"""`dmeta evaluate`, `dmeta.evaluate` and `dmeta.load`: what a trained run can do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from dmeta.bilevel.types import Loss, Params
+from dmeta.cli.display import print_results
+from dmeta.cli.evaluation_tasks import check_tasks, described, with_tasks
+from dmeta.cli.saved_run import NONE, read_saved
+from dmeta.cli.single_run import alone_in_process
+from dmeta.cli.train import open_runtime
+from dmeta.cli.trust import check_saved, trusts
+from dmeta.inference import Learner
+from dmeta.runs.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    open_checkpoints,
+    read_checkpoint,
+    steps_in,
+)
+from dmeta.runs.folder import RunPlace, run_place
+from dmeta.runs.layout import EVALUATION
+from dmeta.runs.progress import progress_of
+from dmeta.runtime.options import DECIDING, RuntimeOptions
+from dmeta.tasks.source import Split, TaskSource
+from dmeta.training.build import make_algorithm, make_network, make_source
+from dmeta.training.config import EPISODE_KEYS, RunConfig
+from dmeta.training.evaluation import Evaluation, as_plain
+from dmeta.training.frozen_weights import check_same
+from dmeta.training.loop import become, evaluate_ensemble
+from dmeta.training.loop import evaluate as evaluate_run
+from dmeta.training.losses import loss_of
+from dmeta.training.options import Choice, checked, typed
+from dmeta.training.results import write_json
+from dmeta.training.run import best_checkpoints, warn_of_non_finite
+from dmeta.training.setup import prepare
+from dmeta.training.task_checks import made_up_inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Settings of an evaluation, as in configs/evaluate.yaml."""
+
+    run_dir: str
+    checkpoint: int | Literal["last", "best", "ensemble"]
+    split: Split
+    num_tasks: int
+    seed: int | None
+    inner_steps: int | None
+    root: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    runtime: RuntimeOptions
+    task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers."""
+        for key, least in (("num_tasks", 2), ("seed", 0), ("inner_steps", 0), ("checkpoint", 0)):
+            value = getattr(self, key)
+            if isinstance(value, int) and value < least:
+                raise ValueError(f"{key} must be >= {least}, got {value}; raise it")
+        for key in EPISODE_KEYS:
+            value = self.task.get(key)
+            if value is not None and typed(value, int, f"task.{key}") < 1:
+                raise ValueError(f"task.{key} must be >= 1, got {value}; raise it")
+
+
+@alone_in_process("dmeta.evaluate")
+def evaluate(
+    run_dir: str | Path,
+    *,
+    checkpoint: int | Literal["last", "best", "ensemble"] = "last",
+    split: Split = "test",
+    num_tasks: int = 600,
+    seed: int | None = None,
+    inner_steps: int | None = None,
+    root: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    runtime: RuntimeOptions | None = None,
+    task: Mapping[str, Any] | None = None,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+    loss: Loss | None = None,
+    trust: bool = False,
+) -> Evaluation:
+    """Evaluate a trained run on tasks of unseen classes.
+
+    Args:
+        run_dir: what `dmeta.train` wrote.
+        checkpoint: ``last``, ``best`` on validation tasks, ``ensemble`` (the average prediction of
+            the best ones that the run kept, see eval.ensemble_size), or the step of a kept one.
+        split: ``val`` or ``test``.
+        num_tasks: number of tasks.
+        seed: of the tasks; None: the run's own, so that they are those of its results.
+        inner_steps: None: the run's own.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        runtime: who computes; None: this process.
+        task: other tasks than the run's own: ``ways`` (of a method whose output does not depend on
+            them), ``shots``, ``queries``, ``name`` of another task source, and options of the
+            source, as in ``{"shots": 5}`` or ``{"name": "omniglot", "split": "lake"}``.
+        model: the own object that the run was trained with, if it was; likewise the next three.
+        source: see `model`.
+        algorithm: see `model`.
+        loss: see `model`.
+        trust: contact the addresses in the run's settings even if someone else wrote them.
+
+    Raises:
+        ValueError: the run, its checkpoint or a setting is not what it must be.
+    """
+    wanted = EvaluateConfig(
+        str(run_dir),
+        checkpoint,
+        split,
+        num_tasks,
+        seed,
+        inner_steps,
+        root,
+        device,
+        runtime or RuntimeOptions(name="local"),
+        task or {},
+    )
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    with run_place(run_dir) as place:
+        result = _evaluate(wanted, place, own, trust)[1]
+    warn_of_non_finite(result)
+    return result
+
+
+def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:
+    """The verb: evaluate, print the table, write ``run_dir/evaluation.json``."""
+    config = _config_of(settings)
+    with run_place(config.run_dir) as place:
+        run, result = _evaluate(config, place, NONE, trusts(overrides))
+        content = {
+            "algorithm": run.algorithm.name,
+            "metric": result.metric,
+            "test": as_plain(result),
+            "tasks": described(run.task),
+            "settings": dataclasses.asdict(config),
+        }
+        # Shown before it is written: a place that can only be read costs no result.
+        print_results(
+            content,
+            paths=[place.locate(EVALUATION)],
+            next_command="dmeta list   # what else can be trained",
+        )
+        write_json(place.folder / EVALUATION, content)
+        place.push()
+
+
+def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+    """Check what of the verb can be checked where the run, its data and the cluster are not.
+
+    Raises:
+        ValueError: whatever is wrong with the settings.
+    """
+    _config_of(settings)
+
+
+def load(
+    run_dir: str | Path,
+    checkpoint: int | Literal["last", "best"] = "last",
+    *,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+    loss: Loss | None = None,
+    trust: bool = False,
+) -> Learner:
+    """The learner that a run trained; needs neither Ray nor the run's data.
+
+    Args:
+        run_dir: what `dmeta.train` wrote.
+        checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
+        model: the own module that the run was trained with, if it was.
+        source: the own task source that the run was trained with: the learner then takes examples
+            as that source stores them, and applies its ``preprocess``. Without it, examples are
+            given as the network sees them.
+        algorithm: the own algorithm (a class) that the run was trained with, if it was.
+        loss: the own loss that the run was trained with, if it was.
+        trust: contact the address in its ``checkpoint.location`` even if someone else wrote it.
+
+    Raises:
+        ValueError: there is no such run or checkpoint, or it is damaged.
+    """
+    with run_place(run_dir) as place:
+        saved = read_saved(place)
+        own = {"model": model, "algorithm": algorithm, "loss": loss}
+        saved.check_own(own, place.name, f"dmeta.load({place.name!r}")
+        config, shapes = saved.config, saved.shapes
+        if not trust:
+            check_saved(config.as_mapping(), place.name, only=("checkpoint.location",))
+        found = find_checkpoint(place.folder, config, checkpoint)
+    example = made_up_inputs(shapes.input_shape, shapes.input_dtype)
+    network = make_network(config, shapes.input_shape, shapes.num_outputs, model, example)
+    network = network.to("cpu", training=False)
+    loss = loss_of(config.loss, shapes.kind) if loss is None else loss
+    if not hasattr(algorithm, "network"):
+        algorithm = make_algorithm(config, network, loss, shapes.input_shape, algorithm)
+    check_same(config, algorithm.network, str(run_dir))
+    params = found.meta_params()
+    _check_model(algorithm.init_meta_params(), params, run_dir)
+    inputs = shapes.inputs
+    if source is not None and inputs.form is None:
+        inputs = dataclasses.replace(inputs, preprocess=source.preprocess)
+    return Learner(algorithm, params, shapes.kind, inputs, found.step, shapes.ways)
+
+
+def _config_of(settings: Mapping[str, Any]) -> EvaluateConfig:
+    values = {**settings, "runtime": checked(RuntimeOptions, settings["runtime"], "runtime")}
+    return checked(EvaluateConfig, values, "")
+
+
+def _evaluate(
+    wanted: EvaluateConfig, place: RunPlace, own: Mapping[str, Any], trust: bool
+) -> tuple[RunConfig, Evaluation]:
+    run_dir = place.folder
+    saved = read_saved(place)
+    saved.check_own(own, place.name, f"dmeta.evaluate({place.name!r}")
+    config = saved.config
+    if not trust:
+        check_saved(
+            with_root(config, wanted.root).as_mapping(), place.name, typed=typed_root(wanted.root)
+        )
+    is_ensemble = wanted.checkpoint == "ensemble"
+    checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
+    last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
+    storage = open_checkpoints(run_dir, config.checkpoint.location)
+    config = with_tasks(_with_changes(config, wanted), saved.shapes, wanted.task)
+    given = own.get("source")
+    data: TaskSource = make_source(config) if given is None else given
+    name = config.task.source.name if given is None else type(given).__name__
+    check_tasks(data, saved.shapes, name)
+    run = prepare(config, **own, data=data, splits=[wanted.split])
+    check_same(config, run.algorithm.network, place.name)
+    _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
+    with open_runtime(run) as runtime:
+        if is_ensemble:
+            best = best_checkpoints(storage, progress_of(last))
+            return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
+        become(runtime, checkpoint)
+        return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+
+
+def _check_model(init: Params, meta_params: Params, run_dir: str | Path) -> None:
+    """Raises CheckpointError if `meta_params` are not of the model that has `init`."""
+    for name in dict.fromkeys((*init, *meta_params)):
+        wanted, got = (list(p[name].shape) if name in p else "none" for p in (init, meta_params))
+        if wanted != got:
+            raise CheckpointError(
+                f"checkpoint must be of the model in config.json: {name} {wanted}, got {got} in "
+                f"{run_dir}; restore config.json, or choose another checkpoint or run_dir"
+            )
+
+
+def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
+    algorithm, evaluation = config.algorithm, config.eval
+    if wanted.inner_steps is not None:
+        options = {**algorithm.options, "eval_inner_steps": wanted.inner_steps}
+        algorithm = Choice(algorithm.name, options)
+    if wanted.seed is not None:
+        evaluation = dataclasses.replace(evaluation, seed=wanted.seed)
+    kept = {key: getattr(config.runtime, key) for key in DECIDING}
+    return dataclasses.replace(
+        with_root(config, wanted.root),
+        algorithm=algorithm,
+        eval=evaluation,
+        device=wanted.device,
+        runtime=dataclasses.replace(wanted.runtime, **kept),
+    )
+
+
+def typed_root(root: str | None) -> tuple[str, ...]:
+    """The key of a run's settings that ``root=`` was given for."""
+    return () if root is None else ("task.root",)
+
+
+def with_root(config: RunConfig, root: str | None) -> RunConfig:
+    """The settings with the data at `root`; as they are if it is None or no data is needed."""
+    source = config.task.source
+    if root is None or "root" not in source.options:
+        return config
+    source = Choice(source.name, {**source.options, "root": root})
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=source))
+
+
+def find_checkpoint(run_dir: Path, config: RunConfig, which: int | str) -> Checkpoint:
+    """The ``last`` or ``best`` checkpoint of a run, or that of a step.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    storage = open_checkpoints(run_dir, config.checkpoint.location)
+    found = steps_in(storage)
+    if not found:
+        where = config.checkpoint.location or run_dir
+        raise CheckpointError(f"run_dir must hold a checkpoint, got none in {where}; train first")
+    if isinstance(which, int) and which in found:
+        return read_checkpoint(storage, which)
+    last = read_checkpoint(storage, found[-1])
+    step = progress_of(last).best_step if which == "best" else which
+    if step in ("last", None):
+        return last
+    if step not in found:
+        steps = ", ".join(map(str, found))
+        raise CheckpointError(f"checkpoint must be last, best or one of {steps}, got {which}")
+    assert isinstance(step, int)
+    return read_checkpoint(storage, step)

@@ -1,0 +1,83 @@
+"""The tasks that a trained run is evaluated on, where they are to be others than its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.algorithms.algorithm import embeds
+from dmeta.cli.hydra_app import compose
+from dmeta.cli.saved_run import Shapes
+from dmeta.tasks import TASKS
+from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.training.config import EPISODE_KEYS, RunConfig, TaskOptions
+from dmeta.training.options import Choice, checked
+
+
+def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run whose tasks are for evaluation only, and may be others than its own.
+
+    The size of a training task becomes that of an evaluation task, as which the run is tried.
+
+    Args:
+        config: of the run.
+        shapes: of its network.
+        changes: ``ways``, ``shots``, ``queries``, ``name`` (of another task source) and options of
+            the task source; None: the run's own.
+
+    Raises:
+        ValueError: the run's network cannot learn such tasks, or there are none.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    own = config.task.source
+    source = _named(str(given.pop("name", own.name)), own)
+    sizes = {k: given.pop(k, getattr(config.task.evaluation, k)) for k in EPISODE_KEYS}
+    evaluation = checked(EpisodeSize, sizes, "task")
+    trained = config.task.evaluation.ways
+    if shapes.ways is not None and evaluation.ways != trained:
+        others = ", ".join(name for name, entry in ALGORITHMS.items() if embeds(entry.make))
+        raise ValueError(
+            f"task.ways must be {trained}, as in training, for algorithm={config.algorithm.name}, "
+            f"whose network has one output for each class, got {evaluation.ways}; remove it, or "
+            f"evaluate a run of a method whose output does not depend on the ways ({others})"
+        )
+    source = Choice(source.name, {**source.options, **given})
+    return dataclasses.replace(config, task=TaskOptions(source, evaluation, evaluation))
+
+
+def _named(name: str, own: Choice) -> Choice:
+    """A task source with its usual options, and the data root of the run's own."""
+    if name == own.name:
+        return own
+    TASKS[name]
+    options = dict(compose("train", [f"task={name}"])["task"])
+    for key in EPISODE_KEYS:
+        options.pop(key, None)
+        options.pop(f"train_{key}", None)
+    if "root" in options and own.options.get("root") is not None:
+        options["root"] = own.options["root"]
+    return Choice(options.pop("name"), options)
+
+
+def check_tasks(source: TaskSource, shapes: Shapes, name: str) -> None:
+    """Raises ValueError if a run's network does not take the tasks of a source, called `name`."""
+    for what, got, wanted in (
+        ("tasks of kind", source.kind, shapes.kind),
+        ("examples of shape", source.input_shape, shapes.input_shape),
+    ):
+        if got != wanted:
+            raise ValueError(
+                f"the task must have {what} {wanted}, which the run's network was trained on, got "
+                f"{name} with {got}; choose another task.name (or source=)"
+            )
+
+
+def described(task: TaskOptions) -> dict[str, Any]:
+    """What evaluation tasks are, as plain data."""
+    return {
+        "name": task.source.name,
+        **dataclasses.asdict(task.evaluation),
+        **task.source.options,
+    }

@@ -1,0 +1,324 @@
+"""`dmeta train` and `dmeta.train`: one run from settings to results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from dmeta.bilevel.types import Loss
+from dmeta.cli.display import Display, console_for, print_results
+from dmeta.cli.evaluation_file import set_evaluation_aside
+from dmeta.cli.hydra_app import compose
+from dmeta.cli.saved_run import NONE, read_saved
+from dmeta.cli.single_run import alone_in_process
+from dmeta.cli.trust import check_saved, trust_word, trusting, trusts
+from dmeta.cli.user_source import defaults_for
+from dmeta.quoting import override_word, overrides_of
+from dmeta.reports.run_report import draw_run
+from dmeta.runs.folder import RunPlace, check_folder, run_place, training_at
+from dmeta.runs.layout import CONFIG, JOINT
+from dmeta.runs.metrics import Observer
+from dmeta.runtime import check_room, make_runtime, open_workplace
+from dmeta.runtime.protocol import Runtime, Workplace
+from dmeta.runtime.threads import torch_threads
+from dmeta.tasks.source import TaskSource
+from dmeta.training.autotune.memory_budget import memory_line
+from dmeta.training.autotune.planning import plan_line
+from dmeta.training.autotune.selection import settled
+from dmeta.training.config import RunConfig, run_config
+from dmeta.training.interrupts import Listening, signals_heard, unheard
+from dmeta.training.results import Result
+from dmeta.training.resume import check_resume, placed_at, starting_point
+from dmeta.training.run import joint_config, run_session
+from dmeta.training.settings_check import check_without_data
+from dmeta.training.setup import Run, prepare
+from dmeta.training.worker import metric_name
+
+Settings = RunConfig | Mapping[str, Any] | Sequence[str]
+
+
+@alone_in_process("dmeta.train")
+def train(
+    settings: Settings = (),
+    *,
+    model: nn.Module | None = None,
+    source: TaskSource | None = None,
+    algorithm: Any = None,
+    loss: Loss | None = None,
+    observers: Sequence[Observer] = (),
+    trust: bool = False,
+    progress: bool | None = None,
+) -> Result:
+    """Meta-train a few-shot learner.
+
+    Args:
+        settings: what to change of the defaults: a mapping such as ``{"algorithm": "fomaml",
+            "task": "omniglot", "steps": 1000, "algorithm.inner_lr": 0.1}``, whose values are taken
+            as they are; the command line's overrides as a list of texts; or a whole `RunConfig`.
+        model: an own `nn.Module` instead of the named model.
+        source: an own `dmeta.tasks.source.TaskSource` instead of the named task. Without a model,
+            images get ``conv4`` and vectors ``mlp``; no joint baseline is trained unless asked for.
+        algorithm: an own method: a class called with ``network=`` and ``loss=``, or a ready
+            `dmeta.algorithms.Algorithm`.
+        loss: an own loss instead of the named one, of support and query sets alike: (prediction
+            [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
+        observers: told of every step and every line of metrics.
+        trust: use addresses and interpolations in the files that `settings` name (a run to be
+            resumed, an experiment) even if others wrote them (`dmeta.cli.trust`).
+        progress: show it as the command line does; None: where standard output or standard error
+            is a terminal or a notebook.
+
+    Returns: the result, as in ``run_dir/results.json``.
+
+    Raises:
+        RuntimeError: another thread of this process trains or evaluates.
+        ValueError: whatever is wrong with the settings, before anything is started or written.
+        TrainingStopped: too many steps without a finite meta-gradient.
+    """
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    config = _run_config(settings, own, trust)
+    with run_place(config.run_dir or _new_run_dir(config)) as place:
+        result = _trained(config, own, place, observers, console_for(progress))
+        return result if place.mirror is None else dataclasses.replace(result, run_dir=place.name)
+
+
+def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
+    """The verb: train with a progress display, then say what was found and written."""
+    config = _config_of(settings, overrides)
+    if config.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch.compile looks at them, whatever computes
+    with run_place(config.run_dir or _new_run_dir(config)) as place:
+        try:
+            result = _trained(config, {}, place, (), Console(), signals_heard)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"go on with: dmeta train {_this_run(config, place)} resume=true")
+            raise
+        print_results(
+            result.summary,
+            paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
+            next_command=f"dmeta evaluate {_this_run(config, place)} num_tasks=2000",
+        )
+
+
+def _this_run(config: RunConfig, place: RunPlace) -> str:
+    """Words that name it in another command."""
+    word = override_word("run_dir", place.name)
+    return word + trust_word(config.as_mapping(), place.name)
+
+
+def _trained(
+    config: RunConfig,
+    own: Mapping[str, Any],
+    place: RunPlace,
+    observers: Sequence[Observer],
+    console: Console | None,
+    listening: Listening = unheard,
+) -> Result:
+    """Prepare and train; shown on the console, if there is one."""
+    display = None if console is None else Display(console)
+    say = _no_message if display is None else display.message
+    run, joint = _prepared(config, own, place, say)
+    joint_observers: Callable[[], Sequence[Observer]] = tuple
+    observers = [*observers, *_gauges(run)]
+    with workplace_of(run.config) as workplace, contextlib.ExitStack() as stack:
+        run, joint = _settled(run, joint, place, workplace, say)
+        if display is not None:
+            stack.enter_context(display)
+            joint_observers = functools.partial(_shown_joint, display, joint)
+            observers = [display, *observers]
+        stack.enter_context(training_at(place))
+        set_evaluation_aside(run.config, place)
+        if display is not None:
+            _show(display, run, place)
+        return run_session(
+            run,
+            place.folder,
+            functools.partial(open_runtime, workplace=workplace),
+            observers,
+            joint,
+            listening,
+            place.mirror,
+            joint_observers,
+            draw_run,
+        )
+
+
+def _show(display: Display, run: Run, place: RunPlace) -> None:
+    config = run.config
+    start = starting_point(config, place.folder).progress
+    title = [
+        f"{config.algorithm.name} on {config.task.source.name} with {config.model.name} "
+        f"({run.work.layout.size:,} meta-parameters), {config.meta_batch_size} tasks a step",
+        *(line for line in (plan_line(run), memory_line(run)) if line),
+        f"writing to {place.name}",
+    ]
+    display.start(title, config.steps, start.step, metric_name(run.source.kind))
+
+
+def _shown_joint(display: Display, joint: Run | None) -> Sequence[Observer]:
+    assert joint is not None
+    display.start([], joint.config.steps, 0, metric_name(joint.source.kind))
+    return [display]
+
+
+def _no_message(text: str) -> None:
+    """Shows nothing."""
+
+
+def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001 - a verb's
+    """Check what of the verb can be checked where its data, run and cluster are not.
+
+    Raises:
+        ValueError: whatever is wrong with the settings.
+    """
+    config = run_config(settings)
+    if config.resume is not True:  # then the run has its settings, which are not here
+        with torch_threads(config.runtime.threads_per_worker):
+            check_without_data(config)
+
+
+def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
+    """Where a run of these settings computes; for `open_runtime`, and to settle the run before."""
+    return open_workplace(config.runtime, config.device, config.num_blocks, config.run_id)
+
+
+def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
+    """The runtime that the run's settings name, in its workplace or one of its own."""
+    config = run.config
+    return make_runtime(
+        config.runtime,
+        run.work,
+        run.outer,
+        config.device,
+        config.num_blocks,
+        config.run_id,
+        workplace,
+    )
+
+
+def _gauges(run: Run) -> list[Observer]:
+    """Who tells Prometheus of the run, if there is a Ray cluster to do it."""
+    config = run.config
+    if config.runtime.name == "local":
+        return []
+    from dmeta.runtime.ray.prometheus import Gauges  # imports Ray
+
+    return [Gauges(config.run_id, config.algorithm.name, config.task.source.name)]
+
+
+def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunConfig:
+    if isinstance(settings, RunConfig):
+        return settings
+    if isinstance(settings, Mapping):
+        settings = overrides_of(settings)
+    settings = [*settings, *trusting(trust)]
+    source, model, algorithm = (own[key] for key in ("source", "model", "algorithm"))
+    if source is None:
+        return _config_of(compose("train", settings), settings)
+    has_network = model is not None or hasattr(algorithm, "network")
+    chosen = defaults_for(source, settings, has_network=has_network)
+    return _config_of(compose("train", [*chosen, *settings]), settings)
+
+
+def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """The settings of a run; of a resumed one, what it was begun with and what is said anew."""
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    if not composed.get("resume") or composed.get("run_dir") is None or "experiment" in keys:
+        return run_config(composed)
+    with run_place(str(composed["run_dir"])) as place:
+        if not (place.folder / CONFIG).exists():
+            return run_config(composed)  # and then refused, with its own message
+        settings = read_saved(place).config.as_mapping()
+    # Where our token is shown is not for a folder that somebody gave us to say.
+    for key in [*keys, "run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated"]:
+        _copy_value(composed, settings, key.split("."))
+    if not trusts(overrides):
+        check_saved(settings, place.name, typed=keys)
+    return run_config(settings)
+
+
+def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
+    head, *rest = path
+    if rest and isinstance(source.get(head), Mapping) and isinstance(target.get(head), dict):
+        _copy_value(source[head], target[head], rest)
+    elif head in source:
+        target[head] = source[head]
+
+
+def _prepared(
+    config: RunConfig, own: Mapping[str, Any], place: RunPlace, say: Callable[[str], None]
+) -> tuple[Run, Run | None]:
+    if place.mirror is None:
+        check_folder(place.folder, "run_dir")
+        config = dataclasses.replace(config, run_dir=place.name)
+    else:
+        config = placed_at(config, place.name)
+    if config.resume and (place.folder / CONFIG).exists():
+        call = f'dmeta.train({{"run_dir": {place.name!r}, "resume": True}}'
+        read_saved(place).check_own({**NONE, **own}, place.name, call)
+    if config.runtime.name != "local":
+        from dmeta.runtime.ray.pickling import check_picklable  # imports Ray
+
+        check_picklable(**own)
+    check_resume(config, place.folder)
+    check_room(config.runtime, config.device, config.num_blocks)
+    if "root" in config.task.source.options and own.get("source") is None:
+        say(f"reading the data of task={config.task.source.name}")
+    with torch_threads(config.runtime.threads_per_worker):
+        run = prepare(config, **own)
+    joint = None
+    if config.joint_baseline:
+        settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
+        kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss")}
+        joint = prepare(settings, data=run.source, **kept)
+    return run, joint
+
+
+def _settled(
+    run: Run,
+    joint: Run | None,
+    place: RunPlace,
+    workplace: Workplace,
+    say: Callable[[str], None],
+) -> tuple[Run, Run | None]:
+    """Both with the plan and the chunk size that suit the workers."""
+    _say_what_is_planned(run, say)
+    run = settled(run, _begun_with(place.folder), workplace)
+    if joint is not None:
+        _say_what_is_planned(joint, say)
+        joint = settled(joint, _begun_with(place.folder / JOINT), workplace)
+    return run, joint
+
+
+def _say_what_is_planned(run: Run, say: Callable[[str], None]) -> None:
+    """What takes a while before the first step."""
+    plan, name = run.config.runtime.plan, run.config.algorithm.name
+    if run.config.memory_budget is not None:
+        say(f"measuring what the meta-gradient of {name} takes (gradient.memory_budget)")
+    if plan == "auto":
+        say(
+            f"timing the execution plans of {name} on the first tasks (runtime.plan=auto); "
+            "compiling one, where that can pay, takes 20 to 80 s"
+        )
+    elif plan == "compiled":
+        say(f"compiling the block of {name}: 20 to 80 s, unless it was compiled before")
+
+
+def _begun_with(run_dir: Path) -> Mapping[str, Any] | None:
+    """The settings of the run that is already there."""
+    there = (run_dir / CONFIG).exists()
+    return read_saved(RunPlace(run_dir)).config.as_mapping() if there else None
+
+
+def _new_run_dir(config: RunConfig) -> str:
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    return f"runs/{config.task.source.name}_{config.algorithm.name}_{now}"

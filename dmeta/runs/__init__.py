@@ -1,0 +1,1 @@
+"""A run on disk: its files, folder or URL, checkpoints, lock, log, metrics and status. No Ray."""

@@ -1,0 +1,1 @@
+"""Ray clusters: connecting, access control, jobs and the dashboard."""

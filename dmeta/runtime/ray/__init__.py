@@ -1,0 +1,1 @@
+"""Blocks computed by Ray actors: task workers, the parameter server, scheduling, faults."""

@@ -1,0 +1,279 @@
+"""What a search comes to: the best settings, and what they are worth on test tasks.
+
+``results.json`` of a search: ``format``; ``metric``; ``trials`` (how many, by status);
+``best`` (number, point, validation score with its 95% confidence interval, steps of the model, the
+folder of its run, and which other trials can not be told from it on the validation tasks); ``test``
+(an `Evaluation` on test tasks, of what was chosen, and the run it is of; or the failure) or null;
+``training_tasks`` (of all trials); ``seconds`` (of all trials, added up); ``space``; ``search``;
+``settings`` (of the best); ``versions``; ``hardware``; ``finished`` (UTC).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ray
+import yaml
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dmeta.runs.folder import RunPlace
+from dmeta.runs.layout import FINAL, PRESET, RESULTS, TUNE
+from dmeta.runtime.options import DECIDING
+from dmeta.search.options import SearchOptions
+from dmeta.search.resources import Bundle
+from dmeta.search.search_state import space_in_words
+from dmeta.search.space import Space
+from dmeta.search.trial import TrialSetup, evaluate_trial, placed
+from dmeta.search.trial_history import Event, events_of
+from dmeta.search.trial_reports import Mode
+from dmeta.search.trials import TrialRow, not_told_apart
+from dmeta.search.tune_callback import Watch, Watcher
+from dmeta.search.user_objects import in_words as own_in_words
+from dmeta.training.config import RunConfig
+from dmeta.training.evaluation import as_plain, model_in_words
+from dmeta.training.loop import TrainingStopped
+from dmeta.training.nonfatal import guarded
+from dmeta.training.results import hardware, versions, write_json
+
+_NOT_IN_PRESETS = ("run_dir", "resume", "runtime", "checkpoint", "device", "joint_baseline")
+_GROUPS = ("algorithm", "gradient", "model", "task")
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a finished search found, for a report of it.
+
+    Attributes:
+        folder: of the search; ``best.yaml`` is there.
+        rows: all trials.
+        ranked: those with a score, the best first.
+        events: every score that was reported, in order of time.
+        space: that was searched.
+        mode: which way scores are better.
+        config: settings of the best trial.
+        summary: content of ``results.json``.
+    """
+
+    folder: Path
+    rows: Sequence[TrialRow]
+    ranked: Sequence[TrialRow]
+    events: Sequence[Event]
+    space: Space
+    mode: Mode
+    config: RunConfig
+    summary: dict[str, Any]
+
+
+Report: TypeAlias = Callable[[Findings], None]
+"""Writes figures and a page of what a search found."""
+
+
+def conclude(
+    place: RunPlace,
+    watch: Watch,
+    space: Space,
+    options: SearchOptions,
+    setup: TrialSetup,
+    bundles: list[Bundle],
+    mode: Mode,
+    own: Mapping[str, str],
+    watchers: Sequence[Watcher],
+    report: Report | None,
+) -> None:
+    """Evaluate the best trial on test tasks, once, and write what was found.
+
+    Args:
+        place: of the search.
+        watch: has the trials.
+        space: that was searched.
+        options: of the search.
+        setup: what all trials share.
+        bundles: that a trial reserves.
+        mode: which way scores are better.
+        own: names of the user's own objects, by group.
+        watchers: told what is done.
+        report: writes figures and the page of what was found.
+
+    Raises:
+        RuntimeError: no trial has a score.
+    """
+    rows, ranked = watch.rows, watch.ranked
+    if not ranked:
+        errors = sorted({row.error for row in rows if row.error})
+        raise RuntimeError(
+            f"no trial of {len(rows)} has come to a validation score; "
+            + (f"the first error: {errors[0]}" if errors else "all diverged, or time ran out")
+        )
+    best = ranked[0]
+    config = setup.configure(dict(best.point))
+    preset = preset_of(config, best, len(rows), options, own)
+    (place.folder / PRESET).write_text(preset)
+    place.push_or_warn()
+    test = None
+    if options.evaluate_best:
+        _tell(watchers, f"evaluating the best on {config.eval.num_tasks} test tasks")
+        test = _tested(_tested_run(config, best, options, place), best, setup, bundles)
+    summary = {
+        **_summary(rows, best, config, mode),
+        "test": test,
+        "space": space_in_words(space),
+        "search": dataclasses.asdict(options),
+    }
+    write_json(place.folder / RESULTS, summary)
+    place.push_or_warn()
+    if report is not None:
+        _tell(watchers, "drawing figures")
+        events = events_of(watch.rows, place.locate(TUNE))
+        found = Findings(place.folder, watch.rows, ranked, events, space, mode, config, summary)
+        report(found)
+
+
+def _tell(watchers: Sequence[Watcher], what: str) -> None:
+    for watcher in guarded(watchers):
+        watcher.on_phase(what)
+
+
+def preset_of(
+    config: RunConfig,
+    best: TrialRow,
+    num_trials: int,
+    options: SearchOptions,
+    own: Mapping[str, str],
+) -> str:
+    """The best settings as a Hydra experiment, complete in itself.
+
+    Args:
+        config: settings of the best trial.
+        best: the trial.
+        num_trials: it was chosen from.
+        options: of the search.
+        own: names of the user's own objects, by group (`Own.names`), which no file can name.
+    """
+    settings = {k: v for k, v in config.as_mapping().items() if k not in _NOT_IN_PRESETS}
+    if "task" in own:
+        settings["task"].pop("name")
+    settings = {k: v for k, v in settings.items() if k == "task" or k not in own}
+    deciding = {key: getattr(config.runtime, key) for key in DECIDING}
+    named = [group for group in _GROUPS if group not in own]
+    defaults = [{f"override /{group}": settings[group]["name"]} for group in named]
+    defaults.append({"override /outer": config.outer.name})
+    content = {"defaults": defaults, **settings, "runtime": deciding}
+    heading = [
+        "# @package _global_",
+        f"# The best of {num_trials} trials of `dmeta tune`: trial {best.number}, validation score",
+        f"# {best.score:.4f} ± {best.ci95:.4f} on {config.eval.val_tasks} tasks, after "
+        f"{best.of_step} outer steps.",
+    ]
+    if own:
+        heading.append(f"# With objects that must be passed from Python: {own_in_words(own)}.")
+    if options.scheduler == "pbt":
+        heading.append(
+            "# The settings changed while it trained: these are the last ones, and a training with"
+        )
+        heading.append("# them alone is another one.")
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return "\n".join([*heading, text])
+
+
+def in_words(summary: dict[str, Any]) -> list[str]:
+    """What a search came to, in sentences."""
+    metric, best, test = summary["metric"], summary["best"], summary["test"]
+    trials = summary["trials"]
+    counts = ", ".join(f"{n} {status}" for status, n in trials.items() if status != "all")
+    lines = [
+        f"{trials['all']} trials ({counts}), {summary['training_tasks']:,} training tasks.",
+        f"The best is trial {best['number']}: validation {metric} {best['score']:.4f} ± "
+        f"{best['ci95']:.4f} after {best['of_step']} outer steps. It was chosen by this number, "
+        "which is therefore too good.",
+    ]
+    if alike := best["not_told_apart"]:
+        numbers = ", ".join(map(str, alike))
+        lines.append(
+            "On the same validation tasks it can not be told from "
+            f"trial{'s' if len(alike) > 1 else ''} {numbers} (95%, pairwise)."
+        )
+    if test is not None and "failure" in test:
+        lines.append(f"It could not be evaluated on test tasks: {test['failure']}")
+    elif test is not None:
+        found = test["evaluation"]
+        curve = found["transductive"]
+        model = model_in_words(found["model"], found["num_models"])
+        lines.append(
+            f"On {found['num_tasks']} test tasks, evaluated once: {metric} "
+            f"{curve['mean'][-1]:.4f} ± {curve['ci95'][-1]:.4f} (transductive, {test['of']}, "
+            f"{model}, chosen from {trials['all']} trials)."
+        )
+    return lines
+
+
+def _tested_run(
+    config: RunConfig, best: TrialRow, options: SearchOptions, place: RunPlace
+) -> RunConfig:
+    """Settings of the run that is evaluated: the trial's own, or one that is trained anew."""
+    assert best.run_dir is not None
+    anew = {}
+    if options.final_steps is not None:
+        anew["steps"] = options.final_steps
+    if options.final_seed is not None:
+        anew["seed"] = options.final_seed
+    if anew:
+        return dataclasses.replace(placed(config, place.locate(FINAL)), **anew)  # type: ignore[arg-type]
+    return dataclasses.replace(placed(config, best.run_dir), resume=True)
+
+
+def _tested(
+    config: RunConfig, best: TrialRow, setup: TrialSetup, bundles: list[Bundle]
+) -> dict[str, Any]:
+    """Evaluate a run on test tasks, where a trial would be; what results.json has of it."""
+    of = f"trial {best.number}" if config.run_dir == best.run_dir else "trained anew"
+    found = {"of": f"{of}, {config.steps} outer steps", "run_dir": config.run_dir}
+    group = placement_group(bundles)
+    remote = ray.remote(evaluate_trial).options(
+        num_cpus=bundles[0].get("CPU", 0),
+        num_gpus=bundles[0].get("GPU", 0),
+        max_retries=0,
+        scheduling_strategy=PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        ),
+    )
+    try:
+        evaluation: Any = ray.get(remote.remote(config, setup))
+    except TrainingStopped as error:
+        return {**found, "failure": str(error)}
+    finally:
+        remove_placement_group(group)
+    return {**found, "evaluation": as_plain(evaluation)}
+
+
+def _summary(
+    rows: Sequence[TrialRow], best: TrialRow, config: RunConfig, mode: Mode
+) -> dict[str, Any]:
+    counts = Counter(row.status for row in rows)
+    # Trials of the same settings are the same run.
+    runs = {row.run_dir: row for row in rows}.values()
+    return {
+        "format": 1,
+        "metric": "accuracy" if mode == "max" else "mse",
+        "trials": {"all": len(rows), **counts},
+        "best": {
+            "number": best.number,
+            "point": dict(best.point),
+            "score": best.score,
+            "ci95": best.ci95,
+            "of_step": best.of_step,
+            "run_dir": best.run_dir,
+            "not_told_apart": not_told_apart(rows, best, mode),
+        },
+        "training_tasks": sum(row.tasks for row in runs),
+        "seconds": sum(row.seconds for row in runs),
+        "settings": config.as_mapping(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,62 @@
+"""The course of a search: what every trial reported, in the order in which it came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dmeta.search.scheduling import SCORE, STEP, reports_in
+from dmeta.search.trial_reports import Mode, is_better
+from dmeta.search.trials import TrialRow
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trial's report.
+
+    Attributes:
+        number: of the trial.
+        step: outer steps it has done.
+        tasks: of training, computed for this trial since its report before.
+        score: mean over the validation tasks.
+        time: of the clock, seconds.
+    """
+
+    number: int
+    step: int
+    tasks: int
+    score: float
+    time: float
+
+
+def events_of(rows: Sequence[TrialRow], folder: str) -> list[Event]:
+    """All reports that Tune keeps in its folder, by their time.
+
+    What came twice is there once: reported again, or by a trial of settings that another one had.
+    """
+    numbers = {row.trial_id: row.number for row in rows}
+    events: list[Event] = []
+    seen: set[tuple[str, int]] = set()
+    tasks: dict[int, int] = {}
+    for trial_id, report in reports_in(folder):
+        number = numbers.get(trial_id)
+        if number is None or SCORE not in report or (report["folder"], report[STEP]) in seen:
+            continue
+        seen.add((report["folder"], report[STEP]))
+        # A trial that went on from another's state has not computed the steps of that.
+        new = max(0, report["tasks"] - tasks.get(number, 0))
+        tasks[number] = report["tasks"]
+        when = float(report["timestamp"])
+        events.append(Event(number, report[STEP], new, report[SCORE], when))
+    return sorted(events, key=lambda event: event.time)
+
+
+def best_so_far(events: Sequence[Event], mode: Mode) -> list[tuple[int, float]]:
+    """(tasks computed by all trials, best score until then), after each report."""
+    curve, tasks, best = [], 0, None
+    for event in events:
+        tasks += event.tasks
+        if best is None or is_better(event.score, best, mode):
+            best = event.score
+        curve.append((tasks, best))
+    return curve

@@ -1,0 +1,130 @@
+"""What a trial reports after each validation; kept in its folder, to be reported again.
+
+A line of ``reports.jsonl`` is one report: ``score`` and ``ci95`` (mean over the validation tasks
+and the half-width of its 95% confidence interval), ``scores`` (of every task, the same ones in all
+trials), ``of_step`` (outer steps of the model that these are of: the last one or, where
+``eval.checkpoint`` is not ``last``, the best so far), ``step`` (outer steps done), ``tasks`` (of
+training, so far), ``seconds`` (of this run, so far), ``metric``, ``status`` (``running``,
+``finished``, ``diverged``), ``point`` (what was tried: key -> value) and ``folder`` (of the run,
+among those of the trials).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from dmeta.addresses import name_of
+from dmeta.bilevel.types import Kind
+from dmeta.runs.files import AppendedFile, replace_file
+from dmeta.runs.json_lines import parsed
+from dmeta.search.scheduling import SCORE, SCORES, STEP
+from dmeta.search.space import Value
+from dmeta.training.config import RunConfig
+from dmeta.training.evaluation import Evaluation, has_diverged
+from dmeta.training.worker import metric_name
+
+Report: TypeAlias = dict[str, Any]
+Mode: TypeAlias = Literal["max", "min"]
+
+REPORTS = "reports.jsonl"
+
+_WORST = {"max": 0.0, "min": 1e9}
+"""The score of a trial that diverged: a number, for searchers do not take an infinity."""
+
+
+def mode_of(kind: Kind) -> Mode:
+    """Whether scores are better when they are higher: accuracies are, errors are not."""
+    return "max" if kind == "classification" else "min"
+
+
+def is_better(score: float, other: float, mode: Mode) -> bool:
+    """Whether a score is better than another one."""
+    return score > other if mode == "max" else score < other
+
+
+class Reports:
+    """The reports of a trial, on the disk."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        kind: Kind,
+        point: Mapping[str, Value],
+        step: int,
+    ) -> None:
+        """Read those that are there; those after `step`, which will come again, are dropped.
+
+        Args:
+            config: settings of the trial.
+            folder: its run_dir, or the copy of it that is at hand.
+            kind: of its tasks.
+            point: what it tries.
+            step: outer steps that the trial has done.
+        """
+        self._config, self._point = config, point
+        self._mode, self._metric = mode_of(kind), metric_name(kind)
+        path = folder / REPORTS
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        there = [report for line in lines if (report := _parsed(line, step)) is not None]
+        # The last one of a shorter run is not the last of this one.
+        self.there = [{**report, "status": self._status(report)} for report in there]
+        kept = "".join(json.dumps(report) + "\n" for report in self.there)
+        replace_file(path, kept.encode())
+        self._file = AppendedFile(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def add(self, evaluation: Evaluation, seconds: float) -> Report:
+        """Note a validation; returns its report."""
+        step = evaluation.step
+        if math.isfinite(evaluation.value) and not has_diverged(evaluation):
+            scores = [round(float(each), 6) for each in evaluation.scores]
+            chosen: Report = {SCORE: evaluation.value, "ci95": evaluation.ci95, SCORES: scores}
+        else:
+            chosen = {SCORE: _WORST[self._mode], "ci95": 0.0, SCORES: []}
+        chosen["of_step"] = step
+        last = self.there[-1] if self.there else None
+        keeps_best = self._config.eval.checkpoint != "last"
+        if keeps_best and last and not is_better(chosen[SCORE], last[SCORE], self._mode):
+            chosen = {key: last[key] for key in chosen}
+        chosen[STEP] = step
+        told = {"seconds": seconds, "status": self._status(chosen)}
+        report = self._completed({**chosen, **told})
+        self.there.append(report)
+        self._file.append((json.dumps(report) + "\n").encode())
+        return report
+
+    def diverged(self, step: int, seconds: float) -> Report:
+        """The report of a trial whose numbers went out of bounds; not kept: it would again."""
+        score = _WORST[self._mode]
+        nothing = {SCORE: score, "ci95": 0.0, SCORES: [], "of_step": step}
+        return self._completed({**nothing, STEP: step, "seconds": seconds, "status": "diverged"})
+
+    def _status(self, report: Report) -> str:
+        if report[STEP] != self._config.steps:
+            return "running"
+        return "finished" if report[SCORES] else "diverged"
+
+    def _completed(self, report: Report) -> Report:
+        assert self._config.run_dir is not None
+        return {
+            **report,
+            "tasks": report[STEP] * self._config.meta_batch_size,
+            "metric": self._metric,
+            "point": dict(self._point),
+            "folder": name_of(self._config.run_dir),
+        }
+
+
+def _parsed(line: bytes, step: int) -> Report | None:
+    """A line's report, if it is whole and not after `step`."""
+    report = parsed(line)  # None: torn, by a kill
+    done = None if report is None else report.get(STEP)
+    return report if isinstance(done, int) and done <= step else None

@@ -1,0 +1,99 @@
+"""A user's own objects in a search: in every trial they stand for what the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from dmeta.bilevel.types import Loss
+from dmeta.runtime.ray.pickling import check_loadable, check_picklable
+from dmeta.search.space import Space
+from dmeta.tasks.source import TaskSource
+from dmeta.training.config import EPISODE_KEYS, RunConfig
+from dmeta.training.setup import named_after, own_names
+
+Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
+"""Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
+
+_ARGUMENTS = {"task": "source"}
+
+_SIZES = tuple(f"task.{prefix}{key}" for prefix in ("", "train_") for key in EPISODE_KEYS)
+
+
+@dataclass(frozen=True)
+class Own:
+    """The objects, as `dmeta.train` takes them; None: what the settings name.
+
+    Attributes:
+        model: instead of the named network.
+        source: instead of the named task source.
+        algorithm: instead of the named method.
+        loss: instead of the named loss.
+    """
+
+    model: nn.Module | None = None
+    source: TaskSource | None = None
+    algorithm: Any = None
+    loss: Loss | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Group of settings -> name of the object that stands for it."""
+        return own_names(**self.parts, source=self.source)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What `prepare` takes besides the source, which lies in the object store."""
+        return {"model": self.model, "algorithm": self.algorithm, "loss": self.loss}
+
+    def check(self, space: Space) -> None:
+        """Refuse objects that cannot be sent to a trial, and keys that they take no notice of.
+
+        Raises:
+            ValueError: with the argument or the key.
+        """
+        check_picklable(**self.parts, source=self.source)
+        for key in space.searched():
+            group = key.partition(".")[0]
+            if group in self.names and key not in _SIZES:
+                raise ValueError(
+                    f"{key} must have one value together with "
+                    f"{_ARGUMENTS.get(group, group)}=..., which stands for all of {group}, got "
+                    "several; leave it out, or register the object by entry point, so that it has "
+                    "a name and options"
+                )
+
+    def check_on_cluster(self) -> None:
+        """Refuse objects that the processes of the connected cluster cannot load.
+
+        Raises:
+            ValueError: with the argument.
+        """
+        objects = {**self.parts, "source": self.source}
+        check_loadable(**{name: thing for name, thing in objects.items() if thing is not None})
+
+
+def in_words(names: Mapping[str, str]) -> str:
+    """Objects as arguments: ``source=MySource, loss=my_loss``."""
+    given = (f"{_ARGUMENTS.get(group, group)}={name}" for group, name in names.items())
+    return ", ".join(given) or "none of them"
+
+
+@dataclass(frozen=True)
+class Named:
+    """Settings of a point that name the user's own objects (see `Configure`).
+
+    Attributes:
+        configure: makes the settings of a point.
+        names: of the objects.
+    """
+
+    configure: Configure
+    names: Mapping[str, str]
+
+    def __call__(self, point: Mapping[str, Any]) -> RunConfig:
+        """The settings of a point."""
+        return named_after(self.configure(point), self.names)

@@ -1,0 +1,33 @@
+"""Whether settings make sense, as far as that shows where a run's data is not."""
+
+from __future__ import annotations
+
+import inspect
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.models import MODELS
+from dmeta.tasks import TASKS
+from dmeta.training.build import make_estimator
+from dmeta.training.config import RunConfig
+from dmeta.training.options import checked_options
+from dmeta.training.setup import prepare
+
+_DATA = "root"
+"""Keyword of the task sources that read data."""
+
+
+def check_without_data(config: RunConfig) -> None:
+    """Check what `prepare` would, all of it for tasks that need no data; starts, writes nothing.
+
+    Raises:
+        ValueError: whatever is wrong, with the key to change.
+    """
+    choice = config.task.source
+    make = TASKS[choice.name].make
+    if _DATA not in inspect.signature(make).parameters:
+        prepare(config)
+        return
+    make_estimator(config)
+    checked_options(make, choice, "task")
+    checked_options(ALGORITHMS[config.algorithm.name].make, config.algorithm, "algorithm")
+    checked_options(MODELS[config.model.name].make, config.model, "model")

@@ -1,0 +1,253 @@
+"""The command line as a user meets it: verbs and Hydra's own flags (wrong input: test_refused)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmeta.cli import main
+from dmeta.training.interrupts import Stopped
+from tests.bench.fake_peers import write_peer
+
+QUICK = [
+    "runtime=local",
+    "steps=2",
+    "eval.num_tasks=4",
+    "eval.every=0",
+    "joint_baseline=false",
+]
+
+
+def dmeta(*arguments: str) -> int:
+    """Exit code of `dmeta ARGUMENTS`, run in this process."""
+    try:
+        main.main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMETA_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["dmeta"])
+
+
+def _table_of(out: str) -> list[str]:
+    """The lines of a terminal's width: the plan and what was found of it is a sentence."""
+    return [line for line in out.splitlines() if not line.startswith("plan=")]
+
+
+def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("train", *QUICK, "run_dir=run") == 0
+    out = capsys.readouterr().out
+    assert "run/results.json" in out
+    assert "dmeta evaluate run_dir=run" in out
+    assert dmeta("train", *QUICK, "run_dir=run") == 2
+    assert "resume=true" in capsys.readouterr().err
+    assert dmeta("train", *QUICK, "run_dir=run", "resume=true", "steps=3") == 0
+    assert json.loads(Path("run/results.json").read_text())["training"]["steps"] == 3
+    assert dmeta("evaluate", "run_dir=run", "runtime=local", "num_tasks=4") == 0
+    told = json.loads(Path("run/evaluation.json").read_text())
+    assert dmeta("train", *QUICK, "run_dir=run", "resume=true", "steps=3") == 0
+    assert json.loads(Path("run/evaluation.json").read_text()) == told, "of the last step still"
+    results = json.loads(Path("run/results.json").read_text())
+    assert told["test"]["transductive"] == results["test"]["transductive"]
+    assert dmeta("train", *QUICK, "run_dir=run", "resume=true", "steps=4") == 0
+    assert not Path("run/evaluation.json").exists()
+    assert json.loads(Path("run/evaluation-step-00000003.json").read_text()) == told
+    state = next(Path("run/checkpoints").glob("step-00000004/state.safetensors"))
+    state.write_bytes(state.read_bytes()[:-1])
+    assert dmeta("evaluate", "run_dir=run", "runtime=local") == 2
+    assert "altered or truncated" in capsys.readouterr().err
+
+
+def test_bench_gradients_tells_what_each_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.inner_steps=[1,2]", "bench.num_tasks=2", "bench.repeats=1", "bench.out=out"]
+    assert dmeta("bench", "gradients", *few, "algorithm.inner_lr=0.02") == 0
+    out = capsys.readouterr().out
+    for words in ("checkpointed", "predicted", "not measured: implicit", "out/gradients.png"):
+        assert words in out
+    assert max(map(len, out.split("not measured")[0].splitlines())) <= 100
+    told = json.loads((tmp_path / "out" / "gradients.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert {row["inner_steps"] for row in told["rows"]} == {1, 2}
+    assert (tmp_path / "out" / "gradients.png").stat().st_size > 10_000
+
+
+def test_bench_peers_tells_what_each_library_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_peer(tmp_path, "higher", factor=2.0)
+    few = [
+        "runtime.plan=vmap",
+        "bench.num_tasks=2",
+        "bench.repeats=2",
+        "bench.peers=[higher]",
+        "bench.out=out",
+    ]
+    assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm.inner_lr=0.02") == 0
+    out = capsys.readouterr().out
+    for words in ("tasks/s", "one block of 2 tasks", "not the same: higher", "out/peers.png"):
+        assert words in out
+    assert max(map(len, _table_of(out))) <= 100
+    told = json.loads((tmp_path / "out" / "peers.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert told["bench"]["paths"] == {"learn2learn": None, "higher": ".", "torchopt": None}
+    own, peer = told["rows"]
+    assert (own["library"], peer["library"]) == ("dmeta", "higher")
+    assert peer["ratio"] == pytest.approx(peer["median_seconds"] / own["median_seconds"])
+    assert peer["tasks_per_second"] == pytest.approx(2 / peer["median_seconds"])
+    assert peer["difference"] > told["bar"]
+    assert not peer["is_same"]
+    assert (tmp_path / "out" / "peers.png").stat().st_size > 10_000
+    assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm=anil") == 0
+    assert "not measured: higher: ANIL is not compared with it" in capsys.readouterr().out
+
+
+def test_bench_plans_tells_what_each_makes_of_the_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.plans=[loop,loop_channels_last,vmap]", "bench.repeats=1", "bench.out=out"]
+    quick = [*few, "runtime.plan=vmap", "algorithm.inner_lr=0.02"]
+    assert dmeta("bench", "plans", *quick, "bench.num_tasks=[1,3]") == 0
+    out = capsys.readouterr().out
+    for words in ("tasks/s", "GFLOP/s", "not measured: loop_channels_last: no", "out/plans.png"):
+        assert words in out
+    assert max(map(len, _table_of(out))) <= 100
+    told = json.loads((tmp_path / "out" / "plans.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert told["bench"]["num_tasks"] == [1, 3]
+    rows = [(row["num_tasks"], row["plan"]) for row in told["rows"]]
+    assert rows == [(1, "loop"), (1, "vmap"), (3, "loop"), (3, "vmap")]
+    for row in told["rows"]:
+        per_second = row["num_tasks"] / row["median_seconds"]
+        assert row["tasks_per_second"] == pytest.approx(per_second)
+    assert (tmp_path / "out" / "plans.png").stat().st_size > 10_000
+    assert dmeta("bench", "plans", *quick, "runtime.block_size=4") == 0
+    assert "one block of 4 tasks" in capsys.readouterr().out
+
+
+def test_bench_profile_tells_where_a_steps_time_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.steps=2", "bench.warmup=1", "bench.out=out"]
+    assert dmeta("bench", "profile", *few, "runtime=local", "runtime.plan=vmap") == 0
+    out = capsys.readouterr().out
+    for words in ("mathematics", "local, 1 worker", "everything around", "out/profile.png"):
+        assert words in out
+    assert max(map(len, _table_of(out))) <= 100
+    told = json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert told["bench"] == {"steps": 2, "warmup": 1}
+    assert sum(told["parts"].values()) == pytest.approx(told["seconds"])
+    assert (tmp_path / "out" / "profile.png").stat().st_size > 10_000
+
+
+def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("bench") == 2
+    told = capsys.readouterr().out
+    for what in ("gradients", "peers", "plans", "profile"):
+        assert what in told
+    for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
+        assert dmeta("bench", "gradients", *words) == 0
+        assert "name: conv4_strided" in capsys.readouterr().out
+    assert dmeta("bench", "gradients", "--help") == 0
+    assert "inner_steps" in capsys.readouterr().out
+
+
+def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
+    assert dmeta("train", "-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    hashes = {
+        json.loads((tmp_path / "sweep" / job / "results.json").read_text())["meta_params_sha256"]
+        for job in ("0", "1")
+    }
+    assert len(hashes) == 2
+
+
+def test_hydras_own_flags_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("train", "--cfg", "job", "algorithm=fomaml") == 0
+    assert "name: first_order" in capsys.readouterr().out
+    assert dmeta("train", "--help") == 0
+    assert "miniimagenet" in capsys.readouterr().out
+
+
+def test_list_names_everything_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("list") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for name in ("maml", "fomaml", "reptile", "omniglot", "glyphs", "conv4_strided", "1703.03400"):
+        assert name in out
+    assert "omniglot_5w1s_maml" in out
+
+
+def test_data_tells_what_is_missing_and_how_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta("data") == 0
+    out = capsys.readouterr().out
+    assert "missing" in out
+    assert "images_background" in out
+    assert "task.download=true" in out.replace("\n", " ")
+
+
+def test_no_verb_tells_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmeta() == 2
+    assert "evaluate" in capsys.readouterr().out
+    assert dmeta("--version") == 0
+    assert capsys.readouterr().out.startswith("dmeta ")
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("dmeta tr", "train"),
+        ("dmeta train algorithm=rep", "algorithm=reptile"),
+        ("dmeta bench gra", "gradients"),
+        ("dmeta bench pe", "peers"),
+        ("dmeta bench pl", "plans"),
+        ("dmeta bench gradients algorithm=rep", "algorithm=reptile"),
+        ("dmeta submit tu", "tune"),
+        ("dmeta submit train algorithm=rep", "algorithm=reptile"),
+    ],
+)
+def test_the_shell_completes_verbs_and_overrides(line: str, wanted: str) -> None:
+    environ = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    command = [sys.executable, "-m", "dmeta", "-sc", "query=bash"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert wanted in done.stdout.split()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_as_a_shell_expects(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(main, "_run", lambda verb, rest: os.kill(os.getpid(), number))
+    # Who starts programs in the background, a shell say, lets them ignore Ctrl-C.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert dmeta("train") == code
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    assert capsys.readouterr().err == "dmeta: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_training_told_to_stop_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped(7, signal.SIGTERM)
+
+    monkeypatch.setattr("dmeta.cli.train.run_session", stop)
+    assert dmeta("train", *QUICK, "run_dir=run") == 143
+    told = capsys.readouterr().err
+    assert "stopped after step 7, which is kept" in told
+    assert "go on with: dmeta train run_dir=run resume=true" in told
