@@ -13,6 +13,8 @@ from typing import Any
 
 from ray.tune import ResultGrid
 
+from dmeta.reports.run_report import draw_run
+from dmeta.reports.search_report import report_search
 from dmeta.search import Choice, SearchOptions, Space, run
 from dmeta.search.experiment import Changed
 from dmeta.search.trials import TrialRow
@@ -81,6 +83,8 @@ def search(
         configure=configure,
         searcher=searcher,
         watchers=[watching or Watching()],
+        draw=draw_run,
+        report=report_search,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmeta.reports.run_report import draw_run
 from dmeta.runs.layout import LOG
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Runtime, StepReport
@@ -80,7 +81,9 @@ class TwoOutputs(Lines):
 def test_a_regression_with_two_outputs_is_finished_with_the_figures_that_there_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = run_session(prepare(tiny_config(tmp_path), source=TwoOutputs()), tmp_path, local, [])
+    result = run_session(
+        prepare(tiny_config(tmp_path), source=TwoOutputs()), tmp_path, local, [], draw=draw_run
+    )
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["test"]["transductive"]["mean"] == list(result.test.transductive.mean)
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
@@ -94,8 +97,8 @@ def test_a_figure_that_can_not_be_drawn_is_a_warning_in_the_runs_log(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("no ink")
 
-    monkeypatch.setattr("dmeta.reports.run_figures.inner_step_curve", fail)
-    result = run_session(prepare(tiny_config(tmp_path)), tmp_path, local, [])
+    monkeypatch.setattr("dmeta.reports.run_report.inner_step_curve", fail)
+    result = run_session(prepare(tiny_config(tmp_path)), tmp_path, local, [], draw=draw_run)
     assert result.test.num_tasks == 6
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {"learning_curve.png", "adapted_functions.png"}
@@ -109,7 +112,7 @@ def test_a_folder_of_figures_that_can_not_be_made_ends_no_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "figures").write_text("a file")
-    result = run_session(prepare(tiny_config(tmp_path)), tmp_path, local, [])
+    result = run_session(prepare(tiny_config(tmp_path)), tmp_path, local, [], draw=draw_run)
     assert result.test.num_tasks == 6
     assert "figures could not be made: FileExistsError" in caplog.text
 

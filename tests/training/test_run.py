@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import dmeta
 from dmeta.cli.hydra_app import compose
+from dmeta.inference import learner_of
+from dmeta.reports.run_report import draw_run
 from dmeta.runs.checkpoint import Checkpoint, open_checkpoints, read_checkpoint, steps_in
 from dmeta.runs.lock import only_one_in
 from dmeta.runs.metrics import read_metrics
@@ -23,7 +25,7 @@ from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.results import Result
 from dmeta.training.resume import starting_point
-from dmeta.training.run import begin, joint_config, learner_of, run_session, take_steps
+from dmeta.training.run import begin, joint_config, run_session, take_steps
 from dmeta.training.setup import Run, prepare
 from dmeta.training.worker import TaskWork
 from tests.conftest import tiny_config
@@ -35,7 +37,8 @@ def local(run: Run) -> Runtime:
 
 
 def finish(run_dir: Path, **changes: object) -> Result:
-    return run_session(prepare(tiny_config(run_dir, **changes)), run_dir, local, [])
+    run = prepare(tiny_config(run_dir, **changes))
+    return run_session(run, run_dir, local, [], draw=draw_run)
 
 
 def kept_in(run_dir: Path) -> list[int]:
