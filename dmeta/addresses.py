@@ -98,7 +98,7 @@ def within(location: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
-def name_of(location: str) -> str:
+def last_part(location: str) -> str:
     """The last part of a path or an address."""
     path = location.partition("?")[0] if is_address(location) else location
     return path.rstrip("/").rpartition("/")[2]

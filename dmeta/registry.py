@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Entry(Generic[T]):
+class Entry(Generic[_T]):
     """One registered thing.
 
     Attributes:
@@ -29,7 +29,7 @@ class Entry(Generic[T]):
             entries have YAML files for this.)
     """
 
-    make: Callable[..., T]
+    make: Callable[..., _T]
     summary: str
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -63,26 +63,26 @@ class UnknownNameError(ValueError, KeyError):
     __str__ = Exception.__str__  # that of KeyError would put the message in quotes
 
 
-class Registry(Mapping[str, Entry[T]], Generic[T]):
+class Registry(Mapping[str, Entry[_T]], Generic[_T]):
     """Name -> entry, with entry points looked up on first use."""
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry[T]]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Entry[_T]]) -> None:
         self.kind = kind
         self._builtin = dict(entries)
-        self._plugins: dict[str, Entry[T]] | None = None
+        self._plugins: dict[str, Entry[_T]] | None = None
 
     @property
-    def plugins(self) -> Mapping[str, Entry[T]]:
+    def plugins(self) -> Mapping[str, Entry[_T]]:
         """The entries of other packages."""
         if self._plugins is None:
             points = metadata.entry_points(group=_group(self.kind))
             self._plugins = {point.name: self._loaded(point) for point in points}
         return self._plugins
 
-    def _all(self) -> dict[str, Entry[T]]:
+    def _all(self) -> dict[str, Entry[_T]]:
         return {**self._builtin, **self.plugins}
 
-    def _loaded(self, point: metadata.EntryPoint) -> Entry[T]:
+    def _loaded(self, point: metadata.EntryPoint) -> Entry[_T]:
         try:
             entry: Any = point.load()
         except Exception as error:  # whatever the import of another package raises
@@ -102,7 +102,7 @@ class Registry(Mapping[str, Entry[T]], Generic[T]):
             )
         return entry
 
-    def __getitem__(self, name: str) -> Entry[T]:
+    def __getitem__(self, name: str) -> Entry[_T]:
         """The entry called `name`.
 
         Raises:

@@ -11,8 +11,8 @@ import pytest
 from dmeta.addresses import (
     cache_folder,
     is_address,
+    last_part,
     local_path,
-    name_of,
     open_address,
     open_arrow,
     parent_of,
@@ -38,7 +38,7 @@ def test_a_folder_within_a_location(location: str, inside: str) -> None:
     "location", ["/runs/a", "a", "runs/a/", "s3://bucket/a", "s3://bucket/a/?scheme=http/x"]
 )
 def test_the_name_of_a_location_is_its_last_part(location: str) -> None:
-    assert name_of(location) == "a"
+    assert last_part(location) == "a"
 
 
 def test_pyarrow_reads_what_fsspec_wrote() -> None:

@@ -19,7 +19,7 @@ from dmeta.bilevel.types import Params
 
 ENCODER, DECODER = "leo/encoder", "leo/decoder"
 RELATION = ("leo/relation1", "leo/relation2", "leo/relation3")
-PARTS = (ENCODER, *RELATION, DECODER)
+CODER_PARTS = (ENCODER, *RELATION, DECODER)
 """Names of the parameters: [D, L], three of [2L, 2L], [L, 2D]."""
 
 _LEAST_STD = 1e-6
@@ -50,7 +50,7 @@ def init_parts(num_features: int, num_latents: int, seed: int, like: Tensor) -> 
     pair = 2 * num_latents
     shapes = [(num_features, num_latents), *3 * [(pair, pair)], (num_latents, 2 * num_features)]
     parts = {}
-    for name, shape in zip(PARTS, shapes, strict=True):
+    for name, shape in zip(CODER_PARTS, shapes, strict=True):
         bound = math.sqrt(6 / sum(shape))
         values = torch.empty(shape).uniform_(-bound, bound, generator=generator)
         parts[name] = values.to(like)
@@ -106,4 +106,4 @@ def decoder_correlation(parts: Params) -> Tensor:
 
 def half_squares(parts: Params) -> Tensor:
     """Half the sum of all squared parameters of the parts: []."""
-    return torch.stack([parts[name].square().sum() for name in PARTS]).sum() / 2
+    return torch.stack([parts[name].square().sum() for name in CODER_PARTS]).sum() / 2

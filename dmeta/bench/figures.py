@@ -40,7 +40,7 @@ STYLES: tuple[Style, ...] = (
     (BLACK, ":", "X"),
 )
 
-Value = Callable[[Cost], float]
+CostValue = Callable[[Cost], float]
 
 
 def cost_figure(rows: Sequence[Cost], title: str, path: Path) -> Path:
@@ -58,7 +58,7 @@ def cost_figure(rows: Sequence[Cost], title: str, path: Path) -> Path:
     """
     names = list(dict.fromkeys(row.gradient for row in rows))
     all_steps = sorted({row.inner_steps for row in rows})
-    values: tuple[tuple[str, Value], ...] = (
+    values: tuple[tuple[str, CostValue], ...] = (
         ("peak memory of a block (MiB)", lambda row: row.peak_bytes / 2**20),
         ("seconds a block (median)", lambda row: row.median_seconds),
     )

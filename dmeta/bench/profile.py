@@ -16,14 +16,14 @@ from dmeta.runs.checkpoint import open_checkpoints
 from dmeta.runs.metrics import MetricsWriter, Row
 from dmeta.runs.progress import fresh
 from dmeta.runtime.protocol import Runtime, StepReport
-from dmeta.training.loop import train
+from dmeta.training.loop import train_steps
 from dmeta.training.setup import Run
-from dmeta.training.worker import PARTS
+from dmeta.training.worker import BLOCK_PARTS
 
 OUTER, RUNTIME, LOOP = "outer", "runtime", "loop"
 
-ALL_PARTS = (*PARTS, OUTER, RUNTIME, LOOP)
-"""Of a step: those of a block (`dmeta.training.worker.PARTS`); the server's outer step; messages,
+ALL_PARTS = (*BLOCK_PARTS, OUTER, RUNTIME, LOOP)
+"""Of a step: those of a block (`dmeta.training.worker.BLOCK_PARTS`); the outer step; messages,
 copies and waiting; the training loop with its metrics."""
 
 MATHEMATICS = "mathematics"
@@ -111,7 +111,7 @@ def profile(run: Run, open_runtime: Callable[[Run], Runtime], options: ProfileOp
         writer = MetricsWriter(Path(folder), 0)
         try:
             storage = open_checkpoints(Path(folder), None)
-            train(run, runtime, storage, fresh(config.fingerprint()), [writer, watch])
+            train_steps(run, runtime, storage, fresh(config.fingerprint()), [writer, watch])
         finally:
             writer.close()
     seconds = (watch.ends[-1] - watch.ends[options.warmup - 1]) / options.steps
@@ -150,7 +150,7 @@ def _mean_parts(reports: list[StepReport], num_workers: int, seconds: float) -> 
     parts = {
         part: sum(block.part_seconds[part] for report in reports for block in report.blocks)
         / (count * num_workers)
-        for part in PARTS
+        for part in BLOCK_PARTS
     }
     parts[OUTER] = sum(report.applied.seconds for report in reports) / count
     in_runtime = sum(report.seconds for report in reports) / count

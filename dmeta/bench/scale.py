@@ -93,7 +93,7 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class Rates:
+class StepRates:
     """What the model is made of, measured with one worker.
 
     Attributes:
@@ -105,7 +105,7 @@ class Rates:
     bytes_per_second: float
 
     @classmethod
-    def of(cls, step_seconds: Mapping[int, float]) -> Rates:
+    def of(cls, step_seconds: Mapping[int, float]) -> StepRates:
         """Of the smallest and the largest vector: seconds of a step by bytes, of two or more."""
         small, large = min(step_seconds), max(step_seconds)
         more = step_seconds[large] - step_seconds[small]
@@ -113,7 +113,7 @@ class Rates:
 
 
 def predicted(
-    rates: Rates, num_workers: int, num_bytes: int, way: Way, num_parts: int = 1
+    rates: StepRates, num_workers: int, num_bytes: int, way: Way, num_parts: int = 1
 ) -> float:
     """Seconds of a step if a vector at a time goes into a sum, and all sums of a level at once.
 
@@ -196,11 +196,11 @@ def _blocks(step: int, num_workers: int) -> list[Block]:
     return blocks_of("train", step, num_workers, 1)
 
 
-def _rates(alone: Runtime, options: ScaleOptions) -> Rates:
+def _rates(alone: Runtime, options: ScaleOptions) -> StepRates:
     """Of one worker's smallest and largest vectors, which are never of the same size."""
     sizes = [_bytes(megabytes) for megabytes in (*_SIZES_OF_THE_MODEL, *options.megabytes)]
     step_seconds = {}
     for size in (min(sizes), max(sizes)):
         num_steps, seconds = _measured(alone, 1, size, options.seconds)
         step_seconds[size] = seconds / num_steps
-    return Rates.of(step_seconds)
+    return StepRates.of(step_seconds)

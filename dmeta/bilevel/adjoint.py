@@ -29,7 +29,7 @@ ProblemAt: TypeAlias = Callable[[Params], InnerProblem]
 """Theta -> the inner problem of one task."""
 
 
-class Point(NamedTuple):
+class InnerPoint(NamedTuple):
     """Where the inner loop stands after k steps, or the cotangents of that.
 
     Attributes:
@@ -53,7 +53,9 @@ class Products(NamedTuple):
     iterate: Params
 
 
-StepPull: TypeAlias = Callable[[ProblemAt, Params, Point, int, Point], tuple[Params, Point]]
+StepPull: TypeAlias = Callable[
+    [ProblemAt, Params, InnerPoint, int, InnerPoint], tuple[Params, InnerPoint]
+]
 """(problem, theta, point k, k, cotangents of point k+1) -> those of theta and of point k."""
 
 
@@ -78,22 +80,22 @@ def gradient_pull(
 
 
 def exact_pull(
-    problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
-) -> tuple[Params, Point]:
+    problem_at: ProblemAt, meta: Params, at: InnerPoint, step: int, after: InnerPoint
+) -> tuple[Params, InnerPoint]:
     """A `StepPull`: second derivatives by reverse mode over reverse mode."""
 
     def take(theta: Params, w: Params, s: State) -> tuple[Params, State]:
-        moved, state = _step(problem_at(theta), Point(w, s), step)
+        moved, state = _step(problem_at(theta), InnerPoint(w, s), step)
         return dict(moved), state
 
     _, pull = vjp(take, dict(meta), dict(at.iterate), at.state)
     of_meta, *before = pull((dict(after.iterate), after.state))
-    return of_meta, Point(*before)
+    return of_meta, InnerPoint(*before)
 
 
 def constant_pull(
-    problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
-) -> tuple[Params, Point]:
+    problem_at: ProblemAt, meta: Params, at: InnerPoint, step: int, after: InnerPoint
+) -> tuple[Params, InnerPoint]:
     """A `StepPull`: inner gradients taken for constants, first order."""
     gradient = _gradients(problem_at, meta, at.iterate, step).iterate
     of_meta, before, _ = _pull_update(problem_at, meta, at, gradient, step, after)
@@ -115,8 +117,8 @@ def difference_pull(relative_step: float) -> StepPull:
     """
 
     def pull(
-        problem_at: ProblemAt, meta: Params, at: Point, step: int, after: Point
-    ) -> tuple[Params, Point]:
+        problem_at: ProblemAt, meta: Params, at: InnerPoint, step: int, after: InnerPoint
+    ) -> tuple[Params, InnerPoint]:
         here = _gradients(problem_at, meta, at.iterate, step)
         of_meta, before, u = _pull_update(problem_at, meta, at, here.iterate, step, after)
         length = relative_step * norm(at.iterate).clamp(min=1.0)
@@ -131,7 +133,7 @@ def difference_pull(relative_step: float) -> StepPull:
             pytree.tree_map(lambda h, b: (h - b) / e, here, behind),
         )
         iterate = add(before.iterate, products.iterate)
-        return add(of_meta, products.meta), Point(iterate, before.state)
+        return add(of_meta, products.meta), InnerPoint(iterate, before.state)
 
     return pull
 
@@ -160,9 +162,9 @@ class Walk(NamedTuple):
     """
 
     judged: dict[int, Params]
-    kept: list[Point]
+    kept: list[InnerPoint]
     every: int
-    last: list[Point]
+    last: list[InnerPoint]
 
 
 def num_kept(num_steps: int) -> int:
@@ -189,9 +191,9 @@ def walk(problem: InnerProblem, *, for_sweep: bool = True) -> Walk:
         for_sweep: whether to keep what a sweep needs; else only the judged iterates.
     """
     every = _distance_of_kept(problem.num_steps)
-    at = Point(problem.start, problem.optimizer.init(problem.start))
-    kept: list[Point] = []
-    last: list[Point] = []
+    at = InnerPoint(problem.start, problem.optimizer.init(problem.start))
+    kept: list[InnerPoint] = []
+    last: list[InnerPoint] = []
     judged = {0: at.iterate} if 0 in problem.judged else {}
     for step in range(problem.num_steps):
         if for_sweep:
@@ -233,7 +235,7 @@ def sweep(
     window = problem.num_steps if window is None else window
     total = zeros_like(meta)
     no_state: State = pytree.tree_map(torch.zeros_like, problem.optimizer.init(problem.start))
-    v = Point(cotangents[problem.num_steps], no_state)
+    v = InnerPoint(cotangents[problem.num_steps], no_state)
     points = walked.last
     for first in reversed(range(0, problem.num_steps, walked.every)):
         start = walked.kept.pop()
@@ -248,14 +250,14 @@ def sweep(
             if step > 0 and step % window == 0:
                 v = pytree.tree_map(torch.zeros_like, v)
             if step in cotangents:
-                v = Point(add(v.iterate, cotangents[step]), v.state)
+                v = InnerPoint(add(v.iterate, cotangents[step]), v.state)
             total = add(total, of_meta)
     _, pull_start = vjp(lambda theta: dict(problem_at(theta).start), dict(meta))
     (of_start,) = pull_start(dict(v.iterate))
     return add(total, of_start)
 
 
-def _again(problem: InnerProblem, at: Point, first: int, count: int) -> list[Point]:
+def _again(problem: InnerProblem, at: InnerPoint, first: int, count: int) -> list[InnerPoint]:
     """Points before `count` steps, of which `at` is before the first."""
     points = [at]
     for step in range(first, first + count - 1):
@@ -263,14 +265,19 @@ def _again(problem: InnerProblem, at: Point, first: int, count: int) -> list[Poi
     return points
 
 
-def _step(problem: InnerProblem, at: Point, step: int) -> Point:
+def _step(problem: InnerProblem, at: InnerPoint, step: int) -> InnerPoint:
     g: Params = torch.func.grad(lambda w: problem.loss(w, step))(dict(at.iterate))
-    return Point(*problem.optimizer.update(at.iterate, g, at.state, step))
+    return InnerPoint(*problem.optimizer.update(at.iterate, g, at.state, step))
 
 
 def _pull_update(
-    problem_at: ProblemAt, meta: Params, at: Point, gradient: Params, step: int, after: Point
-) -> tuple[Params, Point, Params]:
+    problem_at: ProblemAt,
+    meta: Params,
+    at: InnerPoint,
+    gradient: Params,
+    step: int,
+    after: InnerPoint,
+) -> tuple[Params, InnerPoint, Params]:
     """Cotangents of theta, of (w, s) and of the gradient, through the update rule alone."""
 
     def update(theta: Params, w: Params, g: Params, s: State) -> tuple[Params, State]:
@@ -279,7 +286,7 @@ def _pull_update(
 
     _, pull = vjp(update, dict(meta), dict(at.iterate), dict(gradient), at.state)
     of_meta, iterate, of_gradient, state = pull((dict(after.iterate), after.state))
-    return of_meta, Point(iterate, state), of_gradient
+    return of_meta, InnerPoint(iterate, state), of_gradient
 
 
 def _gradients(problem_at: ProblemAt, meta: Params, iterate: Params, step: int) -> Products:

@@ -51,10 +51,10 @@ class BlockGradient(NamedTuple):
     notes: dict[str, Tensor]
 
 
-Report: TypeAlias = tuple[Tensor, Tensor, dict[str, Tensor]]
+TaskReport: TypeAlias = tuple[Tensor, Tensor, dict[str, Tensor]]
 """Losses, predictions and notes of a `BlockGradient`; without T: of one task."""
 
-Surrogates: TypeAlias = Callable[[Task], tuple[Tensor, Report]]
+Surrogates: TypeAlias = Callable[[Task], tuple[Tensor, TaskReport]]
 """A task -> the scalar to differentiate, and the report."""
 
 
@@ -207,7 +207,7 @@ def block_gradient(
     surrogate = surrogates(estimator, algorithm, leaves, stage)
     seeded = (tasks, seeds_of(tasks, task_seeds))
     total: dict[str, Tensor] | None = None
-    reports: list[Report] = []
+    reports: list[TaskReport] = []
     for part in _unstack(seeded) if one_by_one(plan) else chunks(seeded, chunk_size):
         if one_by_one(plan):
             scalar, report = _alone(surrogate, *part)
@@ -226,7 +226,7 @@ def surrogates(
 ) -> Surrogates:
     """The estimator's surrogate of the task that is drawn for, as every plan computes it."""
 
-    def surrogate(task: Task) -> tuple[Tensor, Report]:
+    def surrogate(task: Task) -> tuple[Tensor, TaskReport]:
         own = dataclasses.replace(stage, task_seed=drawn_for().seed)
         value = estimator(algorithm, leaves, task, own)
         return value.scalar, (value.loss, value.prediction, dict(value.notes))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dmeta.bench.figures import cost_figure
 from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
-from dmeta.cli.bench_report import counted, folder_of, say, title_of, write_report
+from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import run_config
@@ -35,14 +35,14 @@ def bench_gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> No
     keep_freed_memory()
     with torch_threads(config.runtime.threads_per_worker):
         costs = gradient_costs(run, options, lambda line: say(console, line))
-    block = f"one block of {counted(costs.num_tasks, 'task')}"
+    block = f"one block of {count_of(costs.num_tasks, 'task')}"
     title = title_of(run, block, f"plan={costs.plan}", costs.device)
     say(console, title)
     console.print(_table(costs))
     for line in _LEGEND:
         say(console, line)
     for each in costs.left_out:
-        steps = "" if (k := each.inner_steps) is None else f", {counted(k, 'inner step')}"
+        steps = "" if (k := each.inner_steps) is None else f", {count_of(k, 'inner step')}"
         say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
     folder = folder_of("gradients", run, bench["out"])
     rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]

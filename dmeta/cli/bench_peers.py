@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dmeta.bench.peers import PeerCost, PeerCosts, PeersOptions, peer_costs
 from dmeta.bench.peers_figure import peers_figure
-from dmeta.cli.bench_report import counted, folder_of, say, title_of, write_report
+from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
 from dmeta.formatting import digits
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
@@ -39,8 +39,8 @@ def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
         if line := plan_line(run):
             say(console, line)
         costs = peer_costs(run, options, lambda line: say(console, line))
-    block = f"one block of {counted(costs.num_tasks, 'task')}"
-    threads = counted(costs.threads, "thread")
+    block = f"one block of {count_of(costs.num_tasks, 'task')}"
+    threads = count_of(costs.threads, "thread")
     textbook = ["the peers' network as in textbooks"] if options.network == "textbook" else []
     title = title_of(run, block, f"plan={costs.plan}", costs.device, threads, *textbook)
     say(console, title)

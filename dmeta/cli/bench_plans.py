@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dmeta.bench.plans import PlanCost, PlanCosts, PlansOptions, plan_costs
 from dmeta.bench.plans_figure import plans_figure
-from dmeta.cli.bench_report import counted, folder_of, say, title_of, write_report
+from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
 from dmeta.formatting import digits
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
@@ -46,7 +46,7 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     for line in _LEGEND:
         say(console, line.format(**values, reference=costs.reference))
     for each in costs.left_out:
-        size = "" if (n := each.num_tasks) is None else f", {counted(n, 'task')} or more"
+        size = "" if (n := each.num_tasks) is None else f", {count_of(n, 'task')} or more"
         say(console, f"not measured: {each.plan}{size}: {each.reason}")
     folder = folder_of("plans", run, bench["out"])
     written = [write_report(run, options, _content(costs), folder / "plans.json")]
@@ -57,8 +57,8 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
 
 def _title(run: Run, costs: PlanCosts) -> str:
     sizes = list(dict.fromkeys(row.num_tasks for row in costs.rows))
-    block = f"one block of {counted(sizes[0], 'task')}" if len(sizes) == 1 else "one block"
-    return title_of(run, block, costs.device, counted(costs.threads, "thread"))
+    block = f"one block of {count_of(sizes[0], 'task')}" if len(sizes) == 1 else "one block"
+    return title_of(run, block, costs.device, count_of(costs.threads, "thread"))
 
 
 def _table(costs: PlanCosts) -> Table:

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, Profile, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
-from dmeta.cli.bench_report import counted, folder_of, say, title_of, write_report
+from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
 from dmeta.cli.train import open_runtime, workplace_of
 from dmeta.formatting import digits
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.autotune.planning import plan_line
-from dmeta.training.autotune.selection import settled
+from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import run_config
 from dmeta.training.options import checked
 from dmeta.training.setup import prepare
@@ -41,16 +41,18 @@ def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None
     with torch_threads(config.runtime.threads_per_worker):
         run = prepare(config)
     with workplace_of(config) as workplace:
-        run = settled(run, None, workplace)
+        run = with_selection(run, None, workplace)
         if line := plan_line(run):
             say(console, line)
-        say(console, f"{counted(options.warmup + options.steps, 'step')}, {options.steps} measured")
+        say(
+            console, f"{count_of(options.warmup + options.steps, 'step')}, {options.steps} measured"
+        )
         found = profile(run, functools.partial(open_runtime, workplace=workplace), options)
     title = title_of(
         run,
-        f"a step of {counted(found.num_tasks, 'task')}",
+        f"a step of {count_of(found.num_tasks, 'task')}",
         f"plan={run.config.runtime.plan}",
-        f"{found.runtime}, {counted(found.num_workers, 'worker')}",
+        f"{found.runtime}, {count_of(found.num_workers, 'worker')}",
         found.device,
     )
     say(console, title)

@@ -31,7 +31,7 @@ def title_of(run: Run, *details: str) -> str:
     )
 
 
-def counted(number: int, thing: str) -> str:
+def count_of(number: int, thing: str) -> str:
     """``1 task``, ``2 tasks``."""
     return f"{number} {thing}{'s' * (number != 1)}"
 

@@ -24,7 +24,7 @@ from dmeta.formatting import digits, duration, plus_minus, safe_text, score
 from dmeta.quoting import printable
 from dmeta.runs.metrics import Row
 from dmeta.runtime.protocol import StepReport
-from dmeta.training.evaluation import model_in_words, non_finite_line
+from dmeta.training.evaluation import model_text, non_finite_line
 
 _LINE_EVERY_S = 10.0
 _MAX_SHOWN_STEPS = 6
@@ -275,7 +275,7 @@ def print_results(
     test, sign = results["test"], plus_minus(console)
     heading = (
         f"{results['metric']} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
-        f"{model_in_words(test['model'], test['num_models'])}, {test['step']} outer steps"
+        f"{model_text(test['model'], test['num_models'])}, {test['step']} outer steps"
     )
     console.print(safe_text(heading, console), soft_wrap=True)
     console.print(results_table(results, sign))

@@ -22,7 +22,7 @@ _MOST_CHOICES = 32
 """Combinations of a sweep's choices that are looked at, for a message."""
 
 
-def told(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
+def format_error(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
     """Message and exit code of an error: 2 for what the user gave, 1 for what happened."""
     if isinstance(error, HydraException | OmegaConfBaseException) or _NO_NAME in str(error):
         return explain(error, verb, [as_text(override) for override in overrides]), 2

@@ -33,10 +33,10 @@ from dmeta.training.build import make_algorithm, make_network, make_source
 from dmeta.training.config import EPISODE_KEYS, RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.frozen_weights import check_same
-from dmeta.training.loop import become, evaluate_ensemble
-from dmeta.training.loop import evaluate as evaluate_run
+from dmeta.training.loop import evaluate_ensemble, restore
+from dmeta.training.loop import evaluate_tasks as evaluate_run
 from dmeta.training.losses import loss_of
-from dmeta.training.options import Choice, checked, typed
+from dmeta.training.options import NamedOptions, checked, typed
 from dmeta.training.results import write_json
 from dmeta.training.run import best_checkpoints, warn_of_non_finite
 from dmeta.training.setup import prepare
@@ -245,7 +245,7 @@ def _evaluate(
         if is_ensemble:
             best = best_checkpoints(storage, progress_of(last))
             return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
-        become(runtime, checkpoint)
+        restore(runtime, checkpoint)
         return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
 
 
@@ -264,7 +264,7 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
     algorithm, evaluation = config.algorithm, config.eval
     if wanted.inner_steps is not None:
         options = {**algorithm.options, "eval_inner_steps": wanted.inner_steps}
-        algorithm = Choice(algorithm.name, options)
+        algorithm = NamedOptions(algorithm.name, options)
     if wanted.seed is not None:
         evaluation = dataclasses.replace(evaluation, seed=wanted.seed)
     kept = {key: getattr(config.runtime, key) for key in DECIDING}
@@ -287,7 +287,7 @@ def with_root(config: RunConfig, root: str | None) -> RunConfig:
     source = config.task.source
     if root is None or "root" not in source.options:
         return config
-    source = Choice(source.name, {**source.options, "root": root})
+    source = NamedOptions(source.name, {**source.options, "root": root})
     return dataclasses.replace(config, task=dataclasses.replace(config.task, source=source))
 
 

@@ -13,7 +13,7 @@ from dmeta.cli.saved_run import Shapes
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.config import EPISODE_KEYS, RunConfig, TaskOptions
-from dmeta.training.options import Choice, checked
+from dmeta.training.options import NamedOptions, checked
 
 
 def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) -> RunConfig:
@@ -43,11 +43,11 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
             f"whose network has one output for each class, got {evaluation.ways}; remove it, or "
             f"evaluate a run of a method whose output does not depend on the ways ({others})"
         )
-    source = Choice(source.name, {**source.options, **given})
+    source = NamedOptions(source.name, {**source.options, **given})
     return dataclasses.replace(config, task=TaskOptions(source, evaluation, evaluation))
 
 
-def _named(name: str, own: Choice) -> Choice:
+def _named(name: str, own: NamedOptions) -> NamedOptions:
     """A task source with its usual options, and the data root of the run's own."""
     if name == own.name:
         return own
@@ -58,7 +58,7 @@ def _named(name: str, own: Choice) -> Choice:
         options.pop(f"train_{key}", None)
     if "root" in options and own.options.get("root") is not None:
         options["root"] = own.options["root"]
-    return Choice(options.pop("name"), options)
+    return NamedOptions(options.pop("name"), options)
 
 
 def check_tasks(source: TaskSource, shapes: Shapes, name: str) -> None:

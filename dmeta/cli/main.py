@@ -88,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if traceback:
             raise
-        from dmeta.cli.errors import told
+        from dmeta.cli.errors import format_error
 
-        _fail(*told(error, verb, rest))
+        _fail(*format_error(error, verb, rest))
 
 
 @contextlib.contextmanager

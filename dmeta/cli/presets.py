@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dmeta.addresses import is_address, name_of, open_address, reading
+from dmeta.addresses import is_address, last_part, open_address, reading
 from dmeta.cli.expansion_limits import MAX_BYTES, check_yaml
 from dmeta.cli.quoted_arguments import text_of
 from dmeta.cli.run_preset import preset_of_run
@@ -51,7 +51,7 @@ def own_presets(arguments: Iterable[str]) -> dict[str, str]:
             found[name] = _text(path, "--config-dir must be a folder of YAML files")
     for group, file in named_files(arguments).items():
         text = _text(file, f"{group} must be a preset's name or a YAML file")
-        if name_of(file).endswith(_OF_A_RUN):
+        if last_part(file).endswith(_OF_A_RUN):
             text = preset_of_run(text, file)
         elif group == "experiment" and package_of(text) is None:
             text = f"# @package _global_\n{text}"  # what else could it be for?
@@ -153,12 +153,12 @@ def named_file(override: str) -> tuple[str, str] | None:
     if key not in _GROUPS:
         return None
     file = text_of(value, key)
-    return (key, file) if file is not None and name_of(file).endswith(_GROUPS[key]) else None
+    return (key, file) if file is not None and last_part(file).endswith(_GROUPS[key]) else None
 
 
 def _name_of(file: str) -> str:
     """A name that no preset of ours has, in letters that Hydra takes."""
-    return "file_" + re.sub(r"[^A-Za-z0-9_-]", "_", Path(name_of(file)).stem)
+    return "file_" + re.sub(r"[^A-Za-z0-9_-]", "_", Path(last_part(file)).stem)
 
 
 def check_run_dir(arguments: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import RunConfig
-from dmeta.training.loop import become
+from dmeta.training.loop import restore
 from dmeta.training.options import checked
 from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
@@ -162,7 +162,7 @@ def _vector_at(run: Run, run_dir: Path, step: int) -> Vector:
     first = max((s for s in steps_in(storage) if s <= step), default=0)
     with open_runtime(run) as runtime:
         if first:
-            become(runtime, read_checkpoint(storage, first))
+            restore(runtime, read_checkpoint(storage, first))
         _LOG.info("taking steps %d to %d again", first, step)
         for number in range(first, step):
             runtime.step(number, _blocks(run.config, number))

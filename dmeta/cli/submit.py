@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dmeta.addresses import is_address, local_path, redacted
-from dmeta.cli.errors import told
+from dmeta.cli.errors import format_error
 from dmeta.cli.hydra_app import compose, config_dir, run_as_application
 from dmeta.cli.presets import CONFIG_DIR_FLAGS
 from dmeta.cli.submission import Submission, SubmitOptions
@@ -25,9 +25,9 @@ from dmeta.training.options import checked
 if TYPE_CHECKING:
     from dmeta.runtime.cluster.jobs import Ending, Jobs
 
-VERBS = ("train", "tune", "evaluate")
+SUBMIT_VERBS = ("train", "tune", "evaluate")
 
-USAGE = """usage: dmeta submit VERB [key=value ...] [submit.key=value ...] [--dry-run]
+SUBMIT_USAGE = """usage: dmeta submit VERB [key=value ...] [submit.key=value ...] [--dry-run]
        dmeta submit attach JOB
        dmeta submit stop JOB
 
@@ -45,15 +45,15 @@ _WRONG_INPUT, _NOT_FOUND = 2, 127
 def submit_command(arguments: Sequence[str]) -> int:
     """The verb; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(USAGE + (config_dir() / "submit.yaml").read_text())
+        sys.stdout.write(SUBMIT_USAGE + (config_dir() / "submit.yaml").read_text())
         return 0 if arguments else 2
     what, rest = arguments[0], list(arguments[1:])
     if what in ("attach", "stop"):
         return _steer(what, rest)
-    if what not in VERBS:
-        known = [*VERBS, "attach", "stop"]
+    if what not in SUBMIT_VERBS:
+        known = [*SUBMIT_VERBS, "attach", "stop"]
         raise ValueError(
-            f"dmeta submit takes {', '.join(VERBS)}, attach or stop, got '{what}'"
+            f"dmeta submit takes {', '.join(SUBMIT_VERBS)}, attach or stop, got '{what}'"
             f"{nearest(what, known)}; name one"
         )
     dry = _DRY_RUN in rest
@@ -135,7 +135,7 @@ def _in_words(verb: str, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message, code = told(error, verb, overrides)
+        message, code = format_error(error, verb, overrides)
         if code != _WRONG_INPUT:
             raise
         raise ValueError(message) from error
@@ -243,7 +243,7 @@ def _steer(what: str, arguments: list[str]) -> int:
     if not jobs.stop(ids[0]):
         _say(f"job {ids[0]} was over already")
         return 0
-    _say(f"job {ids[0]} is told to stop: it keeps the step that it is at")
+    _say(f"job {ids[0]} is format_error to stop: it keeps the step that it is at")
     return _followed(jobs, ids[0], options).exit_code
 
 

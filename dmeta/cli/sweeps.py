@@ -24,7 +24,7 @@ from dmeta.search.space import Choice, Dimension, Interval, Space, Value, has_ke
 from dmeta.training.config import RunConfig, run_config
 
 
-class Split(NamedTuple):
+class SplitOverrides(NamedTuple):
     """A command line's overrides, apart.
 
     Attributes:
@@ -36,7 +36,7 @@ class Split(NamedTuple):
     space: dict[str, Dimension]
 
 
-def split_overrides(overrides: Sequence[str]) -> Split:
+def split_overrides(overrides: Sequence[str]) -> SplitOverrides:
     """What is searched, and the rest.
 
     Args:
@@ -58,7 +58,7 @@ def split_overrides(overrides: Sequence[str]) -> Split:
             space[override.key_or_group] = _dimension(override, text)
         else:
             fixed.append(text)
-    return Split(fixed, space)
+    return SplitOverrides(fixed, space)
 
 
 def space_of_preset(preset: Mapping[str, Any]) -> Space:

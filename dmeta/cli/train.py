@@ -33,9 +33,9 @@ from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_budget import memory_line
 from dmeta.training.autotune.planning import plan_line
-from dmeta.training.autotune.selection import settled
+from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import RunConfig, run_config
-from dmeta.training.interrupts import Listening, signals_heard, unheard
+from dmeta.training.interrupts import Listening, no_interrupts, stop_on_signals
 from dmeta.training.results import Result
 from dmeta.training.resume import check_resume, placed_at, starting_point
 from dmeta.training.run import joint_config, run_session
@@ -98,7 +98,7 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch.compile looks at them, whatever computes
     with run_place(config.run_dir or _new_run_dir(config)) as place:
         try:
-            result = _trained(config, {}, place, (), Console(), signals_heard)
+            result = _trained(config, {}, place, (), Console(), stop_on_signals)
         except KeyboardInterrupt as stop:
             stop.add_note(f"go on with: dmeta train {_this_run(config, place)} resume=true")
             raise
@@ -121,7 +121,7 @@ def _trained(
     place: RunPlace,
     observers: Sequence[Observer],
     console: Console | None,
-    listening: Listening = unheard,
+    listening: Listening = no_interrupts,
 ) -> Result:
     """Prepare and train; shown on the console, if there is one."""
     display = None if console is None else Display(console)
@@ -292,10 +292,10 @@ def _settled(
 ) -> tuple[Run, Run | None]:
     """Both with the plan and the chunk size that suit the workers."""
     _say_what_is_planned(run, say)
-    run = settled(run, _begun_with(place.folder), workplace)
+    run = with_selection(run, _begun_with(place.folder), workplace)
     if joint is not None:
         _say_what_is_planned(joint, say)
-        joint = settled(joint, _begun_with(place.folder / JOINT), workplace)
+        joint = with_selection(joint, _begun_with(place.folder / JOINT), workplace)
     return run, joint
 
 

@@ -27,7 +27,7 @@ from dmeta.runs.folder import RunPlace, check_folder, run_place
 from dmeta.runs.layout import PAGE, PRESET, RESULTS, SEARCH, TRIALS_TABLE
 from dmeta.search import ResultGrid, SearchOptions, Space
 from dmeta.search.experiment import run as run_search
-from dmeta.search.finalize import in_words
+from dmeta.search.finalize import summary_lines
 from dmeta.search.search_state import NO_SEARCH, read_search
 from dmeta.search.space import Choice, Dimension, probes
 from dmeta.search.space_check import check_search_without_data
@@ -164,7 +164,7 @@ def tune_command(
             raise
     with run_place(search.run_dir, [RESULTS]) as place:
         display.conclude(
-            in_words(json.loads((place.folder / RESULTS).read_text())),
+            summary_lines(json.loads((place.folder / RESULTS).read_text())),
             [place.locate(name) for name in (PRESET, PAGE, TRIALS_TABLE, RESULTS)],
             f"dmeta train {override_word('experiment', place.locate(PRESET))}"
             + trust_word({**search.config.as_mapping(), "checkpoint": {}}, search.run_dir),

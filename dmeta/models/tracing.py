@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from dmeta.models.overrides import TaskFunctions
 
-Run: TypeAlias = Callable[[dict[str, Tensor]], Tensor]
+TracedRun: TypeAlias = Callable[[dict[str, Tensor]], Tensor]
 """Parameters -> output of the network for the example."""
 
 _ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
@@ -70,7 +70,7 @@ class _Calls(TorchFunctionMode):
 
 
 def trace(
-    module: nn.Module, params: dict[str, Tensor], run: Run, run_own: Callable[[bool], Tensor]
+    module: nn.Module, params: dict[str, Tensor], run: TracedRun, run_own: Callable[[bool], Tensor]
 ) -> Trace:
     """Run a network in training and in evaluation mode.
 
@@ -139,7 +139,7 @@ def _last_layer(params: dict[str, Tensor], given: list[list[str]]) -> frozenset[
     return head if is_before and not inside else None
 
 
-def _decides_alone(params: dict[str, Tensor], head: frozenset[str], run: Run) -> bool:
+def _decides_alone(params: dict[str, Tensor], head: frozenset[str], run: TracedRun) -> bool:
     """Whether nothing of the other parameters reaches the output if the head is 0.
 
     Not so where the last layer is one of several branches, or a shortcut leads around it.

@@ -34,7 +34,7 @@ from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import EpisodeSize, Split, TaskSource
 from dmeta.training.episodes import task_rng
 
-Array = npt.NDArray[np.floating[Any]]
+_Array = npt.NDArray[np.floating[Any]]
 
 _NUM_DRAWN = 400
 
@@ -53,11 +53,11 @@ class FunctionPanel:
     """
 
     title: str
-    support_x: Array
-    support_y: Array
-    x: Array
-    truth: Array
-    predictions: Mapping[str, Array]
+    support_x: _Array
+    support_y: _Array
+    x: _Array
+    truth: _Array
+    predictions: Mapping[str, _Array]
 
 
 def adapted_functions(learners: Mapping[str, Sequence[FunctionPanel]], path: Path) -> Path:

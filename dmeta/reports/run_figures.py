@@ -30,7 +30,7 @@ from dmeta.reports.drawing import (
     save,
 )
 from dmeta.runs.metrics import Row
-from dmeta.training.evaluation import Curve, Evaluation, model_in_words
+from dmeta.training.evaluation import Curve, Evaluation, model_text
 
 _MODELS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 
@@ -107,7 +107,7 @@ def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
     axes.set_ylabel(_axis_label(metric, kind))
     _scale(axes, metric, kind, means)
     of = " and ".join(f"{num_tasks} {split} tasks" for split, num_tasks in tasks)
-    models = {model_in_words(e.model, e.num_models) for e in evaluations.values()}
+    models = {model_text(e.model, e.num_models) for e in evaluations.values()}
     band = f"mean and 95% confidence band, {', '.join(sorted(models))}"
     figure.suptitle(f"{_words(metric, kind)} on {of}\n{band}", fontsize=11)
     legend_below(figure, axes)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from dmeta.reports.drawing import BLACK, BLUE, GREY, RED, frame, new_figure, plain_ticks, save
 from dmeta.search.space import Choice, Dimension, Interval, Space
 from dmeta.search.trial_history import Event, best_so_far
-from dmeta.search.trial_reports import Mode
+from dmeta.search.trial_reports import ScoreMode
 from dmeta.search.trials import TrialRow
 
 _PREFERRED = ("algorithm.inner_lr", "outer.lr")
@@ -30,7 +30,7 @@ def search_figures(
     events: Sequence[Event],
     space: Space,
     metric: str,
-    mode: Mode,
+    mode: ScoreMode,
     folder: Path,
 ) -> list[Path]:
     """Draw all figures for which there is something to show.
@@ -64,7 +64,7 @@ def search_figures(
 class _Colours:
     """From scores to colours: the better, the brighter; errors by their logarithm."""
 
-    def __init__(self, rows: Sequence[TrialRow], metric: str, mode: Mode) -> None:
+    def __init__(self, rows: Sequence[TrialRow], metric: str, mode: ScoreMode) -> None:
         scores = [row.score for row in rows if row.score is not None]
         low, high = min(scores, default=0.0), max(scores, default=1.0)
         norm = Normalize if metric == "accuracy" or low <= 0 else LogNorm
@@ -211,7 +211,7 @@ def _ends(axes: Axes, at: int, dimension: Dimension) -> None:
     axes.text(at, 1.04, f"{dimension.high:g}", fontsize=8, ha="center", va="bottom")
 
 
-def _progress(events: Sequence[Event], metric: str, mode: Mode, path: Path) -> Path:
+def _progress(events: Sequence[Event], metric: str, mode: ScoreMode, path: Path) -> Path:
     figure = new_figure(4.0)
     axes = figure.subplots()
     frame(axes)

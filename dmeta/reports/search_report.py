@@ -7,7 +7,7 @@ from pathlib import Path
 from dmeta.reports.search_figures import search_figures
 from dmeta.reports.search_page import write_page
 from dmeta.runs.layout import FIGURES, PAGE, PRESET
-from dmeta.search.finalize import Findings, in_words
+from dmeta.search.finalize import Findings, summary_lines
 from dmeta.training.nonfatal import warned_of
 
 
@@ -29,7 +29,7 @@ def report_search(found: Findings) -> None:
         write_page(
             found.folder / PAGE,
             f"{config.algorithm.name} on {config.task.source.name}: {len(rows)} trials",
-            in_words(found.summary),
+            summary_lines(found.summary),
             [*ranked, *(row for row in rows if row not in ranked)],
             ranked[0],
             found.space.searched(),

@@ -27,7 +27,7 @@ from dmeta.runtime.protocol import ServerState
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 STATE, MANIFEST = "state.safetensors", "checkpoint.json"
 META_PARAMS = "meta_params/"
 """In front of the names of the meta-parameters in a server's state."""
@@ -90,7 +90,7 @@ def write_checkpoint(storage: Storage, state: ServerState, progress: Mapping[str
     arrays = {name: np.asarray(array, order="C") for name, array in state.arrays.items()}
     content = safetensors.numpy.save(arrays)
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "step": state.step,
         "progress": dict(progress),
         "files": {
@@ -99,7 +99,7 @@ def write_checkpoint(storage: Storage, state: ServerState, progress: Mapping[str
     }
     manifest["sha256"] = _digest(manifest)
     files = {STATE: content, MANIFEST: json.dumps(manifest, indent=1).encode()}
-    storage.write(name_of(state.step), files)
+    storage.write(checkpoint_name(state.step), files)
 
 
 def read_checkpoint(storage: Storage, step: int) -> Checkpoint:
@@ -108,7 +108,7 @@ def read_checkpoint(storage: Storage, step: int) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, truncated or altered; the message names it.
     """
-    name = name_of(step)
+    name = checkpoint_name(step)
     where = storage.locate(name)
     try:
         content = storage.read(name, MANIFEST)
@@ -120,8 +120,8 @@ def read_checkpoint(storage: Storage, step: int) -> Checkpoint:
         ) from None
     try:
         manifest = _parsed(content)
-        if manifest.pop("sha256") != _digest(manifest) or manifest["format"] != FORMAT:
-            raise ValueError(f"a SHA-256 or format that is not this file's ({FORMAT})")
+        if manifest.pop("sha256") != _digest(manifest) or manifest["format"] != CHECKPOINT_FORMAT:
+            raise ValueError(f"a SHA-256 or format that is not this file's ({CHECKPOINT_FORMAT})")
         if manifest["step"] != step or not isinstance(manifest["step"], int):
             raise ValueError(f"step {manifest['step']!r}, which is not its folder's")
         progress, expected = manifest["progress"], manifest["files"][STATE]
@@ -179,10 +179,10 @@ def prune_checkpoints(storage: Storage, keep: int, best: Collection[int]) -> Non
     """Delete all but the last `keep` checkpoints and those of the `best` steps."""
     for step in steps_in(storage)[:-keep]:
         if step not in best:
-            storage.remove(name_of(step))
+            storage.remove(checkpoint_name(step))
 
 
-def name_of(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     """``step-00001000``."""
     return f"step-{step:08d}"
 

@@ -16,7 +16,7 @@ from dmeta.formatting import duration
 from dmeta.runs.layout import CHECKPOINTS, CONFIG, JOINT, LOG, METRICS, TRIALS_TABLE
 from dmeta.runs.lock import is_locked
 
-State: TypeAlias = Literal["starting", "running", "finished", "stopped", "failed"]
+RunState: TypeAlias = Literal["starting", "running", "finished", "stopped", "failed"]
 """``stopped``: by a signal or a kill; ``resume=true`` goes on."""
 
 _LEAST_PATIENCE_S = 60.0
@@ -50,7 +50,7 @@ class Signs:
 class Judgement(NamedTuple):
     """A state, and why it is thought to be that one."""
 
-    state: State
+    state: RunState
     why: str
 
 

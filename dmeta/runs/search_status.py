@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dmeta.formatting import duration
 from dmeta.runs.layout import RESULTS, SEARCH, TRIALS_TABLE
-from dmeta.runs.liveness import Signs, State, is_here, judge, locked, silent_s
+from dmeta.runs.liveness import RunState, Signs, is_here, judge, locked, silent_s
 from dmeta.runs.records import SEARCH_RECORD, read_record
 from dmeta.runs.remote_status import Afar
 
@@ -36,7 +36,7 @@ class SearchStatus:
     """
 
     run_dir: str
-    state: State
+    state: RunState
     why: str
     num_trials: int | None
     trials: Sequence[Mapping[str, str]]

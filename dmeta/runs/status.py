@@ -11,10 +11,10 @@ from typing import Any
 from dmeta.addresses import is_address, within
 from dmeta.formatting import digits, duration, score
 from dmeta.quoting import override_word
-from dmeta.runs.checkpoint import name_of, open_checkpoints, steps_in
+from dmeta.runs.checkpoint import checkpoint_name, open_checkpoints, steps_in
 from dmeta.runs.last_rows import last_rows, last_session, pace_of
 from dmeta.runs.layout import CHECKPOINTS, CONFIG, JOINT, LOG, METRICS, RESULTS, SEARCH
-from dmeta.runs.liveness import Judgement, Signs, State, is_here, judge, locked, silent_s
+from dmeta.runs.liveness import Judgement, RunState, Signs, is_here, judge, locked, silent_s
 from dmeta.runs.lock import is_locked
 from dmeta.runs.records import RUN_RESULTS, SETTINGS, read_record
 from dmeta.runs.remote_status import Afar
@@ -50,7 +50,7 @@ class RunStatus:
 
     run_dir: str
     run: str | None
-    state: State
+    state: RunState
     why: str
     step: int
     steps: int | None
@@ -231,7 +231,7 @@ def _last_checkpoint(
     steps = steps_in(storage)
     if not steps:
         return None, None
-    path = Path(storage.locate(name_of(steps[-1])))
+    path = Path(storage.locate(checkpoint_name(steps[-1])))
     return steps[-1], time.time() - path.stat().st_mtime if path.exists() else None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ray import tune
 
-from dmeta.addresses import name_of, within
+from dmeta.addresses import last_part, within
 from dmeta.runs.checkpoint import (
     Checkpoint,
     last_checkpoint,
@@ -68,7 +68,7 @@ def write_handover(folder: Path, place: RunPlace, checkpoint: Checkpoint, digest
     # What is handed over has its checkpoint beside it, wherever the run's own are.
     content["settings"]["checkpoint"]["location"] = None
     write_json(folder / CONFIG, content)
-    write_json(folder / _ORIGIN, {"folder": name_of(place.name), "settings": digest})
+    write_json(folder / _ORIGIN, {"folder": last_part(place.name), "settings": digest})
 
 
 @contextlib.contextmanager

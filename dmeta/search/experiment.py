@@ -25,7 +25,7 @@ from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import SEARCH, TRIALS, TUNE
 from dmeta.runs.lock import only_one_in
 from dmeta.runtime.cluster import connect
-from dmeta.search.finalize import Report, conclude
+from dmeta.search.finalize import WriteReport, conclude
 from dmeta.search.interrupts import SearchStopped, environment, quiet, stopping
 from dmeta.search.options import SearchOptions
 from dmeta.search.resources import Bundle, reservation
@@ -44,8 +44,8 @@ from dmeta.search.search_state import (
 from dmeta.search.shared_storage_check import alive_nodes, check_seen, read_by_tasks
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
 from dmeta.search.space_check import Checked, checked_search
-from dmeta.search.trial import TrialSetup, digest_of, run_trial
-from dmeta.search.trial_reports import Mode, mode_of
+from dmeta.search.trial import TrialSetup, run_trial, settings_digest
+from dmeta.search.trial_reports import ScoreMode, mode_of
 from dmeta.search.tune_callback import Watch, Watcher
 from dmeta.search.user_objects import Configure, Named, Own
 from dmeta.tasks.source import TaskSource
@@ -73,7 +73,7 @@ def run(
     algorithm: Any = None,
     loss: Loss | None = None,
     draw: Draw | None = None,
-    report: Report | None = None,
+    report: WriteReport | None = None,
 ) -> ResultGrid:
     """Search the settings of a run, and evaluate the best ones on test tasks.
 
@@ -193,7 +193,7 @@ class _Search:
     configure: Configure
     own: Own
     found: Checked
-    mode: Mode
+    mode: ScoreMode
     searcher: Searcher | None
     scheduler: TrialScheduler | None
     tried: Sequence[Any] = ()
@@ -204,7 +204,7 @@ class _Search:
         resume: bool,
         watchers: Sequence[Watcher],
         draw: Draw | None,
-        report: Report | None,
+        report: WriteReport | None,
     ) -> ResultGrid:
         """Try the points, and conclude.
 
@@ -304,7 +304,7 @@ class _Search:
         return open_arrow(self.place.name, "run_dir")
 
     def _digest(self, point: Mapping[str, Value]) -> str:
-        return digest_of(self.configure(point))
+        return settings_digest(self.configure(point))
 
 
 def _name(trial: Any) -> str:

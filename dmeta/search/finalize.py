@@ -27,16 +27,16 @@ from dmeta.runs.layout import FINAL, PRESET, RESULTS, TUNE
 from dmeta.runtime.options import DECIDING
 from dmeta.search.options import SearchOptions
 from dmeta.search.resources import Bundle
-from dmeta.search.search_state import space_in_words
+from dmeta.search.search_state import plain_space
 from dmeta.search.space import Space
 from dmeta.search.trial import TrialSetup, evaluate_trial, placed
 from dmeta.search.trial_history import Event, events_of
-from dmeta.search.trial_reports import Mode
+from dmeta.search.trial_reports import ScoreMode
 from dmeta.search.trials import TrialRow, not_told_apart
 from dmeta.search.tune_callback import Watch, Watcher
-from dmeta.search.user_objects import in_words as own_in_words
+from dmeta.search.user_objects import list_objects as own_in_words
 from dmeta.training.config import RunConfig
-from dmeta.training.evaluation import as_plain, model_in_words
+from dmeta.training.evaluation import as_plain, model_text
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.nonfatal import guarded
 from dmeta.training.results import hardware, versions, write_json
@@ -65,12 +65,12 @@ class Findings:
     ranked: Sequence[TrialRow]
     events: Sequence[Event]
     space: Space
-    mode: Mode
+    mode: ScoreMode
     config: RunConfig
     summary: dict[str, Any]
 
 
-Report: TypeAlias = Callable[[Findings], None]
+WriteReport: TypeAlias = Callable[[Findings], None]
 """Writes figures and a page of what a search found."""
 
 
@@ -81,10 +81,10 @@ def conclude(
     options: SearchOptions,
     setup: TrialSetup,
     bundles: list[Bundle],
-    mode: Mode,
+    mode: ScoreMode,
     own: Mapping[str, str],
     watchers: Sequence[Watcher],
-    report: Report | None,
+    report: WriteReport | None,
 ) -> None:
     """Evaluate the best trial on test tasks, once, and write what was found.
 
@@ -122,7 +122,7 @@ def conclude(
     summary = {
         **_summary(rows, best, config, mode),
         "test": test,
-        "space": space_in_words(space),
+        "space": plain_space(space),
         "search": dataclasses.asdict(options),
     }
     write_json(place.folder / RESULTS, summary)
@@ -181,7 +181,7 @@ def preset_of(
     return "\n".join([*heading, text])
 
 
-def in_words(summary: dict[str, Any]) -> list[str]:
+def summary_lines(summary: dict[str, Any]) -> list[str]:
     """What a search came to, in sentences."""
     metric, best, test = summary["metric"], summary["best"], summary["test"]
     trials = summary["trials"]
@@ -203,7 +203,7 @@ def in_words(summary: dict[str, Any]) -> list[str]:
     elif test is not None:
         found = test["evaluation"]
         curve = found["transductive"]
-        model = model_in_words(found["model"], found["num_models"])
+        model = model_text(found["model"], found["num_models"])
         lines.append(
             f"On {found['num_tasks']} test tasks, evaluated once: {metric} "
             f"{curve['mean'][-1]:.4f} ± {curve['ci95'][-1]:.4f} (transductive, {test['of']}, "
@@ -252,7 +252,7 @@ def _tested(
 
 
 def _summary(
-    rows: Sequence[TrialRow], best: TrialRow, config: RunConfig, mode: Mode
+    rows: Sequence[TrialRow], best: TrialRow, config: RunConfig, mode: ScoreMode
 ) -> dict[str, Any]:
     counts = Counter(row.status for row in rows)
     # Trials of the same settings are the same run.

@@ -12,7 +12,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from dmeta.search.options import SearchOptions
-from dmeta.search.space import Choice, Dimension, Point, Space, Value, grid, meets, settled
+from dmeta.search.space import Choice, Dimension, Point, Space, Value, grid, meets, resolved_point
 
 
 class Sampling(NamedTuple):
@@ -52,7 +52,7 @@ def sampling_of(
         ValueError: a package is missing, or the space is not one for this sampler.
     """
     if options.sampler == "grid":
-        different = {digest(settled(point)): point for point in reversed(grid(space))}
+        different = {digest(resolved_point(point)): point for point in reversed(grid(space))}
         points = list(reversed(different.values()))[: options.num_trials]
         searcher = BasicVariantGenerator(
             points_to_evaluate=points,

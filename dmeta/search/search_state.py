@@ -15,9 +15,9 @@ from dmeta.runs.heartbeat import MARK
 from dmeta.runs.layout import FINAL, RESULTS, SEARCH, TRIALS, TRIALS_TABLE, TUNE
 from dmeta.search.options import SearchOptions
 from dmeta.search.space import Space
-from dmeta.search.trial import digest_of
+from dmeta.search.trial import settings_digest
 from dmeta.search.trials import read_numbers
-from dmeta.search.user_objects import Own, in_words
+from dmeta.search.user_objects import Own, list_objects
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.results import write_json
 
@@ -34,18 +34,18 @@ def record_of(space: Space, options: SearchOptions, base: RunConfig, own: Own) -
     """What a search is of: to be the same when it is continued."""
     return {
         "format": 1,
-        "space": space_in_words(space),
+        "space": plain_space(space),
         "search": dataclasses.asdict(options),
         "settings": base.as_mapping(),
-        "sha256": digest_of(base),
+        "sha256": settings_digest(base),
         "own": own.names,
     }
 
 
-def space_in_words(space: Space) -> dict[str, Any]:
+def plain_space(space: Space) -> dict[str, Any]:
     """Key -> dimension, condition -> space, as a user writes them."""
     words: dict[str, Any] = {key: str(d) for key, d in space.dimensions.items()}
-    return words | {c: space_in_words(inner) for c, inner in space.conditions.items()}
+    return words | {c: plain_space(inner) for c, inner in space.conditions.items()}
 
 
 def read_search(place: RunPlace) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _check_same(there: Mapping[str, Any], record: Mapping[str, Any], run_dir: st
     if (own := there.get("own", {})) != record["own"]:
         raise ValueError(
             f"a search must be continued with the objects that it was begun with, got {run_dir} of "
-            f"{in_words(own)} and {in_words(record['own'])} now; pass the same from Python "
+            f"{list_objects(own)} and {list_objects(record['own'])} now; pass the same from Python "
             "(dmeta.tune), or choose another run_dir"
         )
     what = None
@@ -127,7 +127,10 @@ def _same_settings(there: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     longer = dataclasses.replace(before, steps=steps)
-    return digest_of(before) == there.get("sha256") and digest_of(longer) == record["sha256"]
+    return (
+        settings_digest(before) == there.get("sha256")
+        and settings_digest(longer) == record["sha256"]
+    )
 
 
 def _is_extended(there: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

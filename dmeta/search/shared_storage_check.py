@@ -25,7 +25,7 @@ _PATIENCE_S = 120.0
 _SHOWN = 5
 
 
-class Node(NamedTuple):
+class AliveNode(NamedTuple):
     """A node of the cluster.
 
     Attributes:
@@ -37,11 +37,11 @@ class Node(NamedTuple):
     address: str
 
 
-ReadOn: TypeAlias = Callable[[Sequence[Node], str], Mapping[Node, str]]
+ReadOn: TypeAlias = Callable[[Sequence[AliveNode], str], Mapping[AliveNode, str]]
 """What each node finds in a file; empty where there is none. Those that do not answer lack."""
 
 
-def check_seen(folder: str, nodes: Sequence[Node], read_on: ReadOn) -> None:
+def check_seen(folder: str, nodes: Sequence[AliveNode], read_on: ReadOn) -> None:
     """Raise if a folder is not one and the same on all nodes.
 
     Args:
@@ -99,17 +99,17 @@ def _written(folder: str, name: str, content: str) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def alive_nodes() -> list[Node]:
+def alive_nodes() -> list[AliveNode]:
     """Those of the connected cluster."""
     listed: Any = ray.nodes()  # type: ignore[no-untyped-call]
     return [
-        Node(node["NodeID"], f"{node['NodeManagerAddress']} {node['NodeID'][:8]}")
+        AliveNode(node["NodeID"], f"{node['NodeManagerAddress']} {node['NodeID'][:8]}")
         for node in listed
         if node["Alive"]
     ]
 
 
-def read_by_tasks(nodes: Sequence[Node], location: str) -> dict[Node, str]:
+def read_by_tasks(nodes: Sequence[AliveNode], location: str) -> dict[AliveNode, str]:
     """Read a file on each node, by a task of Ray's that takes no CPU."""
 
     def content() -> str:

@@ -136,12 +136,12 @@ class Space:
         return list(dict.fromkeys(key for key, _ in self.every_dimension()))
 
 
-def settled(point: Point) -> dict[str, Value]:
+def resolved_point(point: Point) -> dict[str, Value]:
     """Key -> value: a point without what stands under conditions that it does not meet."""
     flat = {key: value for key, value in point.items() if "=" not in key}
     for condition, inner in point.items():
         if "=" in condition and meets(flat, condition):
-            flat |= settled(inner)
+            flat |= resolved_point(inner)
     return flat
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from ray import tune
 
-from dmeta.addresses import is_address, name_of, within
+from dmeta.addresses import is_address, last_part, within
 from dmeta.runs.checkpoint import read_checkpoint, steps_in
 from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import CONFIG
@@ -41,16 +41,16 @@ from dmeta.runtime.threads import torch_threads
 from dmeta.search.checkpoint_exchange import handed_over, own_folder, write_handover
 from dmeta.search.scheduling import STEP
 from dmeta.search.shared_source import SharedSource
-from dmeta.search.space import Point, has_key, settled
-from dmeta.search.trial_reports import Report, Reports
+from dmeta.search.space import Point, has_key, resolved_point
+from dmeta.search.trial_reports import Reports, TrialReport
 from dmeta.search.user_objects import Configure, Own
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune import selection
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
-from dmeta.training.loop import TrainingStopped, evaluate, is_validated
+from dmeta.training.loop import TrainingStopped, evaluate_tasks, is_validated
 from dmeta.training.resume import StartingPoint, placed_at, read_settings, starting_point
-from dmeta.training.run import Draw, begin, run_session, take_steps
+from dmeta.training.run import Draw, open_run, run_session, take_steps
 from dmeta.training.setup import Run, prepare
 
 """The folder of the trials' runs, in that of the search."""
@@ -123,9 +123,9 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
     logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every checkpoint
     _enter(setup)
     handed = handed_over()
-    point = settled(config)
+    point = resolved_point(config)
     settings = setup.configure(point)
-    digest = digest_of(settings)
+    digest = settings_digest(settings)
     with (
         own_folder(digest, setup.folder, handed) as (place, first),
         workplace_of(placed(settings, place.name)) as workplace,
@@ -181,7 +181,7 @@ def placed(settings: RunConfig, run_dir: str) -> RunConfig:
     """Settings of a trial in its folder; its checkpoints apart from those of others."""
     location = settings.checkpoint.location
     if location is not None:
-        location = within(location, name_of(run_dir))
+        location = within(location, last_part(run_dir))
     settings = dataclasses.replace(
         settings,
         run_dir=run_dir,
@@ -211,7 +211,7 @@ def ready(
     begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
     with torch_threads(settings.runtime.threads_per_worker):
         run = prepare(settings, data=source, **own.parts)
-    return selection.settled(run, begun, workplace)
+    return selection.with_selection(run, begun, workplace)
 
 
 def _report(teller: _Teller, told: int, workplace: Workplace) -> None:
@@ -225,12 +225,12 @@ def _report(teller: _Teller, told: int, workplace: Workplace) -> None:
         return
     try:
         opened = functools.partial(open_runtime, workplace=workplace)
-        with begin(run, run_dir, start, opened, []) as runtime:
+        with open_run(run, run_dir, start, opened, []) as runtime:
             teller.place.push()  # the settings: there is a run now
             teller.start_clock()
             if step > 0 and is_validated(step, config) and not reported:
                 # It was lost between its checkpoint and its report.
-                teller.validated(evaluate(run, runtime, "val", config.eval.val_tasks, step))
+                teller.validated(evaluate_tasks(run, runtime, "val", config.eval.val_tasks, step))
             gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)
             watched = teller, gauges
             take_steps(run, run_dir, start, runtime, watched, on_validated=teller.validated)
@@ -247,7 +247,7 @@ class _Teller:
     ) -> None:
         self.run, self.place, self.start, self.reports = run, place, start, reports
         self._digest = digest
-        self._last: Report | None = None
+        self._last: TrialReport | None = None
         self._began, self._step = time.perf_counter(), start.progress.step
 
     def start_clock(self) -> None:
@@ -281,7 +281,7 @@ class _Teller:
     def diverged(self) -> None:
         tune.report({**self.reports.diverged(self._step + 1, self._seconds()), "done": True})
 
-    def tell(self, report: Report) -> None:
+    def tell(self, report: TrialReport) -> None:
         """With the checkpoint of its step, if that is still there."""
         # At its end it is no scheduler's any more: population based training would replace it.
         report = {**report, "done": report["status"] != "running"}
@@ -297,7 +297,7 @@ class _Teller:
         return self.start.progress.seconds + time.perf_counter() - self._began
 
 
-def digest_of(config: RunConfig) -> str:
+def settings_digest(config: RunConfig) -> str:
     """Equal for settings that mean the same run, wherever it lies and however it was begun.
 
     For how many steps is part of it only where the outer rate depends on that: a longer run goes on

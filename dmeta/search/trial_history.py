@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dmeta.search.scheduling import SCORE, STEP, reports_in
-from dmeta.search.trial_reports import Mode, is_better
+from dmeta.search.trial_reports import ScoreMode, is_better
 from dmeta.search.trials import TrialRow
 
 
@@ -51,7 +51,7 @@ def events_of(rows: Sequence[TrialRow], folder: str) -> list[Event]:
     return sorted(events, key=lambda event: event.time)
 
 
-def best_so_far(events: Sequence[Event], mode: Mode) -> list[tuple[int, float]]:
+def best_so_far(events: Sequence[Event], mode: ScoreMode) -> list[tuple[int, float]]:
     """(tasks computed by all trials, best score until then), after each report."""
     curve, tasks, best = [], 0, None
     for event in events:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from dmeta.addresses import name_of
+from dmeta.addresses import last_part
 from dmeta.bilevel.types import Kind
 from dmeta.runs.files import AppendedFile, replace_file
 from dmeta.runs.json_lines import parsed
@@ -27,8 +27,8 @@ from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, has_diverged
 from dmeta.training.worker import metric_name
 
-Report: TypeAlias = dict[str, Any]
-Mode: TypeAlias = Literal["max", "min"]
+TrialReport: TypeAlias = dict[str, Any]
+ScoreMode: TypeAlias = Literal["max", "min"]
 
 REPORTS = "reports.jsonl"
 
@@ -36,12 +36,12 @@ _WORST = {"max": 0.0, "min": 1e9}
 """The score of a trial that diverged: a number, for searchers do not take an infinity."""
 
 
-def mode_of(kind: Kind) -> Mode:
+def mode_of(kind: Kind) -> ScoreMode:
     """Whether scores are better when they are higher: accuracies are, errors are not."""
     return "max" if kind == "classification" else "min"
 
 
-def is_better(score: float, other: float, mode: Mode) -> bool:
+def is_better(score: float, other: float, mode: ScoreMode) -> bool:
     """Whether a score is better than another one."""
     return score > other if mode == "max" else score < other
 
@@ -81,12 +81,12 @@ class Reports:
         """Close the file."""
         self._file.close()
 
-    def add(self, evaluation: Evaluation, seconds: float) -> Report:
+    def add(self, evaluation: Evaluation, seconds: float) -> TrialReport:
         """Note a validation; returns its report."""
         step = evaluation.step
         if math.isfinite(evaluation.value) and not has_diverged(evaluation):
             scores = [round(float(each), 6) for each in evaluation.scores]
-            chosen: Report = {SCORE: evaluation.value, "ci95": evaluation.ci95, SCORES: scores}
+            chosen: TrialReport = {SCORE: evaluation.value, "ci95": evaluation.ci95, SCORES: scores}
         else:
             chosen = {SCORE: _WORST[self._mode], "ci95": 0.0, SCORES: []}
         chosen["of_step"] = step
@@ -101,29 +101,29 @@ class Reports:
         self._file.append((json.dumps(report) + "\n").encode())
         return report
 
-    def diverged(self, step: int, seconds: float) -> Report:
+    def diverged(self, step: int, seconds: float) -> TrialReport:
         """The report of a trial whose numbers went out of bounds; not kept: it would again."""
         score = _WORST[self._mode]
         nothing = {SCORE: score, "ci95": 0.0, SCORES: [], "of_step": step}
         return self._completed({**nothing, STEP: step, "seconds": seconds, "status": "diverged"})
 
-    def _status(self, report: Report) -> str:
+    def _status(self, report: TrialReport) -> str:
         if report[STEP] != self._config.steps:
             return "running"
         return "finished" if report[SCORES] else "diverged"
 
-    def _completed(self, report: Report) -> Report:
+    def _completed(self, report: TrialReport) -> TrialReport:
         assert self._config.run_dir is not None
         return {
             **report,
             "tasks": report[STEP] * self._config.meta_batch_size,
             "metric": self._metric,
             "point": dict(self._point),
-            "folder": name_of(self._config.run_dir),
+            "folder": last_part(self._config.run_dir),
         }
 
 
-def _parsed(line: bytes, step: int) -> Report | None:
+def _parsed(line: bytes, step: int) -> TrialReport | None:
     """A line's report, if it is whole and not after `step`."""
     report = parsed(line)  # None: torn, by a kill
     done = None if report is None else report.get(STEP)

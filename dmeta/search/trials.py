@@ -17,7 +17,7 @@ from dmeta.addresses import within
 from dmeta.runs.files import naming
 from dmeta.search.scheduling import SCORE, SCORES, STEP, Scores, may_be_best
 from dmeta.search.space import Value
-from dmeta.search.trial_reports import Mode
+from dmeta.search.trial_reports import ScoreMode
 
 Status: TypeAlias = Literal["waiting", "running", "paused", "finished", "cut", "diverged", "failed"]
 """``cut``: ended before its last step, by the scheduler or the budget; ``failed``: tried again as
@@ -106,7 +106,7 @@ def row_of(number: int, trial: Trial, folder: str, point: Mapping[str, Value]) -
     )
 
 
-def ranked_trials(rows: Iterable[TrialRow], mode: Mode) -> list[TrialRow]:
+def ranked_trials(rows: Iterable[TrialRow], mode: ScoreMode) -> list[TrialRow]:
     """Those with a score, the best first; of equals, the one with more steps, then the earlier.
 
     Args:
@@ -123,7 +123,7 @@ def ranked_trials(rows: Iterable[TrialRow], mode: Mode) -> list[TrialRow]:
     return sorted(scored, key=key)
 
 
-def not_told_apart(rows: Sequence[TrialRow], best: TrialRow, mode: Mode) -> list[int]:
+def not_told_apart(rows: Sequence[TrialRow], best: TrialRow, mode: ScoreMode) -> list[int]:
     """Numbers of the other trials that may be as good as the best one: by chance it is ahead."""
     return [
         row.number

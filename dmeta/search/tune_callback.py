@@ -12,8 +12,8 @@ from ray.tune.experiment import Trial
 
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import TRIALS, TRIALS_TABLE
-from dmeta.search.space import Space, Value, has_key, settled
-from dmeta.search.trial_reports import Mode
+from dmeta.search.space import Space, Value, has_key, resolved_point
+from dmeta.search.trial_reports import ScoreMode
 from dmeta.search.trials import TrialRow, ranked_trials, read_numbers, row_of, write_table
 from dmeta.search.user_objects import Configure
 from dmeta.training.nonfatal import guarded
@@ -45,7 +45,7 @@ class Watch(Callback):
         self,
         space: Space,
         configure: Configure,
-        mode: Mode,
+        mode: ScoreMode,
         place: RunPlace,
         watchers: Sequence[Watcher],
     ) -> None:
@@ -114,7 +114,7 @@ class Watch(Callback):
     def _point(self, trial: Trial) -> Mapping[str, Value]:
         """What a trial is to try: values that its settings have no key for left out."""
         if trial.trial_id not in self._points:
-            point = settled(trial.config)
+            point = resolved_point(trial.config)
             with contextlib.suppress(ValueError):  # the trial will say so itself
                 settings = self._configure(point).as_mapping()
                 point = {k: value for k, value in point.items() if has_key(settings, k)}

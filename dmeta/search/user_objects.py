@@ -76,7 +76,7 @@ class Own:
         check_loadable(**{name: thing for name, thing in objects.items() if thing is not None})
 
 
-def in_words(names: Mapping[str, str]) -> str:
+def list_objects(names: Mapping[str, str]) -> str:
     """Objects as arguments: ``source=MySource, loss=my_loss``."""
     given = (f"{_ARGUMENTS.get(group, group)}={name}" for group, name in names.items())
     return ", ".join(given) or "none of them"

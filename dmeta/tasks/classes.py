@@ -106,7 +106,7 @@ def draw_episode(
     )
 
 
-def counted(source: ListsExamples) -> str:
+def class_counts(source: ListsExamples) -> str:
     """How many classes each split has, in words."""
     counts = [f"{len(source.split_class_names(split)):,} {split}" for split in SPLITS]
     return f"classes: {', '.join(counts)}"

@@ -32,7 +32,7 @@ from dmeta.tasks.arrays import READ_ERRORS, read_arrays, write_arrays
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
-    counted,
+    class_counts,
     draw_episode,
     drawn_from,
     make_starts,
@@ -53,7 +53,7 @@ FOLDER = "features"
 
 NAMES = ("features", "labels", "class_names", "class_splits")
 
-HOW_TO_GET = (
+HOW_TO_GET_FEATURES = (
     "make one with `dmeta embed run_dir=RUN out=FILE` (or numpy.savez: features [N, D], labels "
     "[N], class_names [C], class_splits [C]) and set task.file to its path, or to its name if it "
     "lies in features/ under the data root (DMETA_DATA or task.root)"
@@ -83,7 +83,7 @@ class FeatureClasses:
 
     def __repr__(self) -> str:
         rows, size = self.features.shape
-        return f"FeatureClasses({rows:,} vectors of {size:,}, {counted(self)})"
+        return f"FeatureClasses({rows:,} vectors of {size:,}, {class_counts(self)})"
 
     @property
     def kind(self) -> Kind:
@@ -165,7 +165,9 @@ def load_features(
             "change task.normalize"
         )
     if file is None:
-        raise ValueError(f"task.file must name a file of features, got nothing; {HOW_TO_GET}")
+        raise ValueError(
+            f"task.file must name a file of features, got nothing; {HOW_TO_GET_FEATURES}"
+        )
     path = _find(file, root)
     source = _sorted_by_class(_read(path, NAMES))
     if normalize == "l2":
@@ -202,7 +204,9 @@ def _find(file: str, root: str | None) -> Path:
         return path
     under_root = resolve_root(root, "features", [[f"{FOLDER}/{file}"]]) / FOLDER / file
     if not under_root.is_file():
-        raise MissingDataError("features", f"no file {file}", [path, under_root], HOW_TO_GET)
+        raise MissingDataError(
+            "features", f"no file {file}", [path, under_root], HOW_TO_GET_FEATURES
+        )
     return under_root
 
 
@@ -226,7 +230,7 @@ def _read(path: Path, names: tuple[str, ...]) -> Arrays:
     except READ_ERRORS as error:
         raise ValueError(
             f"a file of features must be an .npz of plain arrays ({', '.join(NAMES)}), got {path} "
-            f"({error}); {HOW_TO_GET}"
+            f"({error}); {HOW_TO_GET_FEATURES}"
         ) from error
     if "features" in names:
         _check(path, arrays)
@@ -308,5 +312,5 @@ def status(root: Path) -> DataSetStatus:
         where=(str(folder),),
         found="; ".join(found) or "nothing",
         missing=tuple(missing),
-        how_to_get="" if not missing else HOW_TO_GET,
+        how_to_get="" if not missing else HOW_TO_GET_FEATURES,
     )

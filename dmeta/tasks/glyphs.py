@@ -14,9 +14,9 @@ from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.images import ByteArray, ImageClasses
 from dmeta.tasks.source import Split
 
-FloatArray = npt.NDArray[np.float64]
+_FloatArray = npt.NDArray[np.float64]
 
-SIDE = 28
+GLYPH_SIDE = 28
 TRAIN_SHARE, VAL_SHARE = 0.64, 0.16
 """miniImageNet's proportions; test has the rest."""
 
@@ -44,11 +44,11 @@ def make_glyphs(*, num_classes: int = 300, drawings: int = 20, seed: int = 0) ->
     ):
         if not low <= value <= high:
             raise ValueError(f"{name} must be in {low}..{high}, got {value}; change task.{name}")
-    images = np.empty((num_classes, drawings, SIDE, SIDE), dtype=np.uint8)
+    images = np.empty((num_classes, drawings, GLYPH_SIDE, GLYPH_SIDE), dtype=np.uint8)
     for c in range(num_classes):
         images[c] = _draw_class(np.random.default_rng([seed, c]), drawings)
     return ImageClasses(
-        images.reshape(-1, SIDE, SIDE),
+        images.reshape(-1, GLYPH_SIDE, GLYPH_SIDE),
         tuple(f"glyph{c:05d}" for c in range(num_classes)),
         make_starts([drawings] * num_classes),
         _make_splits(num_classes),
@@ -79,18 +79,18 @@ def _draw_class(rng: np.random.Generator, drawings: int) -> ByteArray:
     x, y = points[..., 0], points[..., 1]
     x, y = scale[:, :1] * (x + shear[:, None] * y), scale[:, 1:] * y
     cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
-    half = (SIDE - 1) / 2
+    half = (GLYPH_SIDE - 1) / 2
     reach = half - 3.5  # pixels from the centre to the edge of the unit square
     pixels = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1) * reach
     return _rasterise(pixels + half + shift[:, None, :])
 
 
-def _make_strokes(rng: np.random.Generator) -> FloatArray:
+def _make_strokes(rng: np.random.Generator) -> _FloatArray:
     """[strokes, 3, 2]: control points of 2 to 4 quadratic Bezier curves in [-1, 1]^2.
 
     A stroke is long enough to be seen, and often starts where an earlier one ended.
     """
-    strokes: list[FloatArray] = []
+    strokes: list[_FloatArray] = []
     for _ in range(int(rng.integers(2, 5))):
         ends = rng.uniform(-1.0, 1.0, size=(2, 2))
         if strokes and rng.random() < 0.5:
@@ -103,15 +103,15 @@ def _make_strokes(rng: np.random.Generator) -> FloatArray:
     return np.stack(strokes)
 
 
-def _sample_curves(strokes: FloatArray) -> FloatArray:
+def _sample_curves(strokes: _FloatArray) -> _FloatArray:
     """[D, strokes, 3, 2] control points -> [D, points, 2] along the curves."""
     t = np.linspace(0.0, 1.0, _POINTS)
     weights = np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
-    points: FloatArray = np.einsum("pk,dskc->dspc", weights, strokes)
+    points: _FloatArray = np.einsum("pk,dskc->dspc", weights, strokes)
     return points.reshape(len(strokes), -1, 2)
 
 
-def _rasterise(points: FloatArray) -> ByteArray:
+def _rasterise(points: _FloatArray) -> ByteArray:
     """[D, points, 2] pixel coordinates (x, y) -> [D, 28, 28], smooth discs around the points."""
     offsets = np.arange(-_REACH, _REACH + 1)
     cells = np.rint(points).astype(np.int64)[..., None] + offsets  # [D, points, 2, 5]
@@ -119,8 +119,8 @@ def _rasterise(points: FloatArray) -> ByteArray:
     distance = np.hypot(gaps[:, :, 1, :, None], gaps[:, :, 0, None, :])  # [D, points, 5, 5] (y, x)
     ink = np.clip(_RADIUS + 0.5 - distance, 0.0, 1.0)
     # One cell of margin on every side takes what falls off the picture.
-    y, x = (np.clip(cells[:, :, axis] + 1, 0, SIDE + 1) for axis in (1, 0))
-    canvas = np.zeros((len(points), SIDE + 2, SIDE + 2))
+    y, x = (np.clip(cells[:, :, axis] + 1, 0, GLYPH_SIDE + 1) for axis in (1, 0))
+    canvas = np.zeros((len(points), GLYPH_SIDE + 2, GLYPH_SIDE + 2))
     drawing = np.arange(len(points))[:, None, None, None]
     np.maximum.at(canvas, (drawing, y[:, :, :, None], x[:, :, None, :]), ink)
     return np.rint(255 * canvas[:, 1:-1, 1:-1]).astype(np.uint8)

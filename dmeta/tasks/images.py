@@ -22,7 +22,7 @@ from dmeta.bilevel.types import Kind
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
-    counted,
+    class_counts,
     draw_episode,
     drawn_from,
     rows_of,
@@ -78,7 +78,7 @@ class ImageClasses:
         assert height == width or not self.turned_per_task
 
     def __repr__(self) -> str:
-        return f"ImageClasses({len(self.images):,} images {self.input_shape}, {counted(self)})"
+        return f"ImageClasses({len(self.images):,} images {self.input_shape}, {class_counts(self)})"
 
     @property
     def kind(self) -> Kind:

@@ -52,8 +52,8 @@ def _distant_inventory(root: str) -> list[DataSetStatus]:
         *(
             _distant(root, name, find_distant(root, wanted), [places[0] for places in wanted])
             for name, wanted in (
-                ("miniimagenet", miniimagenet.ARCHIVES),
-                ("omniglot", omniglot.ARCHIVES),
+                ("miniimagenet", miniimagenet.MINIIMAGENET_ARCHIVES),
+                ("omniglot", omniglot.OMNIGLOT_ARCHIVES),
             )
         ),
     ]

@@ -26,12 +26,12 @@ from dmeta.tasks.pixels import to_rgb
 from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
-SIDE = 84
+MINIIMAGENET_SIDE = 84
 
-ARCHIVES = (("mini-imagenet/mini-imagenet.zip",),)
+MINIIMAGENET_ARCHIVES = (("mini-imagenet/mini-imagenet.zip",),)
 """What is read of a data root that is an address."""
 
-HOW_TO_GET = (
+HOW_TO_GET_MINIIMAGENET = (
     "place train.csv, val.csv, test.csv (Ravi & Larochelle; columns filename,label) and the images "
     "in mini-imagenet/images/ under the data root (DMETA_DATA or task.root), or all of it in "
     "mini-imagenet/mini-imagenet.zip; there is no free download, ImageNet's terms forbid it"
@@ -49,18 +49,18 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
         MissingDataError: a csv file, or an image that one names, is not there.
         ValueError: a file is damaged, or a class is in two splits.
     """
-    folder = resolve_root(root, "miniImageNet", ARCHIVES)
+    folder = resolve_root(root, "miniImageNet", MINIIMAGENET_ARCHIVES)
     path = _find(folder)
     if path is None:
-        raise MissingDataError("miniImageNet", "nothing", _places(folder), HOW_TO_GET)
+        raise MissingDataError("miniImageNet", "nothing", _places(folder), HOW_TO_GET_MINIIMAGENET)
     files = list_files(path)
     classes, missing = _match(path, files)
     if missing:
-        raise MissingDataError("miniImageNet", _summarise(missing), [path], HOW_TO_GET)
+        raise MissingDataError("miniImageNet", _summarise(missing), [path], HOW_TO_GET_MINIIMAGENET)
     split_of = {label: split for split, members in classes.items() for label in members}
     decoded = load_decoded(
         "mini-imagenet",
-        f"{SIDE}x{SIDE} rgb v2",
+        f"{MINIIMAGENET_SIDE}x{MINIIMAGENET_SIDE} rgb v2",
         [path],
         lambda: _decode(path, {label: classes[split][label] for label, split in split_of.items()}),
         use_cache=cache,
@@ -198,7 +198,7 @@ def _summarise(missing: list[str]) -> str:
 def _decode(path: Path, classes: dict[str, list[str]]) -> DecodedImages:
     class_names = tuple(sorted(classes))
     names = [name for label in class_names for name in classes[label]]
-    images = np.empty((len(names), SIDE, SIDE, 3), dtype=np.uint8)
+    images = np.empty((len(names), MINIIMAGENET_SIDE, MINIIMAGENET_SIDE, 3), dtype=np.uint8)
     decode_images(path, names, _to_rgb, images)
     return DecodedImages(images, class_names, make_starts([len(classes[n]) for n in class_names]))
 
@@ -206,8 +206,8 @@ def _decode(path: Path, classes: dict[str, list[str]]) -> DecodedImages:
 def _to_rgb(image: Image.Image) -> ByteArray:
     """Any image -> [84, 84, 3]; resized (Lanczos) only if it is of another size."""
     rgb = to_rgb(image)
-    if rgb.size != (SIDE, SIDE):
-        rgb = rgb.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    if rgb.size != (MINIIMAGENET_SIDE, MINIIMAGENET_SIDE):
+        rgb = rgb.resize((MINIIMAGENET_SIDE, MINIIMAGENET_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(rgb, dtype=np.uint8)
 
 
@@ -236,5 +236,5 @@ def status(root: Path) -> DataSetStatus:
         where=tuple(str(place) for place in ([path] if path else _places(root))),
         found=found,
         missing=tuple(missing if len(missing) <= 4 else [_summarise(missing)]),
-        how_to_get="" if not missing else HOW_TO_GET,
+        how_to_get="" if not missing else HOW_TO_GET_MINIIMAGENET,
     )

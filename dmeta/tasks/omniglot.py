@@ -31,16 +31,18 @@ from dmeta.tasks.pixels import to_grey
 from dmeta.tasks.source import Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
-SIDE = 28
+OMNIGLOT_SIDE = 28
 DRAWINGS = 20
-PARTS: Mapping[str, int] = {"images_background": 964, "images_evaluation": 659}
+OMNIGLOT_PARTS: Mapping[str, int] = {"images_background": 964, "images_evaluation": 659}
 """Folder or zip -> characters in it."""
 
 _FOLDERS = ("omniglot", "", "omniglot-py")  # our own, the root itself, torchvision's
-ARCHIVES = tuple(tuple(f"{f}/{part}.zip".lstrip("/") for f in _FOLDERS) for part in PARTS)
+OMNIGLOT_ARCHIVES = tuple(
+    tuple(f"{f}/{part}.zip".lstrip("/") for f in _FOLDERS) for part in OMNIGLOT_PARTS
+)
 """Where each part may lie below a data root that is an address."""
 
-HOW_TO_GET = (
+HOW_TO_GET_OMNIGLOT = (
     "set task.download=true to download it, or place images_background.zip and "
     "images_evaluation.zip of github.com/brendenlake/omniglot (folder python) in omniglot/ under "
     "the data root (DMETA_DATA or task.root)"
@@ -101,8 +103,8 @@ def load_omniglot(
         MissingDataError: Omniglot, or a part of it, is not there.
         ValueError: a file is damaged.
     """
-    folder = resolve_root(root, "Omniglot", ARCHIVES)
-    if download and not all(find_part(folder, part) for part in PARTS):
+    folder = resolve_root(root, "Omniglot", OMNIGLOT_ARCHIVES)
+    if download and not all(find_part(folder, part) for part in OMNIGLOT_PARTS):
         _download(folder)
     if isinstance(rotations, bool):
         rotations = "classes" if rotations else "none"
@@ -115,7 +117,7 @@ def load_omniglot(
             "test": eval_rotations or rotations,
         },
         cache=cache,
-        expected=PARTS,
+        expected=OMNIGLOT_PARTS,
     )
 
 
@@ -137,16 +139,16 @@ def _load(
         path = find_part(root, part)
         if path is None:
             raise MissingDataError(
-                "Omniglot", f"no {part}[.zip]", part_places(root, part), HOW_TO_GET
+                "Omniglot", f"no {part}[.zip]", part_places(root, part), HOW_TO_GET_OMNIGLOT
             )
         paths[part] = path
     drawings = {part: _list_drawings(path) for part, path in paths.items()}
     for part, characters in drawings.items():
         if missing := _describe_missing(part, characters, expected[part]):
-            raise MissingDataError("Omniglot", missing, [paths[part]], HOW_TO_GET)
+            raise MissingDataError("Omniglot", missing, [paths[part]], HOW_TO_GET_OMNIGLOT)
     decoded = load_decoded(
         "omniglot",
-        f"{SIDE}x{SIDE} grey lanczos inverted v2",
+        f"{OMNIGLOT_SIDE}x{OMNIGLOT_SIDE} grey lanczos inverted v2",
         list(paths.values()),
         lambda: _decode(paths, drawings),
         use_cache=cache,
@@ -195,7 +197,7 @@ def _decode(paths: dict[str, Path], drawings: dict[str, dict[str, list[str]]]) -
     owner = {name: part for part, characters in drawings.items() for name in characters}
     class_names = tuple(sorted(owner))
     starts = make_starts([len(drawings[owner[name]][name]) for name in class_names])
-    images = np.empty((int(starts[-1]), SIDE, SIDE), dtype=np.uint8)
+    images = np.empty((int(starts[-1]), OMNIGLOT_SIDE, OMNIGLOT_SIDE), dtype=np.uint8)
     for part, characters in drawings.items():
         files = [file for paths_of_one in characters.values() for file in paths_of_one]
         rows = [
@@ -204,7 +206,7 @@ def _decode(paths: dict[str, Path], drawings: dict[str, dict[str, list[str]]]) -
             if owner[name] == part
             for row in range(int(starts[c]), int(starts[c + 1]))
         ]
-        part_images = np.empty((len(files), SIDE, SIDE), dtype=np.uint8)
+        part_images = np.empty((len(files), OMNIGLOT_SIDE, OMNIGLOT_SIDE), dtype=np.uint8)
         decode_images(paths[part], files, _shrink, part_images, threads=1)
         images[rows] = part_images
     return DecodedImages(images, class_names, starts)
@@ -212,7 +214,7 @@ def _decode(paths: dict[str, Path], drawings: dict[str, dict[str, list[str]]]) -
 
 def _shrink(image: Image.Image) -> ByteArray:
     """Black strokes on white, any size -> [28, 28], strokes 255 on 0."""
-    grey = to_grey(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    grey = to_grey(image).resize((OMNIGLOT_SIDE, OMNIGLOT_SIDE), Image.Resampling.LANCZOS)
     return 255 - np.asarray(grey, dtype=np.uint8)
 
 
@@ -288,7 +290,7 @@ def status(root: Path) -> DataSetStatus:
     where: list[str] = []
     found: list[str] = []
     missing: list[str] = []
-    for part, expected in PARTS.items():
+    for part, expected in OMNIGLOT_PARTS.items():
         path = find_part(root, part)
         if path is None:
             missing.append(f"{part}[.zip]")
@@ -310,5 +312,5 @@ def status(root: Path) -> DataSetStatus:
         where=tuple(where or map(str, part_places(root, "images_background"))),
         found="; ".join(found) or "nothing",
         missing=tuple(missing),
-        how_to_get="" if not missing else HOW_TO_GET,
+        how_to_get="" if not missing else HOW_TO_GET_OMNIGLOT,
     )

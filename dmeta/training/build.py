@@ -25,7 +25,7 @@ from dmeta.training.autotune.memory_prediction import EXACT
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
 from dmeta.training.losses import loss_of
-from dmeta.training.options import Choice, checked_options
+from dmeta.training.options import NamedOptions, checked_options
 
 _TRACED_ROWS = 4  # of a task: a forward pass does the same with more
 _COPIES = 4  # at least: the initial weights, those that are trained, their gradient, its sum
@@ -279,7 +279,7 @@ def make_estimator(config: RunConfig) -> Estimator:
         )
     if choice.name in EXACT:  # the run reads the budget, no estimator does
         options = {key: v for key, v in choice.options.items() if key != MEMORY_BUDGET}
-        choice = Choice(choice.name, options)
+        choice = NamedOptions(choice.name, options)
     entry = ESTIMATORS[choice.name]
     return entry.make(**checked_options(entry.make, choice, "gradient"))
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dmeta.addresses import is_address, name_of
+from dmeta.addresses import is_address, last_part
 from dmeta.runtime.options import DECIDING, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
-from dmeta.training.options import Choice, checked, typed
+from dmeta.training.options import NamedOptions, checked, typed
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TaskOptions:
         training: size of a task in training.
     """
 
-    source: Choice
+    source: NamedOptions
     evaluation: EpisodeSize
     training: EpisodeSize
 
@@ -157,11 +157,11 @@ class RunConfig:
     max_rejected: int
     log_every: int
     joint_baseline: bool
-    algorithm: Choice
-    gradient: Choice
+    algorithm: NamedOptions
+    gradient: NamedOptions
     task: TaskOptions
     loss: str
-    model: Choice
+    model: NamedOptions
     outer: OuterOptions
     runtime: RuntimeOptions
     eval: EvalOptions
@@ -208,7 +208,7 @@ class RunConfig:
     def run_id(self) -> str:
         """Names the run in logs and metrics: its folder and what it is of, so that it stays."""
         place = "run" if self.run_dir is None else self.run_dir
-        folder = name_of(place if is_address(place) else str(Path(place).absolute()))
+        folder = last_part(place if is_address(place) else str(Path(place).absolute()))
         return f"{folder}-{self.fingerprint()[:6]}"
 
     @property
@@ -303,11 +303,11 @@ def _settled(evaluation: Any, steps: Any) -> Any:
     return {**evaluation, "every": every}
 
 
-def _choice(group: Any, prefix: str) -> Choice:
+def _choice(group: Any, prefix: str) -> NamedOptions:
     if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
         got = group.get("name") if isinstance(group, Mapping) else group
         raise ValueError(f"{prefix}.name must be a registered name, got {got!r}; set {prefix}=...")
-    return Choice(group["name"], {k: v for k, v in group.items() if k != "name"})
+    return NamedOptions(group["name"], {k: v for k, v in group.items() if k != "name"})
 
 
 def _task_options(group: Any) -> TaskOptions:
@@ -322,7 +322,7 @@ def _task_options(group: Any) -> TaskOptions:
         if value is not None
     }
     return TaskOptions(
-        source=Choice(choice.name, options),
+        source=NamedOptions(choice.name, options),
         evaluation=evaluation,
         training=dataclasses.replace(evaluation, **training),
     )

@@ -22,7 +22,7 @@ from dmeta.models.network import Network
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
 from dmeta.training.batching import as_input
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 def embedding_params(network: Network, meta_params: Params) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def embed_source(
     statistics_examples: int,
     seed: int,
     on_progress: Callable[[float], None],
-) -> dict[str, Array]:
+) -> dict[str, _Array]:
     """The feature vectors of all examples of all splits, as `dmeta.tasks.features` stores them.
 
     Args:
@@ -96,7 +96,7 @@ def embed_source(
     }
 
 
-def _draw_training(source: ListsExamples, num_examples: int, seed: int) -> list[Array]:
+def _draw_training(source: ListsExamples, num_examples: int, seed: int) -> list[_Array]:
     """So many training examples, [1, *stored_shape] each: a class at random, one of its own."""
     rng = np.random.default_rng(seed)
     drawn = []
@@ -107,7 +107,7 @@ def _draw_training(source: ListsExamples, num_examples: int, seed: int) -> list[
     return drawn
 
 
-def _all_examples(source: ListsExamples, counts: list[int]) -> Iterator[Array]:
+def _all_examples(source: ListsExamples, counts: list[int]) -> Iterator[_Array]:
     """The examples of each class; their numbers are appended to `counts`."""
     for split in SPLITS:
         for place in range(len(source.split_class_names(split))):
@@ -116,9 +116,9 @@ def _all_examples(source: ListsExamples, counts: list[int]) -> Iterator[Array]:
             yield examples
 
 
-def _batches(blocks: Iterator[Array], size: int) -> Iterator[Array]:
+def _batches(blocks: Iterator[_Array], size: int) -> Iterator[_Array]:
     """The rows of all blocks, `size` at a time."""
-    waiting: list[Array] = []
+    waiting: list[_Array] = []
     for block in blocks:
         waiting.append(block)
         while sum(map(len, waiting)) >= size:

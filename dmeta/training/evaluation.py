@@ -126,7 +126,7 @@ def has_diverged(evaluation: Evaluation) -> bool:
     return nothing or math.isnan(evaluation.value)
 
 
-def model_in_words(model: str, num_models: int) -> str:
+def model_text(model: str, num_models: int) -> str:
     """``single model`` or ``ensemble of 5 models``."""
     return "single model" if model == "single" else f"ensemble of {num_models} models"
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from dmeta.models.network import Network
 from dmeta.tasks.classes import shared_tensor
 from dmeta.training.config import RunConfig
-from dmeta.training.options import Choice
+from dmeta.training.options import NamedOptions
 
 FROZEN = "frozen_weights_sha256"
 """Option of an own model, or of an own algorithm that has one: `digest_of` its frozen weights."""
 
 
-def digest_of(network: Network) -> str | None:
+def frozen_digest(network: Network) -> str | None:
     """SHA-256 (hex) of a network's frozen parameters and buffers; None: it has none."""
     module = network.module
     tensors: dict[str, Tensor] = dict(module.named_buffers())
@@ -49,12 +49,12 @@ def with_digest(config: RunConfig, network: Network, *, of_model: bool) -> RunCo
         network: the user's own.
         of_model: whether it was given as a model; else it came with an algorithm.
     """
-    digest = digest_of(network)
+    digest = frozen_digest(network)
     if digest is None:
         return config
     group = "model" if of_model else "algorithm"
-    choice: Choice = getattr(config, group)
-    choice = Choice(choice.name, {**choice.options, FROZEN: digest})
+    choice: NamedOptions = getattr(config, group)
+    choice = NamedOptions(choice.name, {**choice.options, FROZEN: digest})
     return dataclasses.replace(config, **{group: choice})  # type: ignore[arg-type]
 
 
@@ -71,7 +71,7 @@ def check_same(begun: RunConfig, network: Network, where: str) -> None:
     """
     trained = [choice.options.get(FROZEN) for choice in (begun.model, begun.algorithm)]
     expected = next((digest for digest in trained if digest is not None), None)
-    if expected is not None and digest_of(network) != expected:
+    if expected is not None and frozen_digest(network) != expected:
         raise other_weights(where)
 
 

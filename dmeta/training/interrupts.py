@@ -37,19 +37,19 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[Asked]:
+def no_interrupts() -> Iterator[Asked]:
     """Nobody can ask: signals do what they do elsewhere."""
     yield lambda: None
 
 
 @contextlib.contextmanager
-def signals_heard() -> Iterator[Asked]:
+def stop_on_signals() -> Iterator[Asked]:
     """The first SIGINT (Ctrl-C) or SIGTERM asks for a stop, the second is a KeyboardInterrupt.
 
     Elsewhere than in the main thread, which alone gets signals, nobody can ask.
     """
     if threading.current_thread() is not threading.main_thread():
-        with unheard() as asked:
+        with no_interrupts() as asked:
             yield asked
         return
     heard: list[int] = []

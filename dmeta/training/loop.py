@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from dmeta.runs.checkpoint import Checkpoint, CheckpointError, name_of, steps_in
+from dmeta.runs.checkpoint import Checkpoint, CheckpointError, checkpoint_name, steps_in
 from dmeta.runs.checkpoint_writer import CheckpointWriter, GetState
 from dmeta.runs.metrics import Observer, Row
 from dmeta.runs.progress import Progress
@@ -23,7 +23,7 @@ from dmeta.runtime.protocol import Block, Runtime, StepReport
 from dmeta.tasks.source import Split
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, ranked, summarize, summarize_ensemble
-from dmeta.training.interrupts import Asked, Listening, Stopped, unheard
+from dmeta.training.interrupts import Asked, Listening, Stopped, no_interrupts
 from dmeta.training.rejections import rejection_line, rejection_of
 from dmeta.training.setup import Run
 
@@ -40,7 +40,7 @@ class TrainingStopped(RuntimeError):
     """Training ended before its last step; the message says why and what is kept."""
 
 
-def become(runtime: Runtime, checkpoint: Checkpoint) -> None:
+def restore(runtime: Runtime, checkpoint: Checkpoint) -> None:
     """Let the runtime go on from a checkpoint.
 
     Raises:
@@ -55,13 +55,13 @@ def become(runtime: Runtime, checkpoint: Checkpoint) -> None:
         ) from None
 
 
-def train(
+def train_steps(
     run: Run,
     runtime: Runtime,
     storage: Storage,
     start: Progress,
     observers: Sequence[Observer],
-    listening: Listening = unheard,
+    listening: Listening = no_interrupts,
     on_validated: OnValidated | None = None,
 ) -> Progress:
     """Take the outer steps from `start` to the end of the run; checkpoints go to `storage`.
@@ -84,7 +84,9 @@ def train(
         return _Loop(run, runtime, storage, writer, start, observers).run(asked, on_validated)
 
 
-def evaluate(run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int) -> Evaluation:
+def evaluate_tasks(
+    run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int
+) -> Evaluation:
     """Evaluate the runtime's current meta-parameters on `num_tasks` tasks of `split`."""
     blocks = blocks_of(split, 0, num_tasks, run.config.runtime.block_size)
     return summarize(runtime.evaluate(blocks), split, step, run.source.kind)
@@ -111,7 +113,7 @@ def evaluate_ensemble(
     models, steps = [], []
     for read in checkpoints:
         checkpoint = read()
-        become(runtime, checkpoint)
+        restore(runtime, checkpoint)
         models.append(runtime.evaluate(blocks))
         steps.append(checkpoint.step)
     return summarize_ensemble(models, split, steps[0], run.source.kind)
@@ -196,7 +198,7 @@ class _Loop:
             self._log()
             self._writer.finish()
             kept = steps_in(self._storage)
-            where = self._storage.locate(name_of(kept[-1])) if kept else "none yet"
+            where = self._storage.locate(checkpoint_name(kept[-1])) if kept else "none yet"
             raise TrainingStopped(
                 f"{config.max_rejected} steps in a row had a meta-gradient that is not finite, or "
                 f"above outer.reject_norm (the last is step {step}); none was applied. "
@@ -262,7 +264,9 @@ class _Loop:
     def _validate(self) -> Evaluation:
         """Evaluate on validation tasks, and see whether it is among the best so far."""
         step = self._progress.step
-        result = evaluate(self._run, self._runtime, "val", self._run.config.eval.val_tasks, step)
+        result = evaluate_tasks(
+            self._run, self._runtime, "val", self._run.config.eval.val_tasks, step
+        )
         best = ranked(self._progress.best, result, self._run.config.eval.num_best)
         self._advance(best=best)
         self._tell(

@@ -12,15 +12,15 @@ from typing import Any, TypeVar, cast
 
 _LOG = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def guarded(watchers: Sequence[T]) -> list[T]:
+def guarded(watchers: Sequence[_T]) -> list[_T]:
     """The same, each without its exceptions: the first one of each is logged with its traceback.
 
     One that has failed is called again the next time. What is no `Exception` (Ctrl-C) passes.
     """
-    return [each if isinstance(each, _Guarded) else cast(T, _Guarded(each)) for each in watchers]
+    return [each if isinstance(each, _Guarded) else cast(_T, _Guarded(each)) for each in watchers]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dmeta.registry import nearest
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _LARGEST = 2**63 - 1
 
@@ -34,7 +34,7 @@ PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_see
 
 
 @dataclass(frozen=True)
-class Choice:
+class NamedOptions:
     """A name from a registry and the options for what it names.
 
     Attributes:
@@ -46,7 +46,7 @@ class Choice:
     options: Mapping[str, Any]
 
 
-def checked(cls: type[T], values: Any, prefix: str) -> T:
+def checked(cls: type[_T], values: Any, prefix: str) -> _T:
     """`values` as the dataclass `cls`, every key known and of its declared type.
 
     Raises:
@@ -70,7 +70,7 @@ def checked(cls: type[T], values: Any, prefix: str) -> T:
     return cls(**given)
 
 
-def checked_options(make: Callable[..., Any], choice: Choice, prefix: str) -> dict[str, Any]:
+def checked_options(make: Callable[..., Any], choice: NamedOptions, prefix: str) -> dict[str, Any]:
     """The options of `choice`, checked against the keywords of the factory they go to.
 
     A keyword that is a dataclass (an inner loop, say) is not an option itself: its fields are, and

@@ -34,7 +34,7 @@ from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.setup import Run
 
-FORMAT = 1
+RESULTS_FORMAT = 1
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -84,7 +84,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
     config = run.config
     num_tasks = progress.step * config.meta_batch_size
     return {
-        "format": FORMAT,
+        "format": RESULTS_FORMAT,
         "algorithm": config.algorithm.name,
         "gradient": config.gradient.name,
         "task": config.task.source.name,

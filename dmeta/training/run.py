@@ -29,10 +29,10 @@ from dmeta.runs.storage import Storage
 from dmeta.runtime.protocol import Runtime
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain, non_finite_line
-from dmeta.training.interrupts import Listening, unheard
-from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
+from dmeta.training.interrupts import Listening, no_interrupts
+from dmeta.training.loop import OnValidated, evaluate_ensemble, evaluate_tasks, restore, train_steps
 from dmeta.training.nonfatal import guarded, warned_of
-from dmeta.training.options import Choice
+from dmeta.training.options import NamedOptions
 from dmeta.training.parallelism import idle_line, mixed_line
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.resume import StartingPoint, starting_point, write_settings
@@ -53,7 +53,7 @@ def run_session(
     open_runtime: OpenRuntime,
     observers: Sequence[Observer],
     joint: Run | None = None,
-    listening: Listening = unheard,
+    listening: Listening = no_interrupts,
     mirror: Mirror | None = None,
     joint_observers: Callable[[], Sequence[Observer]] = tuple,
     draw: Draw | None = None,
@@ -106,13 +106,13 @@ def train_in(
     run_dir: Path,
     open_runtime: OpenRuntime,
     observers: Sequence[Observer],
-    listening: Listening = unheard,
+    listening: Listening = no_interrupts,
     mirror: Mirror | None = None,
 ) -> Finished:
     """Train a run to its end in its directory, and evaluate it on test tasks."""
     with only_one_in(run_dir):
         start = starting_point(run.config, run_dir, mirror=mirror)
-        with begin(run, run_dir, start, open_runtime, observers) as runtime:
+        with open_run(run, run_dir, start, open_runtime, observers) as runtime:
             if mirror is not None:
                 mirror.push()  # the settings: there is a run now
             progress = take_steps(run, run_dir, start, runtime, observers, listening)
@@ -124,7 +124,7 @@ def train_in(
 
 
 @contextlib.contextmanager
-def begin(
+def open_run(
     run: Run,
     run_dir: Path,
     start: StartingPoint,
@@ -148,7 +148,7 @@ def begin(
                 if line is not None:
                     _LOG.warning(line)
             if start.checkpoint is not None:
-                become(runtime, start.checkpoint)
+                restore(runtime, start.checkpoint)
             yield runtime
 
 
@@ -158,14 +158,16 @@ def take_steps(
     start: StartingPoint,
     runtime: Runtime,
     observers: Sequence[Observer],
-    listening: Listening = unheard,
+    listening: Listening = no_interrupts,
     on_validated: OnValidated | None = None,
 ) -> Progress:
     """Train to the last step, with metrics in the run's directory (see `loop.train`)."""
     writer = MetricsWriter(run_dir, start.progress.step)
     try:
         told = guarded([writer, *observers])
-        return train(run, runtime, start.storage, start.progress, told, listening, on_validated)
+        return train_steps(
+            run, runtime, start.storage, start.progress, told, listening, on_validated
+        )
     finally:
         writer.close()
 
@@ -187,8 +189,8 @@ def final_evaluation(
     if options.checkpoint == "best" and best:
         checkpoint = best[0]()
         step = checkpoint.step
-        become(runtime, checkpoint)
-    return evaluate(run, runtime, "test", options.num_tasks, step)
+        restore(runtime, checkpoint)
+    return evaluate_tasks(run, runtime, "test", options.num_tasks, step)
 
 
 def warn_of_non_finite(evaluation: Evaluation) -> None:
@@ -224,8 +226,8 @@ def joint_config(config: RunConfig) -> RunConfig:
         config,
         joint_baseline=False,
         checkpoint=dataclasses.replace(config.checkpoint, location=location),
-        algorithm=Choice("joint", {**options, "inner_steps": 0}),
-        gradient=Choice("exact", {}),
+        algorithm=NamedOptions("joint", {**options, "inner_steps": 0}),
+        gradient=NamedOptions("exact", {}),
     )
 
 

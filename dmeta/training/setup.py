@@ -30,7 +30,7 @@ from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
-from dmeta.training.options import Choice
+from dmeta.training.options import NamedOptions
 from dmeta.training.server import OuterLoopFactory
 from dmeta.training.task_checks import first_task, probe_of
 from dmeta.training.worker import TaskWorkFactory
@@ -232,7 +232,7 @@ def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:
     if sha256 is None:
         return config
     named = config.task.source
-    named = Choice(named.name, {**named.options, "sha256": sha256})
+    named = NamedOptions(named.name, {**named.options, "sha256": sha256})
     return dataclasses.replace(config, task=dataclasses.replace(config.task, source=named))
 
 
@@ -257,7 +257,7 @@ def named_after(config: RunConfig, names: Mapping[str, str]) -> RunConfig:
         names: `own_names`.
     """
     changes: dict[str, Any] = {
-        group: name if group == "loss" else Choice(name, {}) for group, name in names.items()
+        group: name if group == "loss" else NamedOptions(name, {}) for group, name in names.items()
     }
     if "task" in changes:
         changes["task"] = dataclasses.replace(config.task, source=changes["task"])

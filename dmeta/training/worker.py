@@ -32,11 +32,11 @@ from dmeta.training.gpu import set_up_gpu
 from dmeta.training.gpu_watch import GpuWatch, watched
 from dmeta.training.timer import Laps
 
-Mode: TypeAlias = Literal["transductive", "non_transductive"]
-MODES: tuple[Mode, ...] = ("transductive", "non_transductive")
+StatisticsMode: TypeAlias = Literal["transductive", "non_transductive"]
+MODES: tuple[StatisticsMode, ...] = ("transductive", "non_transductive")
 TARGET = "target"
 
-PARTS = ("draw", "move", "mathematics", "pack")
+BLOCK_PARTS = ("draw", "move", "mathematics", "pack")
 """Of the computation of a training block: its tasks are drawn, moved to the device (as are the
 meta-parameters) and preprocessed; their meta-gradient is computed, and made a result of."""
 
@@ -237,12 +237,12 @@ class TaskWork:
         return self._factory.layout.unflatten(torch.tensor(vector, device=self._device))
 
 
-def predictions_key(mode: Mode) -> str:
+def predictions_key(mode: StatisticsMode) -> str:
     """Under which `predict_task` has the predictions of a mode."""
     return f"{mode}_prediction"
 
 
-def non_finite_key(mode: Mode) -> str:
+def non_finite_key(mode: StatisticsMode) -> str:
     """Under which `non_finite_of` has the counts of a mode."""
     return f"{mode}_non_finite"
 

@@ -21,7 +21,7 @@ from dmeta.runtime.protocol import (
     StepReport,
 )
 from dmeta.training.setup import Run, prepare
-from dmeta.training.worker import PARTS
+from dmeta.training.worker import BLOCK_PARTS
 from tests.conftest import tiny_config
 
 OPTIONS = ProfileOptions(steps=3, warmup=2)
@@ -107,7 +107,7 @@ def test_a_step_of_two_workers_is_accounted_for(monkeypatch: pytest.MonkeyPatch)
     assert found.seconds == 12.5
     assert found.tasks_per_second == 5 / 12.5
     # Three blocks, two workers.
-    assert {part: found.parts[part] for part in PARTS} == {
+    assert {part: found.parts[part] for part in BLOCK_PARTS} == {
         "draw": 1.5, "move": 0.75, "mathematics": 6.0, "pack": 0.75,
     }  # fmt: skip
     assert found.parts[OUTER] == 0.25

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dmeta.bench.idle import IdleWorkers, SumServers
-from dmeta.bench.scale import Capacity, Rates, ScaleOptions, predicted
+from dmeta.bench.scale import Capacity, ScaleOptions, StepRates, predicted
 from dmeta.cli.main import main
 from dmeta.runtime.blocks import blocks_of
 
@@ -46,7 +46,7 @@ def test_what_can_not_be_measured_is_refused(changes: dict[str, object], match: 
 
 
 def test_the_model_counts_what_goes_into_sums() -> None:
-    rates = Rates(step_seconds=0.01, bytes_per_second=1e9)
+    rates = StepRates(step_seconds=0.01, bytes_per_second=1e9)
     assert predicted(rates, 64, 1_000_000, "flat") == pytest.approx(0.01 + 0.064)
     assert predicted(rates, 64, 1_000_000, "tree") == pytest.approx(0.015 + 0.016)
     assert predicted(rates, 8, 1_000_000, "tree") == predicted(rates, 8, 1_000_000, "flat")
@@ -54,8 +54,8 @@ def test_the_model_counts_what_goes_into_sums() -> None:
 
 
 def test_the_model_is_of_the_smallest_and_the_largest_vector() -> None:
-    assert Rates.of({1000: 0.5, 2000: 0.6, 5000: 1.5}) == Rates(0.5, 4000.0)
-    assert Rates.of({1000: 0.5, 5000: 0.4}) == Rates(0.5, math.inf)
+    assert StepRates.of({1000: 0.5, 2000: 0.6, 5000: 1.5}) == StepRates(0.5, 4000.0)
+    assert StepRates.of({1000: 0.5, 5000: 0.4}) == StepRates(0.5, math.inf)
 
 
 def test_rates_are_of_steps_and_of_all_gradients() -> None:

@@ -20,7 +20,7 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
-from dmeta.training.options import Choice, checked_options
+from dmeta.training.options import NamedOptions, checked_options
 
 # Smallest sensible size of every registered model: options, input shape. A model that is not named
 # here is made with its defaults on images of 32 pixels a side.
@@ -65,7 +65,7 @@ def make_algorithm(
 ) -> Any:
     """A registered algorithm with options as in a config."""
     make = ALGORITHMS[name].make
-    checked = checked_options(make, Choice(name, options), "algorithm")
+    checked = checked_options(make, NamedOptions(name, options), "algorithm")
     if "input_shape" in inspect.signature(make).parameters:
         checked["input_shape"] = input_shape
     return make(network=made, loss=loss, **checked)
@@ -74,7 +74,7 @@ def make_algorithm(
 def has_option(algorithm: str, key: str) -> bool:
     """Whether a config may set ``algorithm.<key>`` for the algorithm."""
     try:
-        checked_options(ALGORITHMS[algorithm].make, Choice(algorithm, {key: 1}), "algorithm")
+        checked_options(ALGORITHMS[algorithm].make, NamedOptions(algorithm, {key: 1}), "algorithm")
     except ValueError as error:
         return "unknown key" not in str(error)
     return True

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmeta.cli.errors import told
+from dmeta.cli.errors import format_error
 from dmeta.cli.hydra_app import compose, config_dir
 from dmeta.cli.saved_run import SavedRun, read_saved
 from dmeta.runs.folder import RunPlace
@@ -80,7 +80,7 @@ def test_any_overrides_make_a_run_or_one_message(overrides: list[str]) -> None:
         if is_cheap(config):
             prepare(config)
     except Exception as error:
-        message, code = told(error, "train", overrides)
+        message, code = format_error(error, "train", overrides)
         assert code == 2, f"{overrides}: {message}"
         assert message.strip()
         assert "Traceback" not in message

@@ -29,7 +29,7 @@ from dmeta.runtime.protocol import (
     WorkerFactory,
 )
 from dmeta.training.config import run_config
-from dmeta.training.loop import evaluate
+from dmeta.training.loop import evaluate_tasks
 from dmeta.training.setup import Run, prepare
 
 BLOCK_S, FACTOR, STEPS = 0.05, 10.0, 60
@@ -69,7 +69,7 @@ class Waiting:
         time.sleep(self.seconds)
         return self.worker.gradient(vector, block)
 
-    def evaluate(self, vector: Vector, block: Block) -> BlockReport:
+    def evaluate_tasks(self, vector: Vector, block: Block) -> BlockReport:
         return self.worker.evaluate(vector, block)
 
 
@@ -133,7 +133,7 @@ def to_the_goal(run: Run) -> None:
                     ages += report.staleness
                     step += 1
                 seconds += time.perf_counter() - began
-                mse = evaluate(run, runtime, "val", 300, step).value
+                mse = evaluate_tasks(run, runtime, "val", 300, step).value
             mean = f"{sum(ages) / len(ages):.2f}, at most {max(ages)}" if ages else "0"
             tasks = step * run.config.meta_batch_size
             print(f"| {name} | {step} | {tasks} | {seconds:.1f} | {mse:.3f} | {mean} |", flush=True)

@@ -10,7 +10,7 @@ import pytest
 
 from dmeta.search.options import SearchOptions
 from dmeta.search.sampling import domains_of, sampling_of
-from dmeta.search.space import Choice, Interval, Space, settled
+from dmeta.search.space import Choice, Interval, Space, resolved_point
 
 SPACE = Space(
     {
@@ -23,7 +23,7 @@ SPACE = Space(
 
 
 def check(point: dict[str, Any]) -> None:
-    flat = settled(point)
+    flat = resolved_point(point)
     assert flat["algorithm"] in ("maml", "leo")
     assert 1e-4 <= flat["outer.lr"] <= 1e-2
     assert 0.5 <= flat["outer.beta1"] <= 0.9
@@ -62,7 +62,7 @@ def test_searchers_that_learn_draw_points_of_the_space(sampler: Any) -> None:
     points = drawn()
     for point in points:
         check(point)
-    assert {settled(p)["algorithm"] for p in points} == {"maml", "leo"}
+    assert {resolved_point(p)["algorithm"] for p in points} == {"maml", "leo"}
     if sampler == "optuna":  # hpbandster draws from numpy's global state
         assert drawn() == points
 

@@ -19,7 +19,7 @@ from dmeta.runs.metrics import read_metrics
 from dmeta.search import Choice, Interval, Space
 from dmeta.search.experiment import Changed
 from dmeta.search.shared_source import SharedSource
-from dmeta.search.trial import digest_of
+from dmeta.search.trial import settings_digest
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.build import make_source
 from dmeta.training.config import run_config
@@ -275,11 +275,15 @@ def test_a_data_set_is_in_the_object_store_once_and_travels_as_a_reference() -> 
 
 def test_settings_that_mean_the_same_run_have_the_same_folder() -> None:
     config = tiny_config("one")
-    assert digest_of(config) == digest_of(tiny_config("other", resume="auto"))
-    assert digest_of(config) != digest_of(tiny_config("one", seed=1))
+    assert settings_digest(config) == settings_digest(tiny_config("other", resume="auto"))
+    assert settings_digest(config) != settings_digest(tiny_config("one", seed=1))
     changed = Changed(config)({"outer.lr": 0.5})
-    assert digest_of(changed) != digest_of(config)
-    assert digest_of(Changed(config)({"outer.lr": config.outer.lr})) == digest_of(config)
-    assert digest_of(tiny_config("one", steps=99)) == digest_of(config)  # the same run, longer
+    assert settings_digest(changed) != settings_digest(config)
+    assert settings_digest(Changed(config)({"outer.lr": config.outer.lr})) == settings_digest(
+        config
+    )
+    assert settings_digest(tiny_config("one", steps=99)) == settings_digest(
+        config
+    )  # the same run, longer
     decaying = [tiny_config("one", outer__schedule="cosine", steps=s) for s in (6, 9)]
-    assert digest_of(decaying[0]) != digest_of(decaying[1])
+    assert settings_digest(decaying[0]) != settings_digest(decaying[1])

@@ -10,9 +10,9 @@ import pytest
 
 from dmeta.addresses import open_address
 from dmeta.runs.remote_mirror import DistantFolder
-from dmeta.search.shared_storage_check import Node, check_seen
+from dmeta.search.shared_storage_check import AliveNode, check_seen
 
-NODES = [Node(str(i), f"10.0.0.{i}") for i in range(4)]
+NODES = [AliveNode(str(i), f"10.0.0.{i}") for i in range(4)]
 
 
 class Mounts:
@@ -20,9 +20,9 @@ class Mounts:
 
     def __init__(self, **folders: Path | None) -> None:
         self.folders = {key.removeprefix("n"): folder for key, folder in folders.items()}
-        self.asked: list[Node] = []
+        self.asked: list[AliveNode] = []
 
-    def __call__(self, nodes: Sequence[Node], location: str) -> Mapping[Node, str]:
+    def __call__(self, nodes: Sequence[AliveNode], location: str) -> Mapping[AliveNode, str]:
         self.asked += nodes
         path = Path(location)
         seen = {node: self.folders.get(node.node_id, path.parent) for node in nodes}
@@ -62,7 +62,7 @@ def test_nodes_that_can_not_read_an_address_are_named_and_nothing_is_left_there(
     address = f"memory://{uuid.uuid4().hex}/search"
     asked: list[str] = []
 
-    def read(nodes: Sequence[Node], location: str) -> Mapping[Node, str]:
+    def read(nodes: Sequence[AliveNode], location: str) -> Mapping[AliveNode, str]:
         files, path = open_address(location, "run_dir")
         asked.append(files.cat_file(path).decode())
         return {nodes[0]: asked[0], nodes[1]: asked[0], nodes[2]: "", nodes[3]: asked[0]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmeta.search.space import Choice, Interval, Space, grid, has_key, probes, settled
+from dmeta.search.space import Choice, Interval, Space, grid, has_key, probes, resolved_point
 
 METHODS = Space(
     {"algorithm": Choice(("maml", "leo", "protonet")), "outer.lr": Interval(1e-4, 1e-2, log=True)},
@@ -28,13 +28,13 @@ def test_a_point_is_settled_to_what_its_choices_allow() -> None:
             "algorithm.dropout=0.3": {"algorithm.kl_weight": 0.1},
         },
     }
-    assert settled(point) == {
+    assert resolved_point(point) == {
         "algorithm": "leo",
         "outer.lr": 0.001,
         "algorithm.dropout": 0.3,
         "algorithm.kl_weight": 0.1,
     }
-    assert settled({**point, "algorithm": "protonet"}) == {
+    assert resolved_point({**point, "algorithm": "protonet"}) == {
         "algorithm": "protonet",
         "outer.lr": 1e-3,
     }
@@ -42,7 +42,7 @@ def test_a_point_is_settled_to_what_its_choices_allow() -> None:
 
 def test_a_grid_has_every_point_once_and_only_what_its_conditions_allow() -> None:
     space = Space({"algorithm": METHODS.dimensions["algorithm"]}, METHODS.conditions)
-    points = [settled(point) for point in grid(space)]
+    points = [resolved_point(point) for point in grid(space)]
     assert points == [
         {"algorithm": "maml", "algorithm.inner_steps": 1},
         {"algorithm": "maml", "algorithm.inner_steps": 2},

@@ -13,7 +13,7 @@ from dmeta.training.evaluation import (
     Curve,
     Evaluation,
     as_plain,
-    model_in_words,
+    model_text,
     non_finite_line,
     ranked,
     summarize,
@@ -76,8 +76,8 @@ def test_an_ensemble_averages_probabilities_not_logits() -> None:
 
 
 def test_it_says_what_it_is_of() -> None:
-    assert model_in_words("single", 1) == "single model"
-    assert model_in_words("ensemble", 5) == "ensemble of 5 models"
+    assert model_text("single", 1) == "single model"
+    assert model_text("ensemble", 5) == "ensemble of 5 models"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import dmeta
 from dmeta.models.network import Network
 from dmeta.runtime.blocks import blocks_of
-from dmeta.training.frozen_weights import FROZEN, digest_of, packed
+from dmeta.training.frozen_weights import FROZEN, frozen_digest, packed
 from dmeta.training.setup import prepare
 from tests.conftest import TINY, tiny_config
 
@@ -107,18 +107,18 @@ def prepared_with(network: Network) -> Any:
 
 
 def test_the_digest_is_of_what_is_not_learned() -> None:
-    digest = digest_of(Network.of(Backbone()))
-    assert digest == digest_of(Network.of(Backbone()))
+    digest = frozen_digest(Network.of(Backbone()))
+    assert digest == frozen_digest(Network.of(Backbone()))
     learned, frozen, buffer = Backbone(), Backbone(), Backbone()
     with torch.no_grad():
         learned.head.weight += 1
         frozen.backbone.weight[3, 4] += 1e-6
         buffer.scale += 1e-6
-    assert digest_of(Network.of(learned)) == digest
-    assert digest_of(Network.of(frozen)) != digest != digest_of(Network.of(buffer))
-    assert digest_of(Network.of(nn.Linear(1, 1))) is None
+    assert frozen_digest(Network.of(learned)) == digest
+    assert frozen_digest(Network.of(frozen)) != digest != frozen_digest(Network.of(buffer))
+    assert frozen_digest(Network.of(nn.Linear(1, 1))) is None
     assert packed(Network.of(nn.BatchNorm1d(3))).arrays  # statistics that are not used do not count
-    assert digest_of(Network.of(nn.BatchNorm1d(3))) is None
+    assert frozen_digest(Network.of(nn.BatchNorm1d(3))) is None
 
 
 def test_a_run_goes_on_with_the_same_backbone_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dmeta.runs.lock import only_one_in
 from dmeta.runs.metrics import Row
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Runtime, StepReport
-from dmeta.training.interrupts import Stopped, signals_heard
+from dmeta.training.interrupts import Stopped, stop_on_signals
 from dmeta.training.run import run_session
 from dmeta.training.setup import Run, prepare
 from tests.conftest import tiny_config
@@ -49,7 +49,7 @@ def kept_in(run_dir: Path) -> list[int]:
 
 def finish(run_dir: Path, *observers: SignalAt, **changes: object) -> str:
     run = prepare(tiny_config(run_dir, **changes))
-    return run_session(run, run_dir, local, observers, listening=signals_heard).meta_params_sha256
+    return run_session(run, run_dir, local, observers, listening=stop_on_signals).meta_params_sha256
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -83,7 +83,7 @@ def test_in_another_thread_nobody_can_ask() -> None:
     before, found = signal.getsignal(signal.SIGINT), []
 
     def listen() -> None:
-        with signals_heard() as asked:
+        with stop_on_signals() as asked:
             found.extend([asked(), signal.getsignal(signal.SIGINT)])
 
     thread = threading.Thread(target=listen)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dmeta.training.options import REQUIRED, Choice, checked_options, default_options
+from dmeta.training.options import REQUIRED, NamedOptions, checked_options, default_options
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]
@@ -55,7 +55,7 @@ def test_defaults_are_plain_and_what_is_not_is_left_out() -> None:
 
 def test_values_become_what_the_factory_declares() -> None:
     given = {"width": 3, "count": 5, "root": "there", "flavour": "sour", "sizes": [4]}
-    options = checked_options(Factory, Choice("factory", given), "model")
+    options = checked_options(Factory, NamedOptions("factory", given), "model")
     assert options == {
         "width": 3,
         "steps": Steps(0.5, 5),
@@ -64,7 +64,7 @@ def test_values_become_what_the_factory_declares() -> None:
         "sizes": (4,),
     }
     with pytest.raises(ValueError, match=r"model\.width must be a whole number, got 'wide'"):
-        checked_options(Factory, Choice("factory", {"width": "wide"}), "model")
+        checked_options(Factory, NamedOptions("factory", {"width": "wide"}), "model")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,6 @@ def test_values_become_what_the_factory_declares() -> None:
 )
 def test_partials_and_functions_are_factories_too(make: Any) -> None:
     assert default_options(make)["width"] == 3
-    assert checked_options(make, Choice("factory", {"width": 4}), "model") == {"width": 4}
+    assert checked_options(make, NamedOptions("factory", {"width": 4}), "model") == {"width": 4}
     with pytest.raises(ValueError, match=r"unknown key 'model\.widht' \(did you mean 'width'"):
-        checked_options(make, Choice("factory", {"widht": 4}), "model")
+        checked_options(make, NamedOptions("factory", {"widht": 4}), "model")

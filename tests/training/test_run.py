@@ -25,7 +25,7 @@ from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped
 from dmeta.training.results import Result
 from dmeta.training.resume import starting_point
-from dmeta.training.run import begin, joint_config, run_session, take_steps
+from dmeta.training.run import joint_config, open_run, run_session, take_steps
 from dmeta.training.setup import Run, prepare
 from dmeta.training.worker import TaskWork
 from tests.conftest import tiny_config
@@ -336,7 +336,7 @@ def test_whoever_waits_for_validations_finds_their_checkpoints(tmp_path: Path) -
     run = prepare(tiny_config(run_dir, eval__every=2, checkpoint__every=0))
     with only_one_in(run_dir):
         start = starting_point(run.config, run_dir)
-        with begin(run, run_dir, start, local, []) as runtime:
+        with open_run(run, run_dir, start, local, []) as runtime:
             take_steps(run, run_dir, start, runtime, [], on_validated=on_validated)
             assert runtime.digest() == plain.meta_params_sha256
     assert [step for step, _, _ in seen] == [2, 4, 6]
@@ -359,7 +359,7 @@ def test_a_run_may_begin_with_the_state_of_another(tmp_path: Path) -> None:
         run = prepare(tiny_config(tmp_path / name, steps=8, **changes))
         with only_one_in(tmp_path / name):
             start = starting_point(run.config, tmp_path / name, first)
-            with begin(run, tmp_path / name, start, local, []) as runtime:
+            with open_run(run, tmp_path / name, start, local, []) as runtime:
                 progress = take_steps(run, tmp_path / name, start, runtime, [])
                 assert progress.step == 8
                 return runtime.digest()

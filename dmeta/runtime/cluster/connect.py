@@ -82,7 +82,7 @@ def connect(
         ray.shutdown()
         raise
     if (raylet := _raylet_pid()) is not None:
-        exit_notice.begin(raylet, go_on)
+        exit_notice.start_exit_notice(raylet, go_on)
     return True
 
 

@@ -63,14 +63,14 @@ def named_address(address: str | None) -> str:
     return next((each for each in said if each), _DEFAULT)
 
 
-def admit(url: str, *, allow_unauthenticated: bool) -> None:
+def admit_dashboard(url: str, *, allow_unauthenticated: bool) -> None:
     """Return if jobs may be handed in at `url`, and Ray is ready to show it our token.
 
     Raises:
         ValueError: no dashboard answers there, it refuses our token or the lack of one, or it asks
             nobody for a token and listens on the network.
     """
-    found = ask(url)
+    found = ask_dashboard(url)
     if found.what == "nothing":
         raise ValueError(
             f"a Ray dashboard must listen at {url}, got {found.text}; give submit.address (or "
@@ -78,12 +78,12 @@ def admit(url: str, *, allow_unauthenticated: bool) -> None:
             "cluster with its dashboard"
         )
     if found.what == "refusal":
-        access.show_token(url, ask)
+        access.show_token(url, ask_dashboard)
     elif not allow_unauthenticated:
         access.refuse_open(urlsplit(url).netloc)
 
 
-def ask(url: str, token: str | None = None) -> Found:
+def ask_dashboard(url: str, token: str | None = None) -> Found:
     """What is at `url`, told our token or not."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:

@@ -35,7 +35,7 @@ _watchers: list[subprocess.Popen[bytes]] = []
 """Of this process: at most one, as it is in at most one cluster."""
 
 
-def begin(raylet_pid: int, go_on: str) -> None:
+def start_exit_notice(raylet_pid: int, go_on: str) -> None:
     """Print why, and how to go on, if this program ends because that raylet is gone.
 
     Args:

@@ -60,7 +60,7 @@ class Jobs:
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.url = dashboard.locate(address, allow_unauthenticated=allow_unauthenticated)
-        dashboard.admit(self.url, allow_unauthenticated=allow_unauthenticated)
+        dashboard.admit_dashboard(self.url, allow_unauthenticated=allow_unauthenticated)
         self._client = _client(self.url)
 
     def submit(self, entrypoint: str, runtime_env: Mapping[str, Any]) -> str:

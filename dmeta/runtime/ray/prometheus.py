@@ -15,7 +15,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from dmeta.runtime.protocol import StepReport, num_tasks_of
 
-Kind: TypeAlias = Literal["counter", "sum", "gauge", "seconds", "steps"]
+MetricKind: TypeAlias = Literal["counter", "sum", "gauge", "seconds", "steps"]
 """``counter``: grows with every step. ``sum``: what was counted so far, as a gauge: it begins at 0,
 so that the first of something rare is seen to come; Ray's counters take no 0, and would begin with
 that. ``gauge``: the last value. ``seconds`` and ``steps``: histograms of them."""
@@ -27,7 +27,7 @@ _STEPS = [0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5]
 class Measure(NamedTuple):
     """One of the metrics."""
 
-    kind: Kind
+    kind: MetricKind
     what: str
 
 

@@ -21,7 +21,7 @@ from dmeta.training.autotune.memory_prediction import (
 )
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET
-from dmeta.training.options import Choice
+from dmeta.training.options import NamedOptions
 from dmeta.training.setup import Run
 from dmeta.training.worker import BlockInputs
 
@@ -105,7 +105,7 @@ def with_gradient(run: Run, gradient: Exact, memory: PeakMemory) -> Run:
     options = run.config.gradient.options
     return dataclasses.replace(
         run,
-        config=dataclasses.replace(run.config, gradient=Choice(gradient, options)),
+        config=dataclasses.replace(run.config, gradient=NamedOptions(gradient, options)),
         work=dataclasses.replace(run.work, estimator=ESTIMATORS[gradient].make()),
         memory=memory,
     )

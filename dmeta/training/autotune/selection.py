@@ -23,7 +23,7 @@ from dmeta.training.setup import PlanChoice, Run
 
 
 @dataclass(frozen=True)
-class Settled:
+class Selection:
     """What was chosen.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Settle:
     run: Run
     begun: Mapping[str, Any] | None
 
-    def __call__(self, seat: Seat) -> Settled:
+    def __call__(self, seat: Seat) -> Selection:
         run = dataclasses.replace(self.run, algorithm=self.run.work.algorithm)
         try:
             run = planned(within_budget(run), self.begun, seat)
@@ -57,10 +57,10 @@ class _Settle:
         assert run.plan is not None
         memory = run.memory
         name: Any = run.config.gradient.name
-        return Settled(run.plan, None if memory is None else (name, memory))
+        return Selection(run.plan, None if memory is None else (name, memory))
 
 
-def settled(run: Run, begun: Mapping[str, Any] | None, workplace: Workplace) -> Run:
+def with_selection(run: Run, begun: Mapping[str, Any] | None, workplace: Workplace) -> Run:
     """The run with its gradient, plan and chunk size, whatever was left open.
 
     Args:

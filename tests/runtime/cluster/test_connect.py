@@ -178,7 +178,7 @@ def test_a_sigterm_while_ray_starts_is_held_until_it_is_up_and_a_second_is_not(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", start)
     monkeypatch.setattr(ray, "shutdown", lambda: done.append("down"))
-    monkeypatch.setattr(clusters.joining, "admit", lambda *_, **__: None)
+    monkeypatch.setattr(clusters.access, "admit", lambda *_, **__: None)
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):

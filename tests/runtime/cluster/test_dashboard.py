@@ -9,7 +9,7 @@ import pytest
 
 from dmeta.runtime.cluster import access, dashboard, tokens
 from dmeta.runtime.cluster.access import Found
-from dmeta.runtime.cluster.dashboard import admit, ask, locate
+from dmeta.runtime.cluster.dashboard import admit_dashboard, ask_dashboard, locate
 
 TOKEN = "a" * 64
 
@@ -84,37 +84,37 @@ def on_a_network(monkeypatch):
 
 def test_a_dashboard_that_asks_for_our_token_is_shown_it(listening, on_a_network):
     server = listening(TOKEN)
-    admit(server.url, allow_unauthenticated=False)
+    admit_dashboard(server.url, allow_unauthenticated=False)
     assert server.shown == [f"Bearer {TOKEN}"]
 
 
 def test_a_dashboard_on_a_network_that_asks_for_no_token_is_refused(listening, on_a_network):
     server = listening()
     with pytest.raises(ValueError, match=r"must ask for a token.*got one at .*allow_unauth"):
-        admit(server.url, allow_unauthenticated=False)
-    admit(server.url, allow_unauthenticated=True)
+        admit_dashboard(server.url, allow_unauthenticated=False)
+    admit_dashboard(server.url, allow_unauthenticated=True)
     assert server.shown == []
 
 
 def test_a_dashboard_on_loopback_needs_no_token(listening):
-    admit(listening().url, allow_unauthenticated=False)
+    admit_dashboard(listening().url, allow_unauthenticated=False)
 
 
 def test_another_token_is_refused_without_saying_it(listening):
     with pytest.raises(ValueError, match="must be shown its token, got another") as raised:
-        admit(listening("b" * 64).url, allow_unauthenticated=True)
+        admit_dashboard(listening("b" * 64).url, allow_unauthenticated=True)
     assert TOKEN not in str(raised.value)
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
 def test_what_is_no_dashboard_is_refused(listening, status):
     with pytest.raises(ValueError, match=rf"must listen at .*got HTTP status {status}; give sub"):
-        admit(listening(status=status).url, allow_unauthenticated=True)
+        admit_dashboard(listening(status=status).url, allow_unauthenticated=True)
 
 
 def test_a_redirection_does_not_get_the_token(listening):
     server = listening(status=302)
-    assert ask(server.url, TOKEN) == Found("nothing", "HTTP status 302")
+    assert ask_dashboard(server.url, TOKEN) == Found("nothing", "HTTP status 302")
     assert len(server.shown) == 1
 
 
@@ -123,7 +123,7 @@ def test_where_nothing_listens_is_refused():
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ValueError, match=r"must listen at .*got no connection"):
-            admit(url, allow_unauthenticated=True)
+            admit_dashboard(url, allow_unauthenticated=True)
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "ftp://head"])

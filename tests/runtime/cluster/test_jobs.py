@@ -41,7 +41,7 @@ class FakeClient:
 def made(monkeypatch):
     """Makes `Jobs` of a fake client, which waits for nothing."""
     monkeypatch.setattr(dashboard, "locate", lambda *_, **__: "http://head:8265")
-    monkeypatch.setattr(dashboard, "admit", lambda *_, **__: None)
+    monkeypatch.setattr(dashboard, "admit_dashboard", lambda *_, **__: None)
     monkeypatch.setattr(jobs, "_AGAIN_AFTER_S", 0.0)
 
     def make(logs: list, statuses: list) -> Jobs:

@@ -16,7 +16,7 @@ from dmeta.cli.train import train_command
 from dmeta.quoting import as_override
 from dmeta.runtime.protocol import ALONE, Seat
 from dmeta.training.autotune import planning
-from dmeta.training.autotune.selection import Settled, settled
+from dmeta.training.autotune.selection import Selection, with_selection
 from dmeta.training.gpu_memory import GpuMemoryError
 from dmeta.training.setup import prepare
 from tests.conftest import TINY, tiny_config
@@ -40,8 +40,8 @@ class Elsewhere:
 def test_plan_and_chunk_are_chosen_by_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_eager_seconds", lambda _, plan, *__: {"loop": 1.0}.get(plan, 9))
     place, run = Elsewhere(), prepare(tiny_config("run", runtime__plan="auto"))
-    done = settled(run, None, place)
-    assert isinstance(place.answers[0], Settled)
+    done = with_selection(run, None, place)
+    assert isinstance(place.answers[0], Selection)
     assert (done.config.runtime.plan, done.work.plan, done.config.runtime.chunk_size) == (
         "loop",
         "loop",
@@ -57,12 +57,14 @@ def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPa
     run = prepare(config)
     peak = planning.block_peak("vmap", run.work.estimator, planning.first_block_inputs(run))
     monkeypatch.setattr(planning, "available_memory_bytes", lambda: 8 * peak)
-    at_once = {n: settled(run, None, Elsewhere(Seat(9, n))).work.chunk_size for n in (1, 4, 40)}
+    at_once = {
+        n: with_selection(run, None, Elsewhere(Seat(9, n))).work.chunk_size for n in (1, 4, 40)
+    }
     assert at_once[1] == at_once[4] == 5
     assert at_once[40] == 1
     budget = prepare(tiny_config("run", gradient__memory_budget="1GB", runtime__plan="loop"))
     place = Elsewhere()
-    memory = settled(budget, None, place).memory
+    memory = with_selection(budget, None, place).memory
     assert memory is not None
     assert memory.measured > 0
     assert len(place.answers) == 1
@@ -87,7 +89,7 @@ def test_a_worker_is_asked_only_if_something_is_open(
 ) -> None:
     monkeypatch.setattr(planning, "CompiledBlocks", lambda *_: lambda *_: None)
     place = Elsewhere()
-    run = settled(prepare(tiny_config("run", **changes)), begun, place)
+    run = with_selection(prepare(tiny_config("run", **changes)), begun, place)
     assert len(place.answers) == asked
     assert run.config.runtime.chunk_size == 2
     if begun is not None:
@@ -104,7 +106,7 @@ def test_a_gpu_without_room_for_one_task_is_told_of(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(torch.cuda, name, lambda *_: 5)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda *_: 1.0)
     with pytest.raises(GpuMemoryError, match=r"with 1 task at once.*gradient=checkpointed"):
-        settled(prepare(tiny_config("run", runtime__plan="auto")), None, Elsewhere())
+        with_selection(prepare(tiny_config("run", runtime__plan="auto")), None, Elsewhere())
 
 
 @pytest.fixture
