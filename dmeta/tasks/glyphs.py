@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dmeta.tasks.archives import ByteArray
 from dmeta.tasks.classes import IntArray, make_starts
-from dmeta.tasks.images import ByteArray, ImageClasses
+from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.source import Split
 
 _FloatArray = npt.NDArray[np.float64]

@@ -19,10 +19,9 @@ import numpy as np
 import PIL
 
 from dmeta.addresses import cache_folder
-from dmeta.tasks.archives import fingerprint
+from dmeta.tasks.archives import ByteArray, fingerprint
 from dmeta.tasks.arrays import READ_ERRORS, write_arrays
 from dmeta.tasks.classes import IntArray
-from dmeta.tasks.images import ByteArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Kind
+from dmeta.tasks.archives import ByteArray
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
@@ -31,8 +31,6 @@ from dmeta.tasks.classes import (
 from dmeta.tasks.inputs import InputForm, image_input
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
-
-ByteArray = npt.NDArray[np.uint8]
 
 
 @final

@@ -22,11 +22,11 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from PIL import Image
 
-from dmeta.tasks.archives import decode_images, list_files
+from dmeta.tasks.archives import ByteArray, decode_images, list_files
 from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.data_root import resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
-from dmeta.tasks.images import ByteArray, ImageClasses
+from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.pixels import to_grey
 from dmeta.tasks.source import Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError

@@ -110,7 +110,7 @@ def test_what_a_broken_connection_leaves_is_not_taken_for_the_file(
 KILLED = """
 import os, signal, sys
 import fsspec
-from dmeta.tasks import roots
+from dmeta.tasks import data_root
 
 fsspec.filesystem("memory").pipe_file("/b/two.zip", b"x" * 3_000_000)
 read = data_root._read
@@ -185,7 +185,7 @@ def test_the_default_root_is_the_environments_or_data(monkeypatch: pytest.Monkey
 def test_omniglot_is_the_same_from_an_address(
     omniglot_tree: Path, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    monkeypatch.setattr(omniglot, "OMNIGLOT_PARTS", TINY_PARTS)
     for part in TINY_PARTS:
         archive = zip_tree(omniglot_tree / "omniglot" / part, tmp_path / f"{part}.zip")
         put(address, f"omniglot/{part}.zip", archive.read_bytes())

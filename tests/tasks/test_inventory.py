@@ -21,7 +21,7 @@ def test_every_builtin_source_is_listed_and_those_without_data_are_complete(tmp_
 def test_omniglot_is_counted_and_a_broken_zip_is_said(
     omniglot_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    monkeypatch.setattr(omniglot, "OMNIGLOT_PARTS", TINY_PARTS)
     status = next(s for s in inventory(omniglot_tree) if s.name == "omniglot")
     assert status.complete
     assert "images_background: 8 characters, 160 drawings" in status.found

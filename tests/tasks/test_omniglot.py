@@ -127,7 +127,7 @@ def test_per_task_turns_all_images_of_a_class_alike_and_each_class_by_itself() -
 def test_evaluation_may_have_other_rotations_than_training(
     omniglot_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    monkeypatch.setattr(omniglot, "OMNIGLOT_PARTS", TINY_PARTS)
     source = load_omniglot(
         root=str(omniglot_tree), rotations="classes", eval_rotations="none", cache=False
     )
@@ -144,7 +144,7 @@ def test_evaluation_may_have_other_rotations_than_training(
 def test_the_settings_of_older_runs_mean_what_they_did(
     omniglot_tree: Path, monkeypatch: pytest.MonkeyPatch, before: bool, now: Rotations
 ) -> None:
-    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    monkeypatch.setattr(omniglot, "OMNIGLOT_PARTS", TINY_PARTS)
     root = str(omniglot_tree)
     assert same(
         load_omniglot(root=root, rotations=before, cache=False),
@@ -250,7 +250,7 @@ def test_download_is_asked_of_torchvision_only_if_something_is_missing(
             shutil.copytree(omniglot_tree / "omniglot" / part, Path(root) / "omniglot-py" / part)
 
     monkeypatch.setattr("dmeta.tasks.torchvision_compat.import_datasets", lambda: Datasets)
-    monkeypatch.setattr(omniglot, "PARTS", TINY_PARTS)
+    monkeypatch.setattr(omniglot, "OMNIGLOT_PARTS", TINY_PARTS)
     root = str(tmp_path / "downloaded")
     for _ in range(2):
         source = load_omniglot(root=root, download=True, cache=False)

@@ -50,7 +50,7 @@ def test_a_program_whose_raylet_is_stopped_says_why() -> None:
     """A real one; Ray itself then ends the program."""
     program = (
         "import os, signal, ray\n"
-        "from dmeta.runtime import cluster\n"
+        "from dmeta.runtime.cluster import connect\n"
         "connect.connect(None, shows_logs=False, go_on='go on so')\n"
         "os.kill(connect._raylet_pid(), signal.SIGKILL)\n"
         "for _ in range(100):\n"
