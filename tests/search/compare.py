@@ -1,7 +1,7 @@
 """Searches beside each other: ``python -m tests.search.compare FOLDER NAME PICTURE.png``.
 
 Reads FOLDER/NAME_asha_SEED, NAME_random_SEED (searches) and NAME_published_SEED (runs), prints the
-table of docs/search.md and draws the best validation score against the tasks computed.
+table of docs/searches.md and draws the best validation score against the tasks computed.
 """
 
 from __future__ import annotations
