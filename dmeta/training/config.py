@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dmeta.addresses import is_address, last_part
-from dmeta.runtime.options import DECIDING, RuntimeOptions
+from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
 from dmeta.training.options import NamedOptions, checked, typed
@@ -143,6 +143,7 @@ class RunConfig:
         loss: of support and query set, by name (see `dmeta.training.losses`).
         model: the network.
         outer: the outer optimiser.
+        compute: how a block is computed; part of the result.
         runtime: who computes.
         eval: evaluation.
         checkpoint: checkpoints.
@@ -163,6 +164,7 @@ class RunConfig:
     loss: str
     model: NamedOptions
     outer: OuterOptions
+    compute: ComputeOptions
     runtime: RuntimeOptions
     eval: EvalOptions
     checkpoint: CheckpointOptions
@@ -202,7 +204,7 @@ class RunConfig:
     @property
     def num_blocks(self) -> int:
         """Blocks of an outer step."""
-        return math.ceil(self.meta_batch_size / self.runtime.block_size)
+        return math.ceil(self.meta_batch_size / self.compute.block_size)
 
     @property
     def run_id(self) -> str:
@@ -242,14 +244,14 @@ class RunConfig:
         many steps: those may change when a run is resumed.
         """
         plain = self.as_mapping()
-        groups = ("seed", "meta_batch_size", "algorithm", "gradient", "loss", "model", "outer")
-        deciding = {key: plain[key] for key in groups}
+        groups = ("algorithm", "gradient", "loss", "model", "outer", "compute")
+        deciding = {key: plain[key] for key in ("seed", "meta_batch_size", *groups)}
         # What the budget made of the gradient is its name.
         deciding["gradient"].pop(MEMORY_BUDGET, None)
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         beside = DATA_LOCATION.union(EPISODE_KEYS)
         deciding["task"] = {k: v for k, v in plain["task"].items() if k not in beside}
-        deciding["runtime"] = {key: plain["runtime"][key] for key in DECIDING}
+        deciding["mode"] = self.runtime.mode
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -263,6 +265,12 @@ MEMORY_BUDGET = "memory_budget"
 
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
+
+MOVED = {
+    f"runtime.{key}": f"compute.{key}"
+    for key in (field.name for field in dataclasses.fields(ComputeOptions))
+}
+"""Keys of earlier versions -> what they are called now."""
 
 EPISODE_KEYS = ("ways", "shots", "queries")
 
@@ -280,18 +288,33 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     if not isinstance(mapping, Mapping):
         raise ValueError(f"the settings must be a group, got {mapping!r}; give keys with values")
     values = dict(mapping)
+    for old, new in MOVED.items():
+        group, _, key = old.partition(".")
+        if isinstance(values.get(group), Mapping) and key in values[group]:
+            raise ValueError(f"{old} is now called {new}; rename it")
     for key in ("algorithm", "gradient", "model"):
         values[key] = _choice(values.get(key), key)
     values["task"] = _task_options(values.get("task"))
     values["eval"] = _settled(values.get("eval", {}), values.get("steps"))
     for key, cls in (
         ("outer", OuterOptions),
+        ("compute", ComputeOptions),
         ("runtime", RuntimeOptions),
         ("eval", EvalOptions),
         ("checkpoint", CheckpointOptions),
     ):
         values[key] = checked(cls, values.get(key, {}), key)
     return checked(RunConfig, values, "")
+
+
+def with_moved_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, under the keys of this one."""
+    moved = {key: dict(v) if isinstance(v, Mapping) else v for key, v in settings.items()}
+    for old, new in MOVED.items():
+        group, _, key = old.partition(".")
+        if isinstance(moved.get(group), dict) and key in moved[group]:
+            moved.setdefault(new.partition(".")[0], {})[key] = moved[group].pop(key)
+    return moved
 
 
 def _settled(evaluation: Any, steps: Any) -> Any:

@@ -52,19 +52,19 @@ TOP_LEVEL = [
 
 RUN_DIR = [
     ("train resume=perhaps", r"resume must be true or false or auto, got 'perhaps'"),
-    ("train resume=true runtime.plan=vmap", r"resume=true must have a run in run_dir, got none"),
+    ("train resume=true compute.plan=vmap", r"resume=true must have a run in run_dir, got none"),
     ("tune resume=true run_dir=nope", r"resume=true must have a search in run_dir, got none in no"),
     ("train -m seed=0,1 run_dir=x", r"run_dir must be another one for each run of a sweep, got ru"),
     (
         "train -m seed=range(3) run_dir=\"'a,b'\"",
         r"run_dir must be another one for each run of",
     ),
-    ("train resume=true run_dir=no runtime.plan=vmap", r"resume=true must have a run .*got none"),
+    ("train resume=true run_dir=no compute.plan=vmap", r"resume=true must have a run .*got none"),
     ("train run_dir=", r"run_dir must name a folder or be null, got ''"),
     ("train run_dir=/dev/null", r"run_dir must be a folder.*/dev/null is a file; choose another"),
     ("train run_dir=/dev/null/run", r"run_dir must be a folder.*/dev/null is a file"),
     (f"train run_dir={'x' * 300}", r"run_dir must be a folder that can be made.*File name too"),
-    ("train run_dir=/proc/none/run runtime.plan=vmap", r"run_dir must be a folder that can be"),
+    ("train run_dir=/proc/none/run compute.plan=vmap", r"run_dir must be a folder that can be"),
 ]
 
 OUTER = [
@@ -112,30 +112,30 @@ RUNTIME = [
     ("train runtime.name=dask", r"runtime.name must be ray or local"),
     ("train runtime.num_workers=0", r"runtime.num_workers must be a whole number >= 1"),
     ("train runtime.num_workers=two", r"runtime.num_workers must be a whole number or auto"),
-    ("train runtime.num_workers=99 runtime.plan=vmap", r"got 99 x 1; lower runtime.num_workers"),
+    ("train runtime.num_workers=99 compute.plan=vmap", r"got 99 x 1; lower runtime.num_workers"),
     ("train runtime.cpus_per_worker=0", r"runtime.cpus_per_worker must be > 0"),
     ("train runtime.cpus_per_worker=inf", r"runtime.cpus_per_worker must be finite"),
-    ("train runtime.cpus_per_worker=9999 runtime.plan=vmap", r"or runtime.cpus_per_worker"),
+    ("train runtime.cpus_per_worker=9999 compute.plan=vmap", r"or runtime.cpus_per_worker"),
     ("train runtime.gpus_per_worker=1.5", r"runtime.gpus_per_worker must be auto, 0, 1 or a share"),
     ("train runtime.gpus_per_worker=2", r"a worker computes on one GPU, got 2.*; set it to 1, and"),
     ("train runtime.gpus_per_worker=nan", r"runtime.gpus_per_worker must be finite"),
     (
-        "train runtime.gpus_per_worker=1 device=cpu runtime.plan=vmap",
+        "train runtime.gpus_per_worker=1 device=cpu compute.plan=vmap",
         r"runtime.gpus_per_worker must be 0 or auto with device=cpu",
     ),
-    ("train runtime.block_size=0", r"runtime.block_size must be a whole number >= 1"),
-    ("train runtime.threads_per_worker=0", r"runtime.threads_per_worker must be a whole"),
-    ("train runtime.plan=fast", r"runtime.plan must be auto or loop"),
-    ("train runtime.chunk_size=0", r"runtime.chunk_size must be a whole number >= 1 or auto"),
-    ("train runtime.precision=float16", r"runtime.precision must be float32 or tf32 or bfloat16"),
+    ("train compute.block_size=0", r"compute.block_size must be a whole number >= 1"),
+    ("train compute.threads_per_worker=0", r"compute.threads_per_worker must be a whole"),
+    ("train compute.plan=fast", r"compute.plan must be auto or loop"),
+    ("train compute.chunk_size=0", r"compute.chunk_size must be a whole number >= 1 or auto"),
+    ("train compute.precision=float16", r"compute.precision must be float32 or tf32 or bfloat16"),
     (
-        "train gradient=finite_difference runtime.precision=bfloat16",
-        r"runtime.precision must be float32 with gradient=finite_difference",
+        "train gradient=finite_difference compute.precision=bfloat16",
+        r"compute.precision must be float32 with gradient=finite_difference",
     ),
-    ("train runtime.gradient_precision=float16", r"gradient_precision must be float32 or bfloat"),
+    ("train compute.gradient_precision=float16", r"gradient_precision must be float32 or bfloat"),
     ("train runtime.max_attempts=0", r"runtime.max_attempts must be a whole number >= 1"),
     ("train runtime.workers=3", r"did you mean 'runtime.num_workers'"),
-    ("train algorithm=maml_pp runtime.plan=compiled", r"choose runtime.plan=vmap or auto"),
+    ("train algorithm=maml_pp compute.plan=compiled", r"choose compute.plan=vmap or auto"),
 ]
 
 TASK = [
@@ -249,7 +249,7 @@ GRADIENT = [
     ("train gradient.memory_budget=true", r"gradient.memory_budget must be a size"),
     (
         "train runtime=local gradient.memory_budget=10kB",
-        r"lower runtime.chunk_size \(13 tasks at once\)",
+        r"lower compute.chunk_size \(13 tasks at once\)",
     ),
     (
         "train gradient=first_order +gradient.memory_budget=1GB",
@@ -290,8 +290,8 @@ OTHER_VERBS = [
     ("bench peers bench.paths.highr=x", r"did you mean 'bench.paths.higher'"),
     ("bench peers bench.paths.higher=.", r"got ., which has no higher/__init__.py"),
     (
-        "bench peers runtime.precision=bfloat16 runtime.plan=loop task=glyphs",
-        r"runtime.precision must be float32, in which the peers compute",
+        "bench peers compute.precision=bfloat16 compute.plan=loop task=glyphs",
+        r"compute.precision must be float32, in which the peers compute",
     ),
     ("bench peers bench.network=theirs", r"bench.network must be same or textbook"),
     ("bench peers bench.inner_steps=[1]", r"unknown key 'bench.inner_steps'"),
