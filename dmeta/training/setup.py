@@ -30,6 +30,7 @@ from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
+from dmeta.training.optimizers import check_optimizer
 from dmeta.training.options import NamedOptions
 from dmeta.training.server import OuterLoopFactory
 from dmeta.training.task_checks import first_task, probe_of
@@ -194,6 +195,7 @@ def prepare(
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]
+    check_optimizer(config.outer)
     names = own_names(model=model, source=source, algorithm=algorithm, loss=loss)
     given = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     own = tuple(name for name, each in given.items() if each is not None)
