@@ -68,9 +68,9 @@ def make_optimizer(options: OuterOptions, vector: torch.Tensor) -> torch.optim.O
         k: tuple(v) if isinstance(v, list) else v for k, v in options.options.items()
     }
     if unknown := sorted(given.keys() - known.keys()):
+        near = nearest(unknown[0], list(known))
         raise ValueError(
-            f"unknown key 'outer.{unknown[0]}'{nearest(unknown[0], list(known))}; {options.name} has "
-            f"{', '.join(known)}"
+            f"unknown key 'outer.{unknown[0]}'{near}; {options.name} has {', '.join(known)}"
         )
     make: Any = CLASSES[options.name]
     try:

@@ -82,7 +82,7 @@ OUTER = [
     ("train outer.schedule=step", r"must be constant or linear or cosine"),
     ("train outer.schedule_every=0", r"outer.schedule_every must be >= 1, got 0; raise it"),
     ("train outer.clip_norm_over=layer", r"outer.clip_norm_over must be all or tensor"),
-    (
+    ("train outer.betas=[1,0.9]", r"torch.optim.Adam takes, got .*Invalid beta parameter"),
         "train outer.betas=[1,0.9]",
         r"torch.optim.Adam takes, got .*Invalid beta parameter at index 0",
     ),
