@@ -51,8 +51,13 @@ html_sidebars = {"index": []}
 _LITERAL_OR_SHAPE = re.compile(r"``[^`]*``|`[^`]*`|\[[^\]`]*\*[^\]`]*\]|\|[^|`\s][^|`]*\|")
 
 
-def _literal_shapes(app: Any, what: str, name: str, thing: Any, options: Any, lines: Any) -> None:
-    """Shapes such as [S, *input_shape] in docstrings become literals: ``*`` is no emphasis."""
+def _literal_shapes(*event: Any) -> None:
+    """Shapes such as [S, *input_shape] in docstrings become literals: ``*`` is no emphasis.
+
+    Args:
+        event: of ``autodoc-process-docstring``; the last one is the list of lines, changed here.
+    """
+    lines = event[-1]
     for number, line in enumerate(lines):
         lines[number] = _LITERAL_OR_SHAPE.sub(
             lambda found: found[0] if found[0].startswith("`") else f"``{found[0]}``", line

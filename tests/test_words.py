@@ -1,4 +1,4 @@
-"""Plain words: README, documentation, docstrings, messages and settings avoid old turns of phrase."""
+"""Plain words: README, documentation, code and settings avoid some old turns of phrase."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What a search costs and survives: ``python -m tests.search.costs`` and one of the names below.
 
-Each prints a table for docs/searches.md. Not part of the tests: minutes each, and it reads the clock.
+Each prints a table for docs/searches.md. Not part of the tests: minutes each, and it reads
+the clock.
 """
 
 from __future__ import annotations

@@ -50,18 +50,18 @@ def _page(name: str, own: list[Any]) -> str:
             linked_papers(markdown(module.__doc__ or "")),
             "## Settings",
             f"Meta-gradient: `gradient={composed['gradient']['name']}`.",
-            _changed(name, composed["algorithm"]),
+            _changed(composed["algorithm"]),
             _own(own),
             f"## Try it\n\n```bash\ndmeta train algorithm={name} task=glyphs steps=200\n```\n",
         ]
     )
 
 
-def _changed(name: str, settings: dict[str, Any]) -> str:
+def _changed(settings: dict[str, Any]) -> str:
     """The keys of the inner loop that the method sets, with their values."""
     defaults = {f.name: f.default for f in dataclasses.fields(InnerLoop)}
     if not defaults.keys() & settings.keys():
-        return "It has no inner loop of the usual kind: `algorithm.inner_lr` and the like are not its keys."
+        return "It has no keys of the [inner loop](../settings.md#the-inner-loop)."
     changed = {k: v for k, v in settings.items() if k in defaults and v != defaults[k]}
     if not changed:
         return "The [inner loop](../settings.md#the-inner-loop) has its default settings."

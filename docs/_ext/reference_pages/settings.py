@@ -23,7 +23,7 @@ from dmeta.registry import Registry
 from dmeta.search.options import SearchOptions
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import EpisodeSize
-from dmeta.training.config import RunConfig
+from dmeta.training.config import OuterOptions, RunConfig
 from reference_pages.text import cell, documented, linked_papers, table, type_text, value_text
 from reference_pages.text import yaml_comments as comments_of
 
@@ -127,10 +127,22 @@ def settings_page() -> str:
             entry = CHOSEN[group][name]
             parts += [f"### `{group}={name}`", _described(entry.summary, entry.source)]
             parts += [_table(own)] if own else ["No settings of its own."]
+    parts += ["## Choices of `outer`", _optimizers()]
     parts += [f"## `dmeta {verb}`\n\n{_table(verb_settings(verb))}" for verb in VERBS]
     for bench in _BENCHES:
         parts += [f"## `dmeta bench {bench}`", _table(bench_settings(bench))]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def optimizer_settings() -> dict[str, dict[str, Any]]:
+    """Optimiser -> its own arguments with their defaults."""
+    shared = {each.name for each in dataclasses.fields(OuterOptions)}
+    names = sorted(path.stem for path in (config_dir() / "outer").glob("*.yaml"))
+    composed = {name: settings_of("train", f"outer={name}")["outer"] for name in names}
+    return {
+        name: {key: value for key, value in values.items() if key not in shared}
+        for name, values in composed.items()
+    }
 
 
 def verb_settings(verb: str) -> list[Setting]:
@@ -170,11 +182,13 @@ def _of_yaml(
 
 def _of_dataclass(cls: Any, prefix: str, values: Mapping[str, Any]) -> list[Setting]:
     hints, meanings = typing.get_type_hints(cls), documented(cls)
-    return [
-        _setting(f"{prefix}.{f.name}", hints[f.name], values[f.name], meanings.get(f.name, ""))
-        for f in dataclasses.fields(cls)
-        if f.name in values
-    ]
+    found = []
+    for each in dataclasses.fields(cls):
+        value = values.get(each.name, each.default)
+        if value is not dataclasses.MISSING:  # `options` hold what the chosen name adds
+            meaning = meanings.get(each.name, "")
+            found.append(_setting(f"{prefix}.{each.name}", hints[each.name], value, meaning))
+    return found
 
 
 def _of_factory(make: Any, group: str, name: str, values: Mapping[str, Any]) -> list[Setting]:
@@ -214,6 +228,26 @@ def _sizes() -> str:
         for key, text in meanings.items()
     ]
     return "The size of a task, whatever its source.\n\n" + table(("key", "used", "meaning"), rows)
+
+
+def _optimizers() -> str:
+    rows = [
+        (
+            f"`outer={name}`",
+            value_text(settings_of("train", f"outer={name}")["outer"]["lr"]),
+            ", ".join(f"`outer.{key}={_written(value)}`" for key, value in own.items()),
+        )
+        for name, own in optimizer_settings().items()
+    ]
+    return (
+        "Each is the optimiser of that name in "
+        "[torch.optim](https://docs.pytorch.org/docs/stable/optim.html), which says what its "
+        "arguments mean.\n\n" + table(("choice", "`outer.lr`", "its own keys and defaults"), rows)
+    )
+
+
+def _written(value: Any) -> str:
+    return value_text(value).strip("`").replace(" ", "")
 
 
 def _described(summary: str, source: str) -> str:
