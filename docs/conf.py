@@ -48,7 +48,7 @@ html_theme_options = {
 html_sidebars = {"index": []}
 
 
-_LITERAL_OR_SHAPE = re.compile(r"``[^`]*``|`[^`]*`|\[[^\]`]*\*[^\]`]*\]|\|[^|`\s][^|`]*\|")
+_LITERAL_OR_SHAPE = re.compile(r"``[^`]*``|`[^`]*`|\[[^\]`]*\*[^\]`]*\]|\|[^|`\s][^|`]*\|(?:\^\d)?")
 
 
 def _literal_shapes(*event: Any) -> None:
