@@ -23,7 +23,7 @@ _HEADINGS = ("seconds", "MiB", "predicted", "cosine", "norm", "error", "float32"
 
 _LEGEND = (
     "seconds: one block, median; MiB: peak memory of its tensors, counted and predicted;",
-    "cosine, norm, error: beside the exact meta-gradient, in float64; float32: error in float32",
+    "cosine, norm, error: against the exact meta-gradient, in float64; float32: error in float32",
 )
 
 

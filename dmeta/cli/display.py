@@ -1,6 +1,6 @@
 """What a user sees of a run: a live bar on a terminal, plain lines in a log, a table at the end.
 
-It formats what it is told; it computes nothing and must not change a run.
+It formats the events that it receives; it computes nothing and must not change a run.
 
 Letters: K inner steps at evaluation.
 """
@@ -80,7 +80,7 @@ class Display:
         self._val: Row | None = None
         self._pending: list[Row] = []
         self._line_at: float | None = None
-        self._troubles = (0, 0)
+        self._faults = (0, 0)
         self._first: tuple[float, int] | None = None
         self._live: Live | None = None
         self._progress = self._bar()
@@ -108,7 +108,7 @@ class Display:
         self.close()
         self._total, self._step, self._metric = total_steps, done_steps, metric
         self._train = self._val = self._line_at = self._first = None
-        self._troubles = (0, 0)
+        self._faults = (0, 0)
         for line in title:
             self._print(line)
         if done_steps:
@@ -175,11 +175,11 @@ class Display:
         self.close()
 
     def _is_due(self, row: Row) -> bool:
-        now, troubles = self._clock(), (row.get("rejected", 0), row.get("retried_blocks", 0))
+        now, faults = self._clock(), (row.get("rejected", 0), row.get("retried_blocks", 0))
         quiet = self._line_at is not None and now - self._line_at < self._line_every_s
-        if quiet and troubles == self._troubles and row["step"] < self._total:
+        if quiet and faults == self._faults and row["step"] < self._total:
             return False
-        self._line_at, self._troubles = now, troubles
+        self._line_at, self._faults = now, faults
         return True
 
     def _flush(self) -> None:

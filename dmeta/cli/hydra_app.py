@@ -20,7 +20,7 @@ from dmeta.cli.trust import KEY, check_composed, check_presets, trusts
 
 
 def config_dir() -> Path:
-    """The folder of YAML files: inside the installed package, or beside it in a checkout."""
+    """The folder of YAML files: inside the installed package, or next to it in a checkout."""
     package = Path(dmeta.__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -130,7 +130,7 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
             if hydra_config.mode == RunMode.MULTIRUN and settings.get("run_dir", "") is None:
                 settings["run_dir"] = hydra_config.runtime.output_dir
             function(settings, list(hydra_config.overrides.task))
-        except Exception as error:  # told once, by the caller; and the rest of a sweep goes on
+        except Exception as error:  # the caller reports it once; the rest of a sweep runs
             failures.append(error)
 
     sys.argv[1:] = _with_any_task(verb, sys.argv[1:])

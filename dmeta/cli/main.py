@@ -109,7 +109,7 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
     try:
         yield heard
     finally:
-        # None: a handler that was not installed from Python, and can not be put back.
+        # None: a handler that was not installed from Python, and cannot be put back.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
@@ -161,7 +161,7 @@ def _run(verb: str, rest: list[str]) -> None:
 def _with_bench(arguments: list[str]) -> list[str]:
     """``gradients key=value`` as Hydra takes it: ``bench=gradients key=value``.
 
-    Beside the other overrides: argparse takes no two groups of them with a flag between.
+    Next to the other overrides: argparse takes no two groups of them with a flag between.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(f"usage: dmeta bench WHAT [key=value ...]\n\n{_lines(BENCHES)}\n")

@@ -1,4 +1,4 @@
-"""YAML files of a user's own that settings are composed with, beside those of dmeta.
+"""A user's own YAML files that settings are composed with, in addition to those of dmeta.
 
 ``experiment=FILE.yaml`` and ``search/space=FILE.yaml`` name one (or its address), ``--config-dir
 FOLDER`` a folder of them; ``experiment=RUN/config.json`` names the settings of a run. Their texts
@@ -117,12 +117,12 @@ def composed_with(overrides: Iterable[str], presets: Mapping[str, str]) -> Itera
             if Path(name).is_absolute() or ".." in path.parts or path.suffix != ".yaml":
                 raise ValueError(
                     f"a kept preset must be a YAML file in a folder of configs, got {name!r}; "
-                    "restore the file that names it, or begin anew in another run_dir"
+                    "restore the file that names it, or start a new search in another run_dir"
                 )
             check_yaml(name, text)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        # Beside an override: argparse takes no two groups of them with a flag between.
+        # Next to an override: argparse takes no two groups of them with a flag between.
         at = next((i for i, each in enumerate(found) if "=" in each and each[0] != "-"), len(found))
         yield [*found[:at], f"hydra.searchpath=[file://{folder}]", *found[at:]]
 
@@ -197,6 +197,6 @@ def _text(path: str | Path, rule: str) -> str:
             return file.read(MAX_BYTES + 1)  # a character more than is accepted
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{rule}, got {path}, which can not be read ({error}); correct it (`dmeta list` names "
+            f"{rule}, got {path}, which cannot be read ({error}); correct it (`dmeta list` names "
             "the presets)"
         ) from None

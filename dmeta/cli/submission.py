@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from dmeta.cli.upload import Shipment
 
 _STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
-"""Seconds that a job is given to end after it was told to: Ray's own 3 may keep no checkpoint."""
+"""Seconds that a job may take to stop: Ray's default of 3 may be too short for a checkpoint."""
 
 _SECRET = re.compile("SECRET|TOKEN|PASSWORD", re.IGNORECASE)
 
@@ -26,7 +26,7 @@ class SubmitOptions:
     Attributes:
         address: of the cluster's dashboard; None: what Ray's variables say.
         wait: whether the job is followed.
-        retries: how often a job that fails is submitted anew.
+        retries: how often a job that fails is submitted again.
         code: whether this program is shipped.
         pip: packages to install there; ``auto``: what this program needs.
         image: container image to run in.
@@ -57,8 +57,8 @@ class SubmitOptions:
             )
         if secret := [name for name in self.env or {} if _SECRET.search(name)]:
             raise ValueError(
-                "submit.env must hold no secret, for whoever uses the cluster can read it, got "
-                f"{secret[0]}; leave it out (the cluster's token is there by itself; credentials "
+                "submit.env must hold no secret, because anyone who uses the cluster can read it, "
+                f"got {secret[0]}; leave it out (the cluster has its token already; credentials "
                 "of a storage belong into the environment of the nodes)"
             )
 

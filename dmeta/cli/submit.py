@@ -190,7 +190,7 @@ def _print_equivalent(submission: Submission) -> None:
 
 
 def _submit(submission: Submission) -> int:
-    """Submit the job, and anew if it fails and that was asked for; returns the exit code."""
+    """Submit the job, again if it fails and retries are left; returns the exit code."""
     options = submission.options
     jobs = _jobs(options, allow_unauthenticated=submission.allow_unauthenticated)
     for attempt in range(options.retries + 1):
@@ -207,7 +207,7 @@ def _submit(submission: Submission) -> int:
 
 
 def _jobs(options: SubmitOptions, *, allow_unauthenticated: bool) -> Jobs:
-    # Ray's client takes a second to import, and wrong input is told without it.
+    # Ray's client takes a second to import, and wrong input is reported without it.
     from dmeta.runtime.cluster.jobs import Jobs
 
     return Jobs(options.address, allow_unauthenticated=allow_unauthenticated)
@@ -227,23 +227,23 @@ def _steer(what: str, arguments: list[str]) -> int:
     """`dmeta submit attach JOB`, `dmeta submit stop JOB`."""
     own, rest = _apart(arguments)
     ids = [word for word in rest if "=" not in word and not word.startswith("-")]
-    beside = [word for word in rest if word not in ids]
+    others = [word for word in rest if word not in ids]
     allowed = "runtime.allow_unauthenticated="
-    if len(ids) != 1 or not all(word.startswith(allowed) for word in beside):
+    if len(ids) != 1 or not all(word.startswith(allowed) for word in others):
         raise ValueError(
             f"dmeta submit {what} takes one JOB and submit.address=..., got "
             f"{' '.join(rest) or 'nothing'}; give the job's id (`ray job list` has them)"
         )
     options = _options(own)
-    with _in_words("train", beside):
-        runtime = compose("train", beside)["runtime"]
+    with _in_words("train", others):
+        runtime = compose("train", others)["runtime"]
     jobs = _jobs(options, allow_unauthenticated=runtime["allow_unauthenticated"])
     if what == "attach":
         return _followed(jobs, ids[0], options).exit_code
     if not jobs.stop(ids[0]):
         _say(f"job {ids[0]} was over already")
         return 0
-    _say(f"job {ids[0]} is format_error to stop: it keeps the step that it is at")
+    _say(f"job {ids[0]} was asked to stop: it saves its current step")
     return _followed(jobs, ids[0], options).exit_code
 
 
@@ -255,7 +255,7 @@ def _followed(jobs: Jobs, job: str, options: SubmitOptions) -> Ending:
         stop.add_note(f"the job goes on; {_how_to('attach', job, options)}")
         stop.add_note(_how_to("stop", job, options))
         if options.retries:
-            stop.add_note("nobody submits it anew now if it fails")
+            stop.add_note("it is not submitted again if it fails now")
         raise
     words = {"succeeded": "succeeded", "stopped": "was stopped", "failed": "failed"}[ending.what]
     _say(f"job {job} {words}, exit code {ending.exit_code}")

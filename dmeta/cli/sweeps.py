@@ -43,7 +43,7 @@ def split_overrides(overrides: Sequence[str]) -> SplitOverrides:
         overrides: as on the command line; what Hydra's grammar does not take is left to it.
 
     Raises:
-        ValueError: a sweep that can not be searched.
+        ValueError: a sweep that cannot be searched.
     """
     parser = OverridesParser.create()
     fixed: list[str] = []
@@ -107,7 +107,7 @@ class Composer:
         """The settings of a point; what they have no key for is left out.
 
         Raises:
-            ValueError: a value that a key can not have.
+            ValueError: a value that a key cannot have.
         """
         settings = self._composed(point)
         for key, value in point.items():

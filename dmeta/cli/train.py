@@ -71,7 +71,7 @@ def train(
             `dmeta.algorithms.Algorithm`.
         loss: an own loss instead of the named one, of support and query sets alike: (prediction
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
-        observers: told of every step and every line of metrics.
+        observers: called for every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be
             resumed, an experiment) even if others wrote them (`dmeta.cli.trust`).
         progress: show it as the command line does; None: where standard output or standard error
@@ -233,7 +233,7 @@ def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunC
 
 
 def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
-    """The settings of a run; of a resumed one, what it was begun with and what is said anew."""
+    """The settings of a run; of a resumed one, what it was started with, and the changes."""
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     if not composed.get("resume") or composed.get("run_dir") is None or "experiment" in keys:
         return run_config(composed)

@@ -36,7 +36,7 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.options import checked
 
-_ANEW = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated", KEY)
+_PER_CALL = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated", KEY)
 """Keys that the command line alone says when a search is continued."""
 
 _MORE = ("search.num_trials", "steps")
@@ -109,7 +109,7 @@ def tune(
         source: an own task source instead of the named task.
         algorithm: an own method instead of the named one.
         loss: an own loss instead of the named one.
-        watchers: told how it goes.
+        watchers: called as the search progresses.
         trust: as for `dmeta.train`.
 
     Returns: Tune's own results (every trial, with its reports, checkpoint and error); what else
@@ -269,11 +269,11 @@ def _continued(place: RunPlace, given: Sequence[str]) -> tuple[list[str], Mappin
             f"a search that `dmeta tune` continues must have been begun by it, got {place.name} "
             "without a command; continue it from Python (dmeta.search.run)"
         )
-    anew = _of(given, _ANEW)
+    per_call = _of(given, _PER_CALL)
     more = {each.partition("=")[0]: each for each in _of(given, _MORE)}
-    begun = [each for each in command if each not in _of(command, _ANEW)]
+    begun = [each for each in command if each not in _of(command, _PER_CALL)]
     own = [each for each in begun if each.partition("=")[0] not in more]
-    rest = [each for each in given if each not in anew and each not in more.values()]
+    rest = [each for each in given if each not in per_call and each not in more.values()]
     # A file lies elsewhere in a job that was submitted; its text is the one that was kept.
     other = [each for each in map(named, rest) if each not in map(named, own)]
     if rest and (other or len(rest) != len(own)):
@@ -282,7 +282,7 @@ def _continued(place: RunPlace, given: Sequence[str]) -> tuple[list[str], Mappin
             f"{(other or rest)[0]} besides; leave it out (search.num_trials and steps may be "
             "raised), or choose another run_dir"
         )
-    return [*own, *more.values(), *anew], presets if isinstance(presets, dict) else {}
+    return [*own, *more.values(), *per_call], presets if isinstance(presets, dict) else {}
 
 
 def _of(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:

@@ -2,8 +2,8 @@
 
 A checkpoint is a folder ``step-00001000`` of ``state.safetensors`` (meta-parameters by name and the
 optimiser's state) and ``checkpoint.json`` (step, progress, size and SHA-256 of the former, and its
-own SHA-256). Its name says which it is and `dmeta.runs.storage` that it is whole, so there is
-no file beside it that points to the last one and could be wrong.
+own SHA-256). The name says which checkpoint it is, and `dmeta.runs.storage` that it is
+complete, so no other file points to the last one and could be wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Checkpoint:
     Attributes:
         where: path or address of its folder.
         state: of the server; its arrays are ``meta_params/<name>`` and ``optimizer/<key>``.
-        progress: what the training loop wrote beside them.
+        progress: what the training loop wrote with them.
     """
 
     where: str

@@ -24,8 +24,8 @@ GetState = Callable[[], ServerState]
 class CheckpointWriter:
     """Writes, and prunes what it wrote before. A context manager: leaving it waits for the last.
 
-    What can not be written (a full disk, say) is told of as a warning, and the training goes on:
-    the checkpoints before are as they were, and another one will be due.
+    A checkpoint that cannot be written (the disk is full, say) causes a warning, and training
+    continues: earlier checkpoints are unchanged, and another one will be due.
     """
 
     def __init__(self, storage: Storage, keep: int) -> None:
@@ -44,7 +44,7 @@ class CheckpointWriter:
 
         Args:
             state: of the server; called on another thread.
-            progress: plain data to write beside it.
+            progress: plain data to write with it.
             best: steps whose checkpoints are kept besides the last ones.
         """
         self._writing = self._thread.submit(self._write_or_warn, state, progress, best)
@@ -53,7 +53,7 @@ class CheckpointWriter:
         """Write a checkpoint now, after those begun.
 
         Raises:
-            OSError: it can not be written.
+            OSError: it cannot be written.
         """
         self._thread.submit(self._write, state, progress, best).result()
 

@@ -66,7 +66,7 @@ def is_torn(path: Path) -> bool:
 
 
 class AppendedFile:
-    """Pieces are written at once, each whole; what can not be written waits for the next piece.
+    """Pieces are written at once, each whole; what cannot be written waits for the next piece.
 
     A reader, or a kill, at any moment finds at most the last piece torn.
     """
@@ -75,7 +75,7 @@ class AppendedFile:
         """Append to the file, which is made if it is not there.
 
         Raises:
-            OSError: it can not be opened.
+            OSError: it cannot be opened.
         """
         self._path = path
         self._file = path.open("ab", buffering=0)
@@ -94,7 +94,7 @@ class AppendedFile:
         except OSError as error:
             os.ftruncate(self._file.fileno(), self._size)
             if not self._told:
-                _LOG.warning("can not write to %s (%s); trying again later", self._path, error)
+                _LOG.warning("cannot write to %s (%s); trying again later", self._path, error)
             self._told = True
             return
         self._size += len(content)

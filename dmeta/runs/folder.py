@@ -93,13 +93,13 @@ class RunPlace:
         """Copy what was written to the address, if it is at one.
 
         Raises:
-            OSError: it can not be written to.
+            OSError: it cannot be written to.
         """
         if self.mirror is not None:
             self.mirror.push()
 
     def push_or_warn(self) -> None:
-        """As `push`, where what can not be copied now may come later."""
+        """As `push`, where what cannot be copied now may come later."""
         try:
             self.push()
         except OSError as error:
@@ -115,7 +115,7 @@ def run_place(run_dir: str | Path, needed: Sequence[str] = RUN_FILES) -> Iterato
         needed: names of files; of a run all but its checkpoints.
 
     Raises:
-        ValueError: it is at an address that can not be read, or not be opened.
+        ValueError: it is at an address that cannot be read, or not be opened.
     """
     if not is_address(run_dir):
         yield RunPlace(local_path(run_dir))
@@ -139,7 +139,7 @@ def training_at(place: RunPlace) -> Iterator[None]:
 
     Raises:
         RunLocked: another training lives there.
-        OSError: what was written can not be copied there.
+        OSError: what was written cannot be copied there.
     """
     if place.mirror is None:
         yield
@@ -149,7 +149,7 @@ def training_at(place: RunPlace) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(Exception):  # the one that ends the run is the one to be told
+            with contextlib.suppress(Exception):  # report the error that ended the run
                 place.push()
             raise
         place.push()
@@ -163,7 +163,7 @@ def check_folder(path: Path, key: str) -> None:
         key: the setting that it is from, for the message.
 
     Raises:
-        ValueError: it is a file, lies in one, or can not be written to.
+        ValueError: it is a file, lies in one, or cannot be written to.
     """
     try:
         there = next(place for place in (path, *path.absolute().parents) if place.exists())

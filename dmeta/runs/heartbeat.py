@@ -30,7 +30,7 @@ SILENCE_S = 40.0
 """A mark that does not change for so long is that of a training that was killed."""
 
 _SETTLE_S = 0.5  # two that begin together have both written their marks by then
-_LOOK_S = 1.0  # whoever waits is to see soon that the mark is gone
+_LOOK_S = 1.0  # a waiting process should soon see that the mark is gone
 
 
 @contextlib.contextmanager
@@ -39,8 +39,8 @@ def only_one_at(
 ) -> Iterator[None]:
     """Keep others from training at an address until the end, however that comes.
 
-    A mark there changes as long as this training lives; whoever finds one waits to see whether it
-    changes. Of two that begin within the same moment the last one to mark stays.
+    A mark there changes as long as this training runs; a process that finds one waits to see
+    whether it changes. Of two that start at the same moment, the last one to write its mark stays.
 
     Args:
         there: where.
@@ -48,7 +48,7 @@ def only_one_at(
 
     Raises:
         RunLocked: another training lives.
-        ValueError: the address can not be read, or not be written to.
+        ValueError: the address cannot be read, or not be written to.
     """
     _wait_for_silence(there, sleep)
     own = secrets.token_hex(8)
@@ -82,7 +82,7 @@ def only_one_at(
     finally:
         over.set()
         thread.join()
-        with contextlib.suppress(Exception):  # whoever comes next waits, then goes on
+        with contextlib.suppress(Exception):  # the next process waits, then continues
             if is_ours():
                 there.remove(MARK)
 

@@ -66,7 +66,7 @@ def judge(signs: Signs) -> Judgement:
     if signs.here and signs.locked is False:
         return Judgement("stopped", "no process works in its folder")
     if signs.silent_s is not None and signs.silent_s < signs.patience_s:
-        return Judgement("running", f"{silent}; its lock can not be seen from this machine")
+        return Judgement("running", f"{silent}; its lock cannot be seen from this machine")
     return Judgement("stopped", f"{silent}, and no lock that this machine sees")
 
 

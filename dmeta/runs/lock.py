@@ -23,7 +23,7 @@ def only_one_in(run_dir: Path) -> Iterator[None]:
 
     Raises:
         RunLocked: another process trains in it.
-        ValueError: it can not be made.
+        ValueError: it cannot be made.
     """
     new = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:

@@ -1,8 +1,8 @@
 """`log.jsonl`: the warnings of a run, its beginnings and its ends, as JSON, one object a line.
 
 Every line has ``time`` (UTC), ``level``, ``run`` (`RunConfig.run_id`), ``logger`` and ``message``.
-A warning has ``step``, ``phase``, ``block`` and ``worker`` besides where whoever warned knows them:
-they are given as ``extra`` of the logging call. A beginning or an end has ``event``: ``begun``
+A warning also has ``step``, ``phase``, ``block`` and ``worker`` where they are known: they are
+given as ``extra`` of the logging call. A beginning or an end has ``event``: ``begun``
 (with ``step``, ``host``, ``pid``, ``hardware``, ``runtime`` and ``plan``), ``ended``, ``stopped``
 (by a signal, after a step that is kept) or ``failed``; a run that was killed has none. A resumed
 run appends.
@@ -89,7 +89,7 @@ class _Lines(logging.Handler):
     def write(
         self, level: str, message: str, more: Mapping[str, Any], logger: str = __name__
     ) -> None:
-        if self._writing:  # that this file can not be written to is not for this file to say
+        if self._writing:  # that this file cannot be written to is not for this file to say
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, "run": self._run_id, "logger": logger}

@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 
 
 class Observer(Protocol):
-    """Is told what happens in a run. It must not change it."""
+    """Receives the events of a run. It must not change the run."""
 
     def on_row(self, row: Row) -> None:
         """A line of metrics, as in metrics.jsonl."""

@@ -1,8 +1,8 @@
 """A run's folder kept at an address, such as ``s3://bucket/runs/x``.
 
-An object store can not append to a file, so a run works in a folder of this machine, and what it
-writes is copied before each checkpoint and at its end: what is there beside a checkpoint reaches at
-least as far as that. Checkpoints themselves go there directly (`dmeta.runs.storage`).
+An object store cannot append to a file, so a run works in a folder of this machine, and what it
+writes is copied before each checkpoint and at its end: the files there reach at least as far as
+the last checkpoint there. Checkpoints themselves go there directly (`dmeta.runs.storage`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DistantFolder:
         """The content of a file; None: there is none.
 
         Raises:
-            ValueError: the address can not be read.
+            ValueError: the address cannot be read.
         """
         self._files.invalidate_cache()
         with reading(self.address, _KEY):
@@ -52,7 +52,7 @@ class DistantFolder:
         None: the storage does not say, or there is no such file (any more).
 
         Raises:
-            ValueError: the address can not be read.
+            ValueError: the address cannot be read.
         """
         self._files.invalidate_cache()
         with reading(self.address, _KEY):
@@ -65,7 +65,7 @@ class DistantFolder:
         """Whether there is such a file.
 
         Raises:
-            ValueError: the address can not be read.
+            ValueError: the address cannot be read.
         """
         self._files.invalidate_cache()
         with reading(self.address, _KEY):
@@ -82,8 +82,8 @@ class DistantFolder:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(path, content)
         except Exception as error:  # each storage has its own
-            told = f"{type(error).__name__}: {str(error).strip()}"
-            raise OSError(f"can not write {name} to {self.address} ({told})") from error
+            reason = f"{type(error).__name__}: {str(error).strip()}"
+            raise OSError(f"cannot write {name} to {self.address} ({reason})") from error
 
     def remove(self, name: str) -> None:
         """Delete a file."""
@@ -93,7 +93,7 @@ class DistantFolder:
         """Names of what matches a pattern such as ``*/result.json``, sorted.
 
         Raises:
-            ValueError: the address can not be read.
+            ValueError: the address cannot be read.
         """
         self._files.invalidate_cache()
         with reading(self.address, _KEY):
@@ -120,7 +120,7 @@ class Mirror:
         """Copy those files from the address that are there.
 
         Raises:
-            ValueError: the address can not be read.
+            ValueError: the address cannot be read.
         """
         for name in names:
             content, path = self.there.read(name), self.folder / name
@@ -133,7 +133,7 @@ class Mirror:
         """Copy the files that are new or were changed; any thread may.
 
         Raises:
-            OSError: the address can not be written to.
+            OSError: the address cannot be written to.
         """
         with self._lock:
             for path in sorted(self.folder.rglob("*")):

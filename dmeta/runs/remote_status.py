@@ -51,7 +51,7 @@ def copied(address: str) -> Iterator[tuple[Path, Afar]]:
     """A folder with copies of the small files, each as old as what it is of.
 
     Raises:
-        ValueError: the address can not be read, or not be opened.
+        ValueError: the address cannot be read, or not be opened.
     """
     there = DistantFolder(address)
     with tempfile.TemporaryDirectory(prefix="dmeta-status-") as name:

@@ -92,9 +92,9 @@ class RunStatus:
             ("validation", self._val()),
             ("checkpoint", kept or "none yet"),
             (
-                "troubles",
-                f"{self.retried_blocks} retried blocks, {self.copied_blocks} late ones copied, "
-                f"{self.rejected_steps} rejected steps",
+                "faults",
+                f"{self.retried_blocks} blocks retried, {self.copied_blocks} duplicated "
+                f"(stragglers), {self.rejected_steps} steps rejected",
             ),
             ("hardware", _hardware(self.began)),
             ("left out", _left_out(self.skipped_lines)),

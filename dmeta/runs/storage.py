@@ -22,7 +22,7 @@ _UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True)
 class Folders:
-    """Which folders belong to a storage; what else lies beside them is not its.
+    """Which folders belong to a storage; other files and folders there do not.
 
     Attributes:
         name: what their names match.
@@ -34,7 +34,7 @@ class Folders:
 
 
 class Storage(Protocol):
-    """Named folders of files. Whoever lists them sees whole ones only."""
+    """Named folders of files. A listing shows complete ones only."""
 
     def names(self) -> list[str]:
         """Of the folders; unfinished ones left out."""
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """The content of a file.
 
         Raises:
-            OSError: it is not there, or can not be read.
+            OSError: it is not there, or cannot be read.
         """
         ...
 
@@ -143,7 +143,7 @@ class DiskStorage:
 
 
 class ObjectStorage:
-    """Folders in an object store, which can not rename: the completing file is written last."""
+    """Folders in an object store, which cannot rename: the completing file is written last."""
 
     def __init__(self, files: Any, root: str, folders: Folders) -> None:
         """In the fsspec file system `files`, below `root`."""

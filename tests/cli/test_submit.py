@@ -301,7 +301,7 @@ def test_an_interrupt_detaches_and_says_how_to_go_on(
     told = capsys.readouterr().err
     assert f"the job goes on; follow it with: dmeta submit attach job1 submit.address={URL}" in told
     assert f"stop it with: dmeta submit stop job1 submit.address={URL}" in told
-    assert "nobody submits it anew" in told
+    assert "it is not submitted again" in told
 
 
 def test_a_job_can_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

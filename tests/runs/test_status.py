@@ -94,7 +94,7 @@ def test_a_finished_run(finished: Path) -> None:
     assert lines[0] == f"{finished}: finished"
     assert lines[2].startswith("progress   step 6/6 (100%), ")
     assert any(line.startswith("validation mse ") and "4 tasks" in line for line in lines)
-    assert "troubles   0 retried blocks, 0 late ones copied, 0 rejected steps" in lines
+    assert "faults     0 blocks retried, 0 duplicated (stragglers), 0 steps rejected" in lines
     assert any(line.startswith("hardware   ") for line in lines)
     as_json = json.loads(told(finished, "json=true"))
     assert (as_json["state"], as_json["run"]) == ("finished", found.run)
@@ -118,7 +118,7 @@ def test_a_run_that_is_just_beginning(tmp_path: Path) -> None:
 def test_a_run_on_another_machine_is_known_by_its_files(unfinished: Path) -> None:
     elsewhere(unfinished)
     assert "running (last sign of life 0:0" in told(unfinished)
-    assert "its lock can not be seen from this machine" in told(unfinished)
+    assert "its lock cannot be seen from this machine" in told(unfinished)
     grow_old(unfinished, 7200)
     assert "stopped (last sign of life 2:00:00 ago, and no lock that" in told(unfinished)
 
