@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     Every block frees and takes again the same hundreds of megabytes of activations; giving them
     back costs a page fault per 4 KiB, a fifth of a step's time for small convolutions.
 
-    Returns: whether the process's allocator is one that can be told (glibc's).
+    Returns: whether the process's allocator has these settings (glibc's has).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -85,8 +85,8 @@ class RuntimeOptions:
         address: the Ray cluster to join: ``auto`` or ``host:port``. None: the one named by the
             environment variable RAY_ADDRESS (set inside a Ray job), else a local cluster of our
             own that is stopped at the end.
-        allow_unauthenticated: join a cluster on a network that asks nobody for a token, where
-            whoever reaches it can run any program.
+        allow_unauthenticated: join a cluster on a network that requires no token: anyone who can
+            reach it can run any program.
         dashboard: whether a cluster of our own has Ray's dashboard, for this machine alone.
         mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,
             computed at meta-parameters of some steps ago (`dmeta.runtime.ray.stale_gradients`): no
@@ -108,7 +108,7 @@ class RuntimeOptions:
             that come in reasonable time (`dmeta.runtime.ray.worker_registry`), and goes on with
             any.
         hung_after_s: seconds without an answer after which a worker or the server is killed and
-            started anew. None: learned from the run, 20 times the usual and at least 30 s.
+            restarted. None: learned from the run, 20 times the usual and at least 30 s.
         snapshot_every: outer steps between copies of the server's state, from which it goes on if
             it is lost: the steps since are computed again, to the same bits. 1: none are.
     """

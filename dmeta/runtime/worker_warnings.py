@@ -1,4 +1,4 @@
-"""What workers warn of in their reports, told once each."""
+"""Warnings that workers put into their reports, each logged once."""
 
 from __future__ import annotations
 

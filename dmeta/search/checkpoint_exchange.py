@@ -65,7 +65,7 @@ def write_handover(folder: Path, place: RunPlace, checkpoint: Checkpoint, digest
     """Write what Tune keeps of a checkpoint: a run's folder, as `dmeta.load` reads it."""
     write_checkpoint(open_checkpoints(folder, None), checkpoint.state, checkpoint.progress)
     content = read_settings(place.folder, place.name)
-    # What is handed over has its checkpoint beside it, wherever the run's own are.
+    # What is handed over has its checkpoint in the same folder, wherever the run's own are.
     content["settings"]["checkpoint"]["location"] = None
     write_json(folder / CONFIG, content)
     write_json(folder / _ORIGIN, {"folder": last_part(place.name), "settings": digest})

@@ -93,7 +93,7 @@ def run(
         searcher: one of Tune's own instead of what ``search.sampler`` names: an `OptunaSearch`,
             say, whose study is then at hand.
         scheduler: one of Tune's own instead of what ``search.scheduler`` names.
-        watchers: told how it goes.
+        watchers: called as the search progresses.
         notes: kept with it, in search.json.
         model: an own `nn.Module` in every trial instead of the named model; picklable, as the next
             three.
@@ -185,7 +185,7 @@ class Changed:
 
 @dataclasses.dataclass(frozen=True)
 class _Search:
-    """What Tune is told."""
+    """What Tune is given."""
 
     place: RunPlace
     space: Space
@@ -211,7 +211,7 @@ class _Search:
         Args:
             bundles: that a trial reserves.
             resume: whether to go on with what is there.
-            watchers: told how it goes.
+            watchers: called as the search progresses.
             draw: draws the run of the best settings if that is trained again.
             report: writes figures and a page.
         """

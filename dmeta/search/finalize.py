@@ -2,8 +2,9 @@
 
 ``results.json`` of a search: ``format``; ``metric``; ``trials`` (how many, by status);
 ``best`` (number, point, validation score with its 95% confidence interval, steps of the model, the
-folder of its run, and which other trials can not be told from it on the validation tasks); ``test``
-(an `Evaluation` on test tasks, of what was chosen, and the run it is of; or the failure) or null;
+folder of its run, and which other trials do not differ significantly from it on the validation
+tasks); ``test`` (an `Evaluation` on test tasks, of what was chosen, and the run it is of; or the
+failure) or null;
 ``training_tasks`` (of all trials); ``seconds`` (of all trials, added up); ``space``; ``search``;
 ``settings`` (of the best); ``versions``; ``hardware``; ``finished`` (UTC).
 """
@@ -96,7 +97,7 @@ def conclude(
         bundles: that a trial reserves.
         mode: which way scores are better.
         own: names of the user's own objects, by group.
-        watchers: told what is done.
+        watchers: called as the work progresses.
         report: writes figures and the page of what was found.
 
     Raises:
@@ -193,7 +194,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     if alike := best["not_told_apart"]:
         numbers = ", ".join(map(str, alike))
         lines.append(
-            "On the same validation tasks it can not be told from "
+            "On the same validation tasks it does not differ significantly from "
             f"trial{'s' if len(alike) > 1 else ''} {numbers} (95%, pairwise)."
         )
     if test is not None and "failure" in test:
@@ -213,15 +214,15 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
 def _tested_run(
     config: RunConfig, best: TrialRow, options: SearchOptions, place: RunPlace
 ) -> RunConfig:
-    """Settings of the run that is evaluated: the trial's own, or one that is trained anew."""
+    """Settings of the run that is evaluated: the trial's own, or those of a new training."""
     assert best.run_dir is not None
-    anew = {}
+    changes = {}
     if options.final_steps is not None:
-        anew["steps"] = options.final_steps
+        changes["steps"] = options.final_steps
     if options.final_seed is not None:
-        anew["seed"] = options.final_seed
-    if anew:
-        return dataclasses.replace(placed(config, place.locate(FINAL)), **anew)  # type: ignore[arg-type]
+        changes["seed"] = options.final_seed
+    if changes:
+        return dataclasses.replace(placed(config, place.locate(FINAL)), **changes)  # type: ignore[arg-type]
     return dataclasses.replace(placed(config, best.run_dir), resume=True)
 
 
@@ -229,7 +230,7 @@ def _tested(
     config: RunConfig, best: TrialRow, setup: TrialSetup, bundles: list[Bundle]
 ) -> dict[str, Any]:
     """Evaluate a run on test tasks, where a trial would be; what results.json has of it."""
-    of = f"trial {best.number}" if config.run_dir == best.run_dir else "trained anew"
+    of = f"trial {best.number}" if config.run_dir == best.run_dir else "a new training"
     found = {"of": f"{of}, {config.steps} outer steps", "run_dir": config.run_dir}
     group = placement_group(bundles)
     remote = ray.remote(evaluate_trial).options(

@@ -1,4 +1,4 @@
-"""Being told to stop a search: the first signal lets Tune save, the second ends all at once."""
+"""Requests to stop a search: the first signal lets Tune save, the second ends all at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NOTICE = b"\nstopping; what the trials have done is kept; once more stops at on
 
 
 class SearchStopped(KeyboardInterrupt):
-    """A search that was told to stop; its trials' checkpoints are kept.
+    """A search that was asked to stop; its trials' checkpoints are kept.
 
     Attributes:
-        signal_number: what told it.
+        signal_number: of the signal that asked for it.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -28,7 +28,7 @@ class SearchStopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Tune does not tell of old checkpoints that it can not delete because they are gone.
+    """Tune does not tell of old checkpoints that it cannot delete because they are gone.
 
     The state that a killed search is continued from may name some that were deleted after it.
     """
@@ -65,7 +65,7 @@ def environment(**variables: str) -> Iterator[None]:
 def stopping() -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM lets Tune end its trials and save, the second ends all at once.
 
-    Yields where they are noted. Tune's own way to be told is SIGUSR1.
+    Yields where they are noted. Tune's own signal for this is SIGUSR1.
     """
     heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -14,8 +14,8 @@ class SearchOptions:
         sampler: where points come from: ``random`` draws, the whole ``grid``, ``optuna`` (TPE,
             Akiba et al. 2019, arXiv:1907.10902), or ``bohb`` (Falkner et al. 2018,
             arXiv:1807.01774).
-        scheduler: which trials go on: ``none`` is cut; ``asha`` cuts those that can not be the
-            best any more (Li et al. 2020, arXiv:1810.05934, with a confidence interval);
+        scheduler: which trials go on: ``none`` is cut; ``asha`` cuts those that can no longer be
+            the best (Li et al. 2020, arXiv:1810.05934, with a confidence interval);
             ``hyperband`` is that of ``bohb``; ``pbt`` lets the worst go on from the best, with
             other settings (Jaderberg et al. 2017, arXiv:1711.09846).
         seed: of the points.
@@ -23,8 +23,8 @@ class SearchOptions:
         max_concurrent: at most so many trials at the same time; None: as many as there is room for.
         budget_s: seconds after which no trial goes on; None: no bound.
         max_failures: how often a trial that fails is tried again, from its last checkpoint.
-        cpus_per_driver: CPUs reserved for a trial's driver and parameter server, beside those of
-            its workers (a count, may be fractional); they wait while the workers compute.
+        cpus_per_driver: CPUs reserved for a trial's driver and parameter server, in addition to
+            those of its workers (a count, may be fractional); they wait while the workers compute.
         grace_steps: outer steps before a trial may be cut; None: those to the first validation.
         reduction: ``asha`` and ``hyperband``: of so many trials one goes on, to so many times the
             steps.
@@ -34,8 +34,10 @@ class SearchOptions:
         exchanged: ``pbt``: this part of the trials, the worst, goes on from as many best ones.
         evaluate_best: train the best trial to its last step, if it is not there, and evaluate it
             on test tasks, once.
-        final_steps: train the best settings anew for so many outer steps, and evaluate that.
-        final_seed: train the best settings anew with this seed, and evaluate that.
+        final_steps: train the best settings again from the start for so many outer steps,
+            and evaluate that.
+        final_seed: train the best settings again from the start with this seed, and evaluate
+            that.
     """
 
     sampler: Literal["random", "grid", "optuna", "bohb"] = "random"
@@ -103,6 +105,6 @@ class SearchOptions:
             )
         if self.scheduler == "pbt" and (self.final_steps or self.final_seed is not None):
             raise ValueError(
-                "the settings of a trial of pbt change while it trains: it can not be trained "
-                "anew, got search.final_steps or search.final_seed; remove them"
+                "the settings of a trial of pbt change while it trains: it cannot be trained "
+                "again from the start, got search.final_steps or search.final_seed; remove them"
             )

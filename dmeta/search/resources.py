@@ -1,6 +1,6 @@
 """What a trial reserves: its driver, its parameter server and its workers, all or nothing.
 
-They are one placement group. So a trial that runs has all that it will start, and can not wait for
+They are one placement group. So a trial that runs has all that it will start, and cannot wait for
 what another one holds. Pure arithmetic: knows no Ray.
 """
 
@@ -26,7 +26,7 @@ def reservation(config: RunConfig, cpus_per_driver: float, nodes: Sequence[Node]
         nodes: of the cluster, empty.
 
     Raises:
-        ValueError: the cluster can not place it, even when nothing else runs on it.
+        ValueError: the cluster cannot place it, even when nothing else runs on it.
     """
     options = config.runtime
     if options.name == "local":
@@ -47,7 +47,7 @@ def _worker(placement: Placement) -> Bundle:
 
 
 def _beside_driver(config: RunConfig, cpus: float, nodes: Sequence[Node]) -> Placement:
-    """The workers that fit beside the driver, on whichever node that is."""
+    """The workers that fit in addition to the driver, on whichever node that is."""
     found: list[Placement] = []
     refusal: ValueError | None = None
     for at, node in enumerate(nodes):

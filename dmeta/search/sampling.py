@@ -16,7 +16,7 @@ from dmeta.search.space import Choice, Dimension, Point, Space, Value, grid, mee
 
 
 class Sampling(NamedTuple):
-    """What Tune is told of a space.
+    """A space as Tune takes it.
 
     Attributes:
         param_space: Tune's domains; empty where the searcher has them.

@@ -50,7 +50,7 @@ def scheduler_of(
         folder: where Tune keeps the reports of the trials, a path or an address.
 
     Raises:
-        ValueError: it can not be had with this space or these settings.
+        ValueError: it cannot be had with this space or these settings.
     """
     if options.scheduler == "asha":
         return _asha(options, config, mode, folder)

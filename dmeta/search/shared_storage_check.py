@@ -63,7 +63,7 @@ def check_seen(folder: str, nodes: Sequence[AliveNode], read_on: ReadOn) -> None
     if blind:
         raise ValueError(
             f"every node must see the search's run_dir, got {folder}, which "
-            f"{_in_words(blind, len(nodes))} can not read; "
+            f"{_in_words(blind, len(nodes))} cannot read; "
             + (
                 "give every node the storage's credentials and endpoint"
                 if is_address(folder)

@@ -139,9 +139,9 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
         plain = settings.as_mapping()
         tried = {key: value for key, value in point.items() if has_key(plain, key)}
         reports = Reports(run.config, place.folder, run.source.kind, tried, start.progress.step)
-        told = handed.checkpoint.step if handed is not None else 0
+        reported_to = handed.checkpoint.step if handed is not None else 0
         try:
-            _report(_Teller(run, place, start, reports, digest), told, workplace)
+            _report(_Teller(run, place, start, reports, digest), reported_to, workplace)
         finally:
             reports.close()
 
@@ -217,13 +217,13 @@ def ready(
     return selection.with_selection(run, begun, workplace)
 
 
-def _report(teller: _Teller, told: int, workplace: Workplace) -> None:
+def _report(teller: _Teller, reported_to: int, workplace: Workplace) -> None:
     """Report what was reported before, but not to this Tune, then train on."""
-    for report in [each for each in teller.reports.there if each[STEP] > told]:
+    for report in [each for each in teller.reports.there if each[STEP] > reported_to]:
         teller.tell(report)
     run, run_dir, start = teller.run, teller.place.folder, teller.start
     step, config = start.progress.step, run.config
-    reported = step == told or any(each[STEP] == step for each in teller.reports.there)
+    reported = step == reported_to or any(each[STEP] == step for each in teller.reports.there)
     if step == config.steps and reported:
         return
     try:
@@ -312,8 +312,8 @@ def settings_digest(config: RunConfig) -> str:
     left_out = {"run_dir", "resume"}
     if config.outer.schedule == "constant":
         left_out.add("steps")
-    beside = {key: v for key, v in plain.items() if key not in left_out}
-    return hashlib.sha256(json.dumps(beside, sort_keys=True).encode()).hexdigest()
+    compared = {key: v for key, v in plain.items() if key not in left_out}
+    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()
 
 
 _CHOSEN_LATER = {

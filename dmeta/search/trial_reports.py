@@ -95,8 +95,8 @@ class Reports:
         if keeps_best and last and not is_better(chosen[SCORE], last[SCORE], self._mode):
             chosen = {key: last[key] for key in chosen}
         chosen[STEP] = step
-        told = {"seconds": seconds, "status": self._status(chosen)}
-        report = self._completed({**chosen, **told})
+        extra = {"seconds": seconds, "status": self._status(chosen)}
+        report = self._completed({**chosen, **extra})
         self.there.append(report)
         self._file.append((json.dumps(report) + "\n").encode())
         return report

@@ -22,7 +22,7 @@ _EVERY_S, _PUSH_EVERY_S = 1.0, 20.0
 
 
 class Watcher(Protocol):
-    """Is told how a search goes. It must not change it."""
+    """Receives the progress of a search. It must not change the search."""
 
     def on_trials(self, rows: Sequence[TrialRow], best: TrialRow | None) -> None:
         """All trials, as they stand, and the best of them so far."""
@@ -34,7 +34,7 @@ class Watcher(Protocol):
 
 
 class Watch(Callback):
-    """Keeps the table of trials, on the disk and for whoever watches.
+    """Keeps the table of trials, on disk and for the watchers.
 
     Attributes:
         rows: of all trials, as they stand.
@@ -56,7 +56,7 @@ class Watch(Callback):
             configure: makes settings of a point.
             mode: which way scores are better.
             place: of the search.
-            watchers: to be told.
+            watchers: to be called.
         """
         self._searched, self._configure, self._mode = space.searched(), configure, mode
         self._place, self._watchers = place, guarded(watchers)

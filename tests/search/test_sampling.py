@@ -124,7 +124,7 @@ def test_lists_can_not_be_learned_from() -> None:
         ({"sampler": "bohb"}, "must go together"),
         ({"scheduler": "hyperband"}, "must go together"),
         ({"scheduler": "pbt", "sampler": "grid"}, "must have search.sampler=random"),
-        ({"scheduler": "pbt", "final_steps": 3}, "can not be trained anew"),
+        ({"scheduler": "pbt", "final_steps": 3}, "cannot be trained again from the start"),
         ({"evaluate_best": False, "final_seed": 3}, "must have search.evaluate_best=true"),
         ({"cpus_per_driver": -1.0}, "cpus_per_driver must be >= 0"),
     ],

@@ -67,7 +67,7 @@ def test_nodes_that_can_not_read_an_address_are_named_and_nothing_is_left_there(
         asked.append(files.cat_file(path).decode())
         return {nodes[0]: asked[0], nodes[1]: asked[0], nodes[2]: "", nodes[3]: asked[0]}
 
-    with pytest.raises(ValueError, match=r"\(10.0.0.2\) can not read; give every node"):
+    with pytest.raises(ValueError, match=r"\(10.0.0.2\) cannot read; give every node"):
         check_seen(address, NODES, read)
     assert len(asked[0]) == 32
     assert DistantFolder(address).find("*") == []

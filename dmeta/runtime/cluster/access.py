@@ -81,12 +81,12 @@ def address_to_join(address: str | None, key: str = "runtime.address") -> str:
 def admit(address: str, *, allow_unauthenticated: bool) -> None:
     """Return if the cluster at `address` may be joined, and Ray is ready to show it our token.
 
-    Ray sends a token only if told (RAY_AUTH_MODE=token), for an address that was given; here it is
-    told by itself where the cluster asks for one and there is one.
+    Ray sends a token only with RAY_AUTH_MODE=token; for an address that was given this is set here,
+    where the cluster requires a token and there is one.
 
     Raises:
         ValueError: nothing answers there, it is of another version of Ray, it refuses our token or
-            the lack of one, or it asks nobody for a token and listens on the network.
+            the lack of one, or it requires no token and listens on the network.
     """
     if uses_tls():
         return  # both sides show certificates: Ray checks
@@ -105,21 +105,21 @@ def admit(address: str, *, allow_unauthenticated: bool) -> None:
 
 
 def refuse_open(address: str) -> None:
-    """Return if the cluster at `address`, which asks for no token, is on this machine alone.
+    """Return if the cluster at `address`, which requires no token, is on this machine alone.
 
     Raises:
         ValueError: it is on a network.
     """
     if not is_loopback(address):
         raise ValueError(
-            "a cluster on a network must ask for a token, for whoever reaches it can run any "
-            f"program on it, got one at {address} that asks for none; {HOW_TO_START}, or set "
-            "runtime.allow_unauthenticated=true if everyone on its network is trusted"
+            "a cluster on a network must require a token, because anyone who can reach it can "
+            f"run any program on it, got one at {address} that requires none; {HOW_TO_START}, or "
+            "set runtime.allow_unauthenticated=true if everyone on its network is trusted"
         )
 
 
 def ask(address: str, token: str | None = None) -> Found:
-    """What is at `address`, told our token or not."""
+    """What is at `address`, with our token or without one."""
     metadata = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         check_alive = channel.unary_unary(
@@ -192,7 +192,7 @@ def _check_version(address: str, version: str) -> None:
 
 
 def uses_tls() -> bool:
-    """Whether both sides show certificates; ours we can not show."""
+    """Whether both sides show certificates; ours we cannot show."""
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 

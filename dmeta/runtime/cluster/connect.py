@@ -56,7 +56,7 @@ def connect(
 
     Args:
         address: `RuntimeOptions.address`.
-        allow_unauthenticated: join a cluster on a network even if it asks for no token.
+        allow_unauthenticated: join a cluster on a network even if it requires no token.
         dashboard: whether a local cluster has one.
         shows_logs: whether what other processes print is printed here, too.
         go_on: what to do if this machine's raylet is stopped, with which Ray ends the program.
@@ -64,7 +64,7 @@ def connect(
     Returns: whether this call connected, and the caller must therefore `leave`.
 
     Raises:
-        ValueError: the cluster at `address` can not or must not be joined (`access.admit`), or
+        ValueError: the cluster at `address` cannot or must not be joined (`access.admit`), or
             too few files may be open.
     """
     if ray.is_initialized():
@@ -141,7 +141,7 @@ def connected(
 
 
 def watch_head() -> HeadWatch | None:
-    """Begin to watch the head of the connected cluster; None where that can not be done."""
+    """Begin to watch the head of the connected cluster; None where that cannot be done."""
     if access.uses_tls():
         return None
     return HeadWatch(ray.get_runtime_context().gcs_address)
@@ -222,7 +222,7 @@ def this_machine() -> Node:
 
 
 def nodes_for_workers() -> list[Node]:
-    """What the connected cluster has for workers, node by node, whoever uses it at the moment.
+    """What the connected cluster has for workers, node by node, used at the moment or not.
 
     Inside a placement group that captures children (a Tune trial), the group's bundles, less what
     the calling actor itself takes.

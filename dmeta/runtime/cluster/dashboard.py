@@ -31,7 +31,7 @@ def locate(address: str | None, *, allow_unauthenticated: bool) -> str:
         address: ``http://host:port`` of it, or ``auto`` or ``host:port`` of the cluster's head,
             which is then asked. None: what RAY_API_SERVER_ADDRESS, else RAY_ADDRESS says, else
             http://127.0.0.1:8265.
-        allow_unauthenticated: ask a head on a network even if it asks for no token.
+        allow_unauthenticated: ask a head on a network even if it requires no token.
 
     Raises:
         ValueError: it is no such address, or there is no cluster.
@@ -84,7 +84,7 @@ def admit_dashboard(url: str, *, allow_unauthenticated: bool) -> None:
 
 
 def ask_dashboard(url: str, token: str | None = None) -> Found:
-    """What is at `url`, told our token or not."""
+    """What is at `url`, with our token or without one."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         # Redirected, the token would go elsewhere.

@@ -34,7 +34,7 @@ class Ending(NamedTuple):
     """How a job ended.
 
     Attributes:
-        what: succeeded, failed by itself, or was told to stop.
+        what: succeeded, failed by itself, or was asked to stop.
         exit_code: of its program, as a shell tells it.
         reason: what Ray says of a program that did not even run, or was lost; else empty.
     """
@@ -52,10 +52,10 @@ class Jobs:
 
         Args:
             address: of it (`dashboard.locate`).
-            allow_unauthenticated: use one on a network even if it asks for no token.
+            allow_unauthenticated: use one on a network even if it requires no token.
 
         Raises:
-            ValueError: it can not or must not be used (`dashboard.admit`).
+            ValueError: it cannot or must not be used (`dashboard.admit`).
         """
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -98,7 +98,7 @@ class Jobs:
     def follow(self, job: str, write: Callable[[str], None]) -> Ending:
         """Hand on what the job prints, from its beginning, until it ends.
 
-        A connection that is lost is made anew.
+        A lost connection is opened again.
 
         Raises:
             ValueError: there is no such job.

@@ -1,6 +1,7 @@
 """The token by which a Ray cluster knows its users: where it lies, and who else can read it.
 
-Whoever has it can run any program on the cluster: it goes into no log, setting, result or message.
+Anyone who has it can run any program on the cluster: it goes into no log, setting, result or
+message.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def our_token() -> str | None:
-    """The token that Ray would show, whether or not it is told to (RAY_AUTH_MODE).
+    """The token that Ray would send, whether or not RAY_AUTH_MODE makes it do so.
 
     Raises:
         ValueError: RAY_AUTH_TOKEN_PATH names no token.
@@ -32,7 +33,7 @@ def our_token() -> str | None:
     except AuthenticationError:
         raise ValueError(
             f"{origin()} must lead to a token of Ray, got {os.environ.get(origin())!r}, which is "
-            "empty or can not be read; correct or unset it"
+            "empty or cannot be read; correct or unset it"
         ) from None
 
 
@@ -61,9 +62,9 @@ def check_file() -> None:
         return
     if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
         _LOG.warning(
-            "%s must be readable by you alone, for whoever has this token of Ray can run programs "
-            "as you, got mode %o of user %d; chmod 600 it, or delete it if others may have read it "
-            "and no cluster that runs needs it",
+            "%s must be readable by you alone, because anyone who has this token of Ray can run "
+            "programs as you, got mode %o of user %d; chmod 600 it, or delete it if others may "
+            "have read it and no running cluster needs it",
             path,
             stat.S_IMODE(found.st_mode),
             found.st_uid,

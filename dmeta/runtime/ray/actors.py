@@ -46,7 +46,7 @@ class WorkerStatus(NamedTuple):
 
 
 class NotBuiltError(RuntimeError):
-    """The process was started again by Ray and must be told to build its worker first."""
+    """Ray has restarted the process; its worker must be built again first."""
 
 
 class TaskWorkerActor:
@@ -102,7 +102,7 @@ class TaskWorkerActor:
             return worker.evaluate(_whole(pieces), block)
 
     def _set_up(self) -> None:
-        """What this process is told before it computes anything."""
+        """Set up this process before it computes anything."""
         _set_torch_threads(self._threads)
         keep_freed_memory()
         if self._device == "cuda":
@@ -212,8 +212,8 @@ def _whole(pieces: Sequence[Vector]) -> Vector:
 def see_own_gpus() -> list[str]:
     """Let this actor or task see the GPUs that it was given, before torch looks; these.
 
-    Ray does so only for those with a GPU, and not at all where it is told to leave that to others
-    (RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES): then all would compute on the first.
+    Ray does so only for those with a GPU, and not at all with
+    RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES: then all would compute on the first.
     """
     given = [str(gpu) for gpu in ray.get_gpu_ids()]
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given)

@@ -85,8 +85,8 @@ class RayWorkplace:
         _, worker = self._first
         num_workers = min(placement.num_workers, self._max_useful_workers)
         # The bundles of a placement group may be on one machine.
-        beside = num_workers if connect.is_in_group() else most_beside(nodes, placement)
-        seat = Seat(num_workers, min(num_workers, beside))
+        together = num_workers if connect.is_in_group() else most_beside(nodes, placement)
+        seat = Seat(num_workers, min(num_workers, together))
         started = worker.ready.remote()  # an actor answers in the order that it is asked in
         answer: _Answer = _answer(started, worker.call.remote(ray.put(compute), seat))
         return answer

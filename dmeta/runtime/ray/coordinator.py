@@ -94,8 +94,8 @@ class Team:
     ) -> StepReport:
         """Compute every block on some worker, then let the server take the outer step.
 
-        The workers are told of their first blocks of the next step while the server is at work:
-        they begin as soon as its vector is there, without waiting for the driver.
+        The workers get their first blocks of the next step while the server is at work: they
+        start as soon as its vector is there, without waiting for the driver.
 
         Raises:
             RuntimeError: a block, or the server, was lost `max_attempts` times, or no worker is

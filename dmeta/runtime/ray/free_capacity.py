@@ -1,4 +1,4 @@
-"""How many workers the cluster could have, looked at again and again beside the run.
+"""How many workers the cluster could have, polled while the run goes on.
 
 On a thread of its own: Ray's answer may be as long in coming as its head is away, and the run must
 notice that by itself (`dmeta.runtime.ray.head_monitor`).
@@ -34,5 +34,5 @@ class Room:
         while not self._over.wait(_EVERY_S):
             try:
                 self.num_workers = self._look()
-            except Exception:  # the cluster is gone: the run is told of that by others
+            except Exception:  # the cluster is gone: others report that
                 return

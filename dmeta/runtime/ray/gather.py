@@ -116,7 +116,7 @@ class Tree:
         return _Sum(tuple(total), node)
 
     def _drop(self, nodes: set[str], cause: str) -> None:
-        """Begin anew with others: one of these was lost, or hangs."""
+        """Start again with others: one of these was lost, or hangs."""
         self._num_failures += 1
         _LOG.warning(
             "adding gradients on their nodes failed (%s); the server adds them%s",

@@ -41,7 +41,7 @@ class Pace:
         return _LATE_FACTOR * self._median + _LATE_MARGIN_S
 
     def hung_after_s(self, *, is_first: bool = False) -> float:
-        """Seconds after which whoever does it will never answer.
+        """Seconds after which no answer is expected any more.
 
         Args:
             is_first: whether it is the first one of a process, which may have to compile.

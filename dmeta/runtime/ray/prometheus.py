@@ -1,9 +1,9 @@
-"""What a run tells Prometheus, through the metrics that every node of a Ray cluster exports.
+"""What a run exports to Prometheus, through the metrics that every node of a Ray cluster exports.
 
 Prometheus knows them as ``ray_dmeta_<name>`` (a counter as ``ray_dmeta_<name>_total``), labelled
 with the run, its algorithm and its task. `cluster/grafana` shows them.
 
-Knows no algorithm, and of a run only what it is told.
+Knows no algorithm, and of a run only what it is given.
 """
 
 from __future__ import annotations

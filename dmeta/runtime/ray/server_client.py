@@ -4,7 +4,7 @@ It is one actor, or several, each with a part of the vector; if one is lost, all
 Copies of their states lie in the object store, owned by the driver, with the blocks of the steps
 taken since: a journal, from which a new server becomes what the lost one was, to the same bits.
 
-Knows no worker: who computes the journal's blocks again is told by the caller.
+Knows no worker: the caller says who computes the journal's blocks again.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class ServerHost:
 
 
 class Applied(NamedTuple):
-    """A step that the server was told to take, and what it will return."""
+    """A step that the server was asked to take, and what it will return."""
 
     entry: JournalEntry
     sums: Sequence[Ref]

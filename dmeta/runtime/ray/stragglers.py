@@ -37,7 +37,7 @@ class _Sent(NamedTuple):
 
 
 class Patience:
-    """Is told what was sent and what was answered; tells how long to wait, and who is overdue."""
+    """Tracks what was sent and answered: how long to wait, and which workers are overdue."""
 
     def __init__(
         self, hung_after_s: float | None = None, clock: Callable[[], float] = time.monotonic

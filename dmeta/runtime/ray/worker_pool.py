@@ -184,7 +184,7 @@ class Crew:
         except RoundFailed as error:
             failed = self._vectors[error.block][0]
             self.forget()
-            raise RuntimeError(f"{_name(failed)} can not be computed: {error}") from None
+            raise RuntimeError(f"{_name(failed)} cannot be computed: {error}") from None
         except BaseException:
             self.forget()
             raise
@@ -221,7 +221,7 @@ class Crew:
         else:
             self._tell_at = None
         refs = [*self._roster.building, *self._calls]
-        # Whoever has answered is not late, however long nobody listened.
+        # A worker that has answered is not late, however long its answer was not read.
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         if not ready:
             ready, _ = ray.wait(refs, num_returns=1, timeout=patience)
@@ -283,12 +283,12 @@ class Crew:
                 self._schedule.arrange(self._roster.node)
 
     def _watch(self) -> None:
-        """Pass over the workers that take too long, and start anew those that never answer."""
+        """Pass over the workers that take too long, and restart those that never answer."""
         for worker, silent_s, is_hung in self._patience.overdue():
             self._schedule.late(worker)
             if is_hung:
                 _LOG.warning(
-                    "worker %d has not answered for %.0f s; it is started anew",
+                    "worker %d has not answered for %.0f s; it is restarted",
                     worker,
                     silent_s,
                     extra=_where(worker),

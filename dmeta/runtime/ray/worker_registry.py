@@ -1,6 +1,6 @@
 """Which workers a run has, as Ray actors: started, built, replaced where they are gone for good.
 
-Knows no block. What becomes of a worker is told as `News`, to whoever hands out the blocks.
+Knows no block. What becomes of a worker is returned as `News`, for the scheduler of blocks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Roster:
             start: starts the one of a number.
             factory: of the work; each worker builds its own from it.
             max_attempts: replacements of one number, in a row, before it is given up.
-            warn: is told what the run's results should mention.
+            warn: called with what the run's results should mention.
         """
         self._warn = warn
         self._start, self._factory, self._max_attempts = start, factory, max_attempts
@@ -195,7 +195,7 @@ class Roster:
         Args:
             ref: of `building`, that is there.
             others_do: whether enough workers are there. If not, what the factory raises is raised:
-                else that a new worker can not be built, on a node that just joined, is no reason
+                else that a new worker cannot be built, on a node that just joined, is no reason
                 to end.
         """
         worker = self._building.pop(ref)

@@ -69,7 +69,7 @@ def on_a_network(monkeypatch):
 
 def test_a_cluster_on_a_network_that_asks_for_no_token_is_refused(listening, on_a_network):
     address, fake = listening()
-    with pytest.raises(ValueError, match=r"must ask for a token.*RAY_AUTH_MODE=token.*allow_un"):
+    with pytest.raises(ValueError, match=r"must require a token.*RAY_AUTH_MODE=token.*allow_un"):
         admit(address, allow_unauthenticated=False)
     assert fake.shown == []
 

@@ -90,7 +90,7 @@ def test_a_dashboard_that_asks_for_our_token_is_shown_it(listening, on_a_network
 
 def test_a_dashboard_on_a_network_that_asks_for_no_token_is_refused(listening, on_a_network):
     server = listening()
-    with pytest.raises(ValueError, match=r"must ask for a token.*got one at .*allow_unauth"):
+    with pytest.raises(ValueError, match=r"must require a token.*got one at .*allow_unauth"):
         admit_dashboard(server.url, allow_unauthenticated=False)
     admit_dashboard(server.url, allow_unauthenticated=True)
     assert server.shown == []
