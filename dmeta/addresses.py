@@ -38,7 +38,7 @@ def local_path(location: str | Path) -> Path:
 
 
 def folder_here(location: str | Path, key: str) -> Path:
-    """The folder that a setting names which can not be an address.
+    """The folder that a setting names which cannot be an address.
 
     Raises:
         ValueError: it is one.
@@ -127,7 +127,7 @@ def reading(address: str, key: str) -> Iterator[None]:
     Of any kind: each storage has its own, and not all of them are OSErrors.
 
     Raises:
-        ValueError: it can not be read: no right to it, above all.
+        ValueError: it cannot be read: no right to it, above all.
     """
     try:
         yield

@@ -2,7 +2,7 @@
 
 They know no data set, no runtime and no configuration system. A factory is called as
 ``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
-it has parameters beside the network's, is given them too.
+it has parameters besides the network's, is given them too.
 """
 
 from dmeta.algorithms.algorithm import Algorithm

@@ -2,7 +2,7 @@
 
 Zintgraf, Shiarlis, Kurin, Hofmann & Whiteson 2019, "Fast Context Adaptation via Meta-Learning"
 (arXiv:1810.03642), section 3.1, eq. 4 and 5. The network f(x; phi, theta) takes context parameters
-phi beside its input; every task starts from phi = 0:
+phi in addition to its input; every task starts from phi = 0:
 
     phi_{k+1} = phi_k - inner_lr * grad_phi L_support(phi_k, theta),   phi_0 = 0
     meta-loss(theta) = L_query(phi_K, theta)

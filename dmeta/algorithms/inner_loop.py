@@ -199,7 +199,7 @@ class InnerLoop:
         return chosen
 
     def init_meta_params(self, start: Params) -> dict[str, Tensor]:
-        """The inner loop's own meta-parameters, beside those of the network.
+        """The inner loop's own meta-parameters, in addition to those of the network.
 
         Args:
             start: what the inner loop moves.

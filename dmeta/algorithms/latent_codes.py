@@ -87,7 +87,7 @@ def decode(parts: Params, codes: Tensor) -> Gaussian:
 
 
 def _gaussian(halves: Tensor, scale: float) -> Gaussian:
-    """Means and, before the softplus, deviations beside each other; `scale` is that of 0."""
+    """Means and, before the softplus, deviations in one row; `scale` is the deviation of 0."""
     mean, before = halves.chunk(2, dim=1)
     return Gaussian(mean, F.softplus(before) * (scale / math.log(2)) + _LEAST_STD)
 

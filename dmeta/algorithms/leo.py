@@ -133,7 +133,7 @@ class Leo:
     def adapt(
         self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
     ) -> Adapted | Outcome:
-        """``codes`` [W, L] and ``weights`` [W, D] beside the ``network``'s own.
+        """``codes`` [W, L] and ``weights`` [W, D] in addition to the ``network``'s own.
 
         With `Stage.inner_steps` so many steps are taken in all, the latent ones first.
         """

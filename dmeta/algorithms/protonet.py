@@ -49,7 +49,7 @@ class ProtoNet:
         solve: Solver,  # noqa: ARG002 - no inner problem
         stage: Stage,
     ) -> dict[str, Any]:
-        """``prototypes`` [W, D] beside the ``weights`` of the embedding.
+        """``prototypes`` [W, D] in addition to the ``weights`` of the embedding.
 
         A class without support examples has its prototype at 0.
         """

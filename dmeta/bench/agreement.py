@@ -29,7 +29,7 @@ class Agreement:
 
 
 def agreement_of(in_float64: Params, in_float32: Params, exact: Params) -> Agreement:
-    """A meta-gradient, in float64 and in float32, beside the exact one in float64."""
+    """A meta-gradient, in float64 and in float32, compared with the exact one in float64."""
     got, reference = flat(in_float64), flat(exact)
     length = reference.norm()
     return Agreement(

@@ -142,7 +142,7 @@ def gradient_costs(
     Args:
         run: the run.
         options: what to measure.
-        tell: is told what is going on.
+        tell: called with what is going on.
     """
     inputs = first_block_inputs(run, options.num_tasks)
     size, plan = len(inputs.tasks.support.x), run.work.plan

@@ -165,7 +165,7 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
     Args:
         run: the run.
         options: what to measure.
-        tell: is told what is going on.
+        tell: called with what is going on.
 
     Raises:
         ValueError: the run does not compute in float32, as its peers do.

@@ -63,7 +63,7 @@ class PlanCost:
         plan: its name.
         num_tasks: T.
         seconds: of one block, each timed run.
-        peak_bytes: most bytes of tensors at a time; None: they can not be counted.
+        peak_bytes: most bytes of tensors at a time; None: they cannot be counted.
         compile_seconds: of the first call, beyond those of a usual one; None: nothing is compiled.
         error: of its meta-gradient as the run computes it, relative to that of `loop` in float64.
     """
@@ -138,7 +138,7 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
     Args:
         run: the run.
         options: what to measure.
-        tell: is told what is going on.
+        tell: called with what is going on.
     """
     sizes = sorted(set(options.num_tasks or (_block_size(run),)))
     plans = list(dict.fromkeys(options.plans or PLANS))
@@ -183,7 +183,7 @@ def _reference(run: Run, inputs: BlockInputs) -> tuple[Params, str]:
 def _costs(
     run: Run, plans: Sequence[PlanName], inputs: BlockInputs, exact: Params, repeats: int
 ) -> tuple[list[PlanCost], dict[PlanName, str]]:
-    """All plans at one number of tasks; those that can not be done, and why."""
+    """All plans at one number of tasks; those that cannot be done, and why."""
     device, num_tasks = inputs.tasks.support.x.device.type, len(inputs.tasks.support.x)
     first_seconds: dict[PlanName, float] = {}
     errors: dict[PlanName, float] = {}

@@ -48,7 +48,7 @@ class ScaleOptions:
     seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuses what can not be measured."""
+        """Refuses what cannot be measured."""
         for key in ("workers", "megabytes", "ways"):
             if not getattr(self, key):
                 raise ValueError(f"bench.{key} must name at least one, got none; name one")

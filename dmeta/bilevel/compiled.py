@@ -43,7 +43,7 @@ BlockProgram: TypeAlias = Callable[[Params, Task, Stage, Tensor | None], BlockGr
 
 
 class NotCompilable(ValueError):
-    """What a block computes can not be written down once for all steps; the message says why."""
+    """What a block computes cannot be written down once for all steps; the message says why."""
 
 
 def block_program(

@@ -259,7 +259,7 @@ class CarriedAdam:
 
     So they need not start from nothing: what adapts to a task hands them on like the weights, as
     Reptile's code does (Nichol et al. 2018, section 6.1, github.com/openai/supervised-reptile),
-    where one optimiser serves all tasks. Beside each parameter the iterate has its uncorrected
+    where one optimiser serves all tasks. For each parameter the iterate also has its uncorrected
     moment, and one number, the sum of the moments' weights, that corrects them (1 - beta2^t in the
     paper on Adam, whatever has been averaged since).
 
@@ -274,7 +274,7 @@ class CarriedAdam:
     eps: float = 1e-8
 
     def init(self, params: Params) -> State:  # noqa: ARG002 - the protocol's signature
-        """No state beside the iterate."""
+        """No state besides the iterate."""
         return {}
 
     def update(

@@ -1,4 +1,4 @@
-"""A learned update rule: an LSTM that hears the gradient of a coordinate and says its step.
+"""A learned update rule: an LSTM that maps each coordinate's gradient to its update.
 
 Andrychowicz et al. 2016, "Learning to learn by gradient descent by gradient descent"
 (arXiv:1606.04474), section 2.1 and appendix A. Two layers of H units; all coordinates of all
@@ -10,8 +10,8 @@ tensors share the weights, each has its own state:
 Elementary operations alone, so that it can be mapped over tasks and differentiated twice.
 
 Differs from the paper: at first the rule is a descent, not a random walk: one unit of each layer
-hears the gradient's sign alone, and the output is minus that unit (momentum along the sign); the
-others are drawn as torch draws them, and have no voice yet. The draw is the same in every run.
+receives only the gradient's sign, and the output is minus that unit (momentum along the sign); the
+others are drawn as torch draws them, with output weights of 0. The draw is the same in every run.
 
 Letters: P coordinates of all tensors together, H units, X inputs of a layer.
 """

@@ -36,7 +36,7 @@ Out = TypeVar("Out")
 
 
 class BlockGradient(NamedTuple):
-    """Summed over the T tasks of a block, with the tasks' own reports beside it.
+    """Summed over the T tasks of a block, with the tasks' own reports.
 
     Attributes:
         gradients: name -> sum of the T meta-gradients.

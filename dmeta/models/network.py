@@ -141,14 +141,14 @@ class Network:
         """Names of the parameters of the layer that is applied last.
 
         Raises:
-            ValueError: it cannot be told.
+            ValueError: it is not clear which layer that is.
         """
         head = self.seen.head if self.seen is not None else self._last_of_sequence()
         if head is None:
             raise ValueError(
                 "algorithm.adapt=head and body must have a model with one last layer, whose "
                 "parameters no other layer uses and around which no branch leads, got one where "
-                "it cannot be told; set algorithm.adapt to patterns of names, such as [fc.*]: "
+                "that is not clear; set algorithm.adapt to patterns of names, such as [fc.*]: "
                 f"{', '.join(self.names)}"
             )
         return head

@@ -22,7 +22,7 @@ _SLOPE = 0.1
 
 
 class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions beside one of 1x1, then a 2x2 max-pool.
+    """Three 3x3 convolutions in parallel with one of 1x1, then a 2x2 max-pool.
 
     [N, C, H, W] -> [N, F, H // 2, W // 2], for C channels in and F out.
     """

@@ -33,7 +33,7 @@ class Trace:
         overridden: whether some function is called that `TaskFunctions` replaces.
         draws: names of functions that draw from torch's generator all the same.
         attention: whether scaled dot product attention is computed.
-        head: names of the parameters of the layer that is applied last; None: it cannot be told.
+        head: names of the parameters of the layer that is applied last; None: not clear.
     """
 
     overridden: bool

@@ -56,7 +56,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Writes beside `path` and renames, so that no reader ever sees half a file."""
+    """Writes a file next to `path` and renames it, so that no reader ever sees half a file."""
     members: dict[str, Any] = dict(arrays)
     assert all(array.dtype != object for array in members.values())
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ def drawn_from(source: PicksExamples, picked: DrawnTask) -> DrawnTask:
 
 
 def shared_tensor(array: npt.NDArray[Any]) -> Tensor:
-    """The array's own memory as a tensor, to be read only, which torch can not be told."""
+    """The array's own memory as a tensor. It must only be read; torch cannot enforce that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -75,7 +75,7 @@ def resolve_root(root: str | None, name: str, wanted: Sequence[Sequence[str]]) -
 
     Raises:
         MissingDataError: one of them is not at the address.
-        ValueError: the address can not be read, or not be opened.
+        ValueError: the address cannot be read, or not be opened.
     """
     root = default_root() if root is None else root
     if not is_address(root):
@@ -101,7 +101,7 @@ def fetch_file(address: str, name: str) -> Path:
 
     Raises:
         MissingDataError: it is not there.
-        ValueError: the address can not be read, or not be opened.
+        ValueError: the address cannot be read, or not be opened.
     """
     folder, filename = parent_of(address)
     [file] = find_distant(folder, [[filename]], _FILE)
@@ -116,7 +116,7 @@ def find_distant(
     """Of each entry of `wanted` (see `resolve_root`) the first file that is there, or None.
 
     Raises:
-        ValueError: the address can not be read, or not be opened.
+        ValueError: the address cannot be read, or not be opened.
     """
     files, folder = open_address(root, key)
     files.invalidate_cache()
@@ -131,7 +131,7 @@ def list_distant(root: str, folder: str, ending: str) -> list[DistantFile]:
     """The files of a folder below an address whose names end so, sorted.
 
     Raises:
-        ValueError: the address can not be read, or not be opened.
+        ValueError: the address cannot be read, or not be opened.
     """
     files, path = open_address(root, _ROOT)
     files.invalidate_cache()
@@ -215,7 +215,7 @@ def _read(source: Any, address: str, key: str) -> bytes:
 
 @contextmanager
 def _alone_at(copy: Path) -> Iterator[None]:
-    """Wait for whoever makes the same copy; a lock that is held by a process ends with it."""
+    """Wait for a process that makes the same copy; the lock of a process ends with it."""
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         lock = copy.with_name(f".{copy.name}.lock").open("wb")

@@ -23,7 +23,7 @@ def inventory(root: str | Path) -> list[DataSetStatus]:
     """The state of every built-in task source's data under `root`, sorted by name.
 
     Raises:
-        ValueError: `root` is an address that can not be read, or not be opened.
+        ValueError: `root` is an address that cannot be read, or not be opened.
     """
     generated = [
         DataSetStatus(

@@ -147,7 +147,7 @@ def _image(
     name, or the only one of those in a folder that is called as the class.
 
     Raises:
-        ValueError: it cannot be told which of several it is.
+        ValueError: several files may be meant.
     """
     named = f"/{filename}"
     found = [f for f in by_basename.get(named.rsplit("/", 1)[-1], []) if f"/{f}".endswith(named)]
@@ -163,18 +163,18 @@ def _check_owners(
     path: Path, owner: dict[str, str], table: str, label: str, filename: str, image: str | None
 ) -> None:
     """Raises ValueError if a class or an image is in two splits, or an image is named twice."""
-    told = f"image {image or filename}"
-    if owner.setdefault(f"class {label}", table) != table or owner.get(told, table) != table:
+    image_key = f"image {image or filename}"
+    if owner.setdefault(f"class {label}", table) != table or owner.get(image_key, table) != table:
         raise ValueError(
             f"the splits must be disjoint, got {label!r} ({filename}) in {table} and in "
             f"another csv file of {path}; use the csv files of Ravi & Larochelle"
         )
-    if told in owner:
+    if image_key in owner:
         raise ValueError(
             f"a csv file must name each image once, got {filename!r} of class {label!r} twice in "
             f"{table} of {path}; use the csv files of Ravi & Larochelle"
         )
-    owner[told] = table
+    owner[image_key] = table
 
 
 def _parse_table(path: Path, name: str, text: str) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Imports torchvision's data sets, also where its compiled operators do not fit this torch.
 
-The torchvision of the package index is linked against CUDA. Beside a CPU-only torch its extension
+The torchvision of the package index is linked against CUDA. With a CPU-only torch its extension
 does not load; torchvision shrugs that off, and then fails on import all the same, because it
 registers shape functions for two operators that nobody has declared (`operator torchvision::nms
 does not exist`). Declaring their schemas lets the import pass. The operators still have no code:

@@ -100,7 +100,7 @@ def _named_module(
 
 
 def _size_bytes(make: Callable[[], nn.Module]) -> int:
-    """Of a module's parameters, of which none is made; 0 if that cannot be told."""
+    """Of a module's parameters, of which none is made; 0 if that is unknown."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return sum(p.nbytes for p in make().parameters())
@@ -221,10 +221,10 @@ def make_algorithm(
     if make is None:
         make = ALGORITHMS[config.algorithm.name].make
         options = checked_options(make, config.algorithm, "algorithm")
-    # These two are for methods with parameters of their own, beside the network's.
-    beside = {"input_shape": input_shape, "init_seed": config.seed}
+    # These two are for methods with parameters of their own, besides the network's.
+    offered = {"input_shape": input_shape, "init_seed": config.seed}
     taken = inspect.signature(make).parameters
-    options |= {key: value for key, value in beside.items() if key in taken}
+    options |= {key: value for key, value in offered.items() if key in taken}
     return make(network=network, loss=loss, **options)
 
 
@@ -242,7 +242,7 @@ def algorithm_of(
         probe: a few examples of a training task.
 
     Raises:
-        ValueError: it can not be made of these.
+        ValueError: it cannot be made of these.
     """
     ways, target = config.task.training.ways, probe.query.y
     if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):

@@ -256,8 +256,8 @@ class RunConfig:
         # What the budget made of the gradient is its name.
         deciding["gradient"].pop(MEMORY_BUDGET, None)
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
-        beside = DATA_LOCATION.union(EPISODE_KEYS)
-        deciding["task"] = {k: v for k, v in plain["task"].items() if k not in beside}
+        left_out = DATA_LOCATION.union(EPISODE_KEYS)
+        deciding["task"] = {k: v for k, v in plain["task"].items() if k not in left_out}
         deciding["mode"] = self.runtime.mode
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
@@ -345,7 +345,7 @@ def _settled(evaluation: Any, steps: Any) -> Any:
     """The group ``eval`` with a number of steps for ``every=auto``."""
     if not isinstance(evaluation, Mapping) or evaluation.get("every") != "auto":
         return evaluation
-    # Of something else than a number of steps it is told by its own key.
+    # Steps that are no number are refused under their own key.
     every = max(1, steps // _AUTO_VALIDATIONS) if type(steps) is int else 1
     return {**evaluation, "every": every}
 

@@ -69,7 +69,7 @@ def embed_source(
         batch_size: examples at a time.
         statistics_examples: training examples that batch statistics are taken of.
         seed: of the draw of those.
-        on_progress: told after each batch which share of the classes was read.
+        on_progress: called after each batch with the share of the classes that was read.
 
     Returns: features [N, D] float32, labels [N], class_names [C], class_splits [C].
     """

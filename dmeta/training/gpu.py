@@ -1,4 +1,4 @@
-"""What this process's GPU is told, before anything is computed there; its random numbers."""
+"""Settings of this process's GPU, before anything is computed there; its random numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def set_up_gpu(precision: Precision) -> None:
     torch.backends.cudnn.benchmark = False  # which takes what was fastest this time
     torch.backends.cudnn.deterministic = True
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # Not the newer fp32_precision, after which whoever reads these raises
+    # Not the newer fp32_precision, after which reading these raises
     # (github.com/pytorch/pytorch/issues/166387).
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"

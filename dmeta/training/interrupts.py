@@ -1,4 +1,4 @@
-"""Being told to stop: the step in progress is finished and kept; told again, all ends at once."""
+"""Requests to stop: the step in progress is finished and saved; a second one ends all at once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Asked: TypeAlias = Callable[[], int | None]
 """The number of the signal that asked for a stop; None as long as nobody did."""
 
 Listening: TypeAlias = Callable[[], AbstractContextManager[Asked]]
-"""Within it, whoever wants the training to stop is heard."""
+"""Within it, requests to stop the training are noted."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE = b"\nfinishing the step, then stopping; once more stops at once\n"
 
 
 class Stopped(KeyboardInterrupt):
-    """A training that was told to stop, and did so after a step, which is kept.
+    """A training that was asked to stop, and did so after a step, which is kept.
 
     Attributes:
         step: outer steps done.
-        signal_number: what told it.
+        signal_number: of the signal that asked for it.
     """
 
     def __init__(self, step: int, signal_number: int) -> None:
@@ -65,5 +65,5 @@ def stop_on_signals() -> Iterator[Asked]:
         yield lambda: heard[0] if heard else None
     finally:
         for number, handler in before.items():
-            # None: a handler that was not installed from Python, and can not be put back.
+            # None: a handler that was not installed from Python, and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations, checkpoints, in an order that resuming can not change.
+"""The training loop: steps, evaluations, checkpoints, in an order that resuming cannot change.
 
 It knows what a step is and nothing of where it is computed.
 """
@@ -29,7 +29,7 @@ from dmeta.training.setup import Run
 
 _LOG = logging.getLogger(__name__)
 
-_MAX_TOLD = 10  # rejected steps that are warned of; all of them are in metrics.jsonl
+_MAX_WARNED = 10  # rejected steps that are warned of; all of them are in metrics.jsonl
 
 
 OnValidated: TypeAlias = Callable[[Evaluation], None]
@@ -71,14 +71,14 @@ def train_steps(
         runtime: who computes; at `start`.
         storage: of the checkpoints.
         start: what was done before.
-        observers: told of the progress.
-        listening: hears whoever wants the steps to stop.
+        observers: called as the training progresses.
+        listening: notes requests to stop.
         on_validated: waited for after each validation, whose step has a checkpoint by then.
 
     Raises:
         TrainingStopped: too many steps in a row had no finite gradient.
         Stopped: somebody asked for it; the last step is kept.
-        OSError: the checkpoint of the last step can not be written.
+        OSError: the checkpoint of the last step cannot be written.
     """
     with listening() as asked, CheckpointWriter(storage, run.config.checkpoint.keep) as writer:
         return _Loop(run, runtime, storage, writer, start, observers).run(asked, on_validated)
@@ -211,13 +211,13 @@ class _Loop:
     def _tell_rejection(self, report: StepReport) -> None:
         row = rejection_of(report, self._run.config)
         self._tell(row)
-        told = _LOG.debug if self._progress.rejected > _MAX_TOLD else _LOG.warning
+        log = _LOG.debug if self._progress.rejected > _MAX_WARNED else _LOG.warning
         config = self._run.config
         can_be_replayed = config.runtime.mode == "sync"
         line = rejection_line(row, config.run_dir, can_be_replayed=can_be_replayed)
         block = row["blocks"][0]
         where = {"step": block["step"], "block": block["index"]}
-        told("%s", line, extra=where)
+        log("%s", line, extra=where)
 
     def _blocks(self, step: int) -> list[Block]:
         config = self._run.config
@@ -297,7 +297,7 @@ class _Loop:
 
     def _save_what_is_there(self) -> None:
         """Keep the steps since the last checkpoint, if the server still has them and answers."""
-        with contextlib.suppress(Exception):  # the one that ends the run is the one to be told
+        with contextlib.suppress(Exception):  # report the error that ended the run
             state = self._runtime.state()()
             if state.step == self._progress.step > 0:
                 self._save(self._writer.write, lambda: state)

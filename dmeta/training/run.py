@@ -64,10 +64,10 @@ def run_session(
         run: what to train.
         run_dir: where to write.
         open_runtime: starts the runtime.
-        observers: told of the progress, besides the run's own metrics files; their exceptions, as
-            those of the figures, are warnings.
+        observers: called as the training progresses, besides the run's own metrics files; their
+            exceptions, as those of the figures, are warnings.
         joint: the jointly pre-trained network to compare with.
-        listening: hears whoever wants the steps to stop.
+        listening: notes requests to stop.
         mirror: copies `run_dir` elsewhere, before each checkpoint; None: it stays there.
         joint_observers: called when the training of `joint` begins, returns the observers of it.
         draw: draws the figures of the finished run.
@@ -164,9 +164,9 @@ def take_steps(
     """Train to the last step, with metrics in the run's directory (see `loop.train`)."""
     writer = MetricsWriter(run_dir, start.progress.step)
     try:
-        told = guarded([writer, *observers])
+        all_observers = guarded([writer, *observers])
         return train_steps(
-            run, runtime, start.storage, start.progress, told, listening, on_validated
+            run, runtime, start.storage, start.progress, all_observers, listening, on_validated
         )
     finally:
         writer.close()

@@ -92,7 +92,7 @@ class Run:
 def _check_tasks(
     config: RunConfig, source: TaskSource, method: Any, splits: Sequence[Split]
 ) -> None:
-    """Raises ValueError if such tasks can not be drawn, or the method can not learn them."""
+    """Raises ValueError if such tasks cannot be drawn, or the method cannot learn them."""
     for split in splits:
         size = config.task.training if split == "train" else config.task.evaluation
         if source.kind == "classification" and size.ways < 2:
@@ -191,7 +191,7 @@ def prepare(
         ValueError: whatever is wrong, with the key to change.
     """
     estimator = make_estimator(config)
-    # Unknown names are told before a data set is read.
+    # Unknown names are refused before a data set is read.
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]

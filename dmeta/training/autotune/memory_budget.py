@@ -75,7 +75,7 @@ def first_block_inputs(run: Run, num_tasks: int | None = None) -> BlockInputs:
 
 
 def memory_line(run: Run) -> str | None:
-    """Predicted beside measured, as a user reads it; None: the run has no budget."""
+    """Predicted and measured, as a user reads it; None: the run has no budget."""
     memory, chosen = run.memory, run.config.gradient.name
     if memory is None:
         return None
