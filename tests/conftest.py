@@ -61,7 +61,7 @@ TINY = {
 
 
 class Branching(nn.Module):
-    """Looks at the values of its input: it can not be vectorised."""
+    """Looks at the values of its input: it cannot be vectorised."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -131,7 +131,7 @@ def words_of(settings: dict[str, object], run_dir: Path) -> list[str]:
 
 
 def start(environment: Environment, *words: str) -> subprocess.Popen[str]:
-    """`dmeta submit WORDS`, running; it can be interrupted even where this program can not."""
+    """`dmeta submit WORDS`, running; it can be interrupted even where this program cannot."""
     return subprocess.Popen(
         [sys.executable, "-m", "dmeta", "submit", *words],
         env=environment,

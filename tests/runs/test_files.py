@@ -42,7 +42,7 @@ def test_what_does_not_fit_waits_and_nothing_is_torn(
         file.append(b"second ")
         file.append(b"third ")
         assert path.read_bytes() == b"0 first "
-        assert caplog.text.count("can not write to") == 1
+        assert caplog.text.count("cannot write to") == 1
     file.append(b"fourth ")
     file.close()
     assert path.read_bytes() == b"0 first second third fourth "

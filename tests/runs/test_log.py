@@ -72,7 +72,7 @@ def test_that_it_can_not_be_written_is_told_once_elsewhere(
             _LOG.warning("one")
             _LOG.warning("two")
         assert [each.split("/")[0] for each in caplog.messages] == [
-            "can not write to ", "one", "two",
+            "cannot write to ", "one", "two",
         ]  # fmt: skip
     assert [each["message"] for each in lines(tmp_path)] == ["begun", "one", "two", "ended"]
 

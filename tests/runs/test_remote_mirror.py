@@ -126,7 +126,7 @@ def test_a_storage_that_refuses_is_told_of(
     memory = type(fsspec.filesystem("memory"))
     monkeypatch.setattr(memory, "pipe_file", refuse)
     monkeypatch.setattr(memory, "cat_file", refuse)
-    with pytest.raises(OSError, match=r"can not write a.json to memory://.*Access Denied"):
+    with pytest.raises(OSError, match=r"cannot write a.json to memory://.*Access Denied"):
         there.write("a.json", b"")
     with pytest.raises(ValueError, match=r"run_dir must be an address that this machine can read"):
         there.read("a.json")

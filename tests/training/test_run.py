@@ -311,7 +311,7 @@ def test_a_run_that_fails_keeps_the_steps_since_the_last_checkpoint(
 
     def failing(self: TaskWork, vector: Vector, block: Block) -> GradientResult:
         if block.step == 4:
-            raise ZeroDivisionError("a task that can not be computed")
+            raise ZeroDivisionError("a task that cannot be computed")
         return gradient(self, vector, block)
 
     with monkeypatch.context() as patch:
