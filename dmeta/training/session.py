@@ -26,7 +26,6 @@ from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain, non_finite_line
 from dmeta.training.function_figure import FunctionPanel, adapted_functions, function_panels
 from dmeta.training.guarding import guarded, warned_of
-from dmeta.training.inputs import input_format
 from dmeta.training.learner import Learner
 from dmeta.training.loop import OnValidated, become, evaluate, evaluate_ensemble, train
 from dmeta.training.metrics import MetricsWriter, Observer, read_metrics
@@ -239,7 +238,7 @@ def learner_of(run: Run, checkpoint: Checkpoint) -> Learner:
         algorithm,
         params,
         run.source.kind,
-        input_format(run.source, run.config.task.training),
+        run.inputs,
         checkpoint.step,
         ways if run.source.kind == "classification" else None,
     )

@@ -19,7 +19,6 @@ from dmeta.training.checkpoint import (
 )
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen import FROZEN, other_weights
-from dmeta.training.inputs import input_format
 from dmeta.training.mirror import Mirror, MirroredStorage
 from dmeta.training.parts import num_outputs_of
 from dmeta.training.progress import Progress, fresh, progress_of
@@ -194,7 +193,7 @@ def read_settings(run_dir: Path, name: str | None = None) -> dict[str, Any]:
 def write_settings(run: Run, run_dir: Path) -> None:
     """Write a run's config.json."""
     settings, name = run.config.as_mapping(), str(run.config.run_dir)
-    inputs = input_format(run.source, run.config.task.training)
+    inputs = run.inputs
     if settings["checkpoint"]["location"] == within(name, FOLDER):
         settings["checkpoint"]["location"] = None  # where the directory is, should it be moved
     write_json(
