@@ -19,7 +19,7 @@ from dmeta.commands.display import Display, console_for, print_results
 from dmeta.commands.evaluations import set_evaluation_aside
 from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.hydra_app import compose
-from dmeta.commands.own_source import defaults_for
+from dmeta.commands.own_source import defaults_for, refuse_ignored
 from dmeta.commands.saved import NONE, read_saved
 from dmeta.commands.trust import check_saved, trust_word, trusting, trusts
 from dmeta.quoting import override_word, overrides_of
@@ -218,6 +218,7 @@ def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunC
     if isinstance(settings, Mapping):
         settings = overrides_of(settings)
     settings = [*settings, *trusting(trust)]
+    refuse_ignored(settings, own)
     source, model, algorithm = (own[key] for key in ("source", "model", "algorithm"))
     if source is None:
         return _config_of(compose("train", settings), settings)

@@ -16,7 +16,7 @@ from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
 from dmeta.commands.exclusive import alone_in_process
 from dmeta.commands.hydra_app import compose
-from dmeta.commands.own_source import defaults_for
+from dmeta.commands.own_source import defaults_for, refuse_ignored
 from dmeta.commands.presets import named, own_presets
 from dmeta.commands.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.commands.trust import KEY, trust_word, trusting, trusts
@@ -121,6 +121,8 @@ def tune(
         settings = _overrides_of(settings)
     settings = [*settings, *trusting(trust)]
     fixed, space = split_overrides(settings)
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    refuse_ignored(fixed, own)
     chosen: list[str] = []
     if source is not None:
         words = [each for each in (*fixed, *_firsts(space)) if not _is_of_search(each)]
@@ -130,7 +132,6 @@ def tune(
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
     search = _search_of(composed, fixed, space, list(settings), presets, chosen)
-    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     return _run(search, watchers, own)
 
 
