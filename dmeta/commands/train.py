@@ -98,13 +98,20 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         try:
             result = _trained(config, {}, place, (), Console(), signals_heard)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: dmeta train {_this_run(config, place)} resume=true")
+            stop.add_note(_how_to_go_on(config, place))
             raise
         print_results(
             result.summary,
             paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
             next_command=f"dmeta evaluate {_this_run(config, place)} num_tasks=2000",
         )
+
+
+def _how_to_go_on(config: RunConfig, place: RunPlace) -> str:
+    """After an interruption; one before the first step, while plans are timed, leaves nothing."""
+    if not (place.folder / CONFIG).exists():
+        return "nothing was written; begin it again with the same command"
+    return f"go on with: dmeta train {_this_run(config, place)} resume=true"
 
 
 def _this_run(config: RunConfig, place: RunPlace) -> str:
