@@ -88,7 +88,7 @@ OUTER = [
     ("train outer=sgd outer.momentum=-1", r"torch.optim.SGD takes, got .*Invalid momentum"),
     ("train outer=lbfgs", r"outer must be one of adadelta, adagrad, adam.*got 'lbfgs'"),
     ("train outer.warmup_steps=-1", r"outer.warmup_steps must be >= 0"),
-    ("train runtime.block_size=3", r"runtime.block_size is now called compute.block_size"),
+    ("train compute.block_size=3", r"compute.block_size is now called compute.block_size"),
     ("train outer.clip_value=-1", r"outer.clip_value must be > 0"),
     ("train outer.clip_norm=0", r"outer.clip_norm must be > 0"),
     ("train +outer.weight_decay=1", r"unknown key 'outer.weight_decay'; outer has"),
