@@ -48,34 +48,35 @@ class InnerLoop:
     """Settings of an inner loop; each is a key of ``algorithm`` in a config.
 
     Attributes:
-        inner_lr: step size, or factor of the LSTM's output; the initial value of learned rates.
-        inner_steps: steps in training.
-        inner_steps_max: None, or draw the steps of every outer step, the same for all its tasks,
-            from `inner_steps` to `inner_steps_max` with equal chances.
-        eval_inner_steps: steps at evaluation.
-        inner_optimizer: ``sgd``; ``adam`` with beta1 = 0 as in Reptile; or ``lstm``, a rule that is
-            meta-learned (Andrychowicz et al. 2016, arXiv:1606.04474).
+        inner_lr: inner learning rate, or factor of the LSTM's output; the initial value of learned
+            rates.
+        inner_steps: inner steps in training.
+        inner_steps_max: None, or draw the number of steps of every outer step, the same for all its
+            tasks, uniformly from `inner_steps` to `inner_steps_max`.
+        eval_inner_steps: inner steps at evaluation.
+        inner_optimizer: ``sgd``; ``adam`` with beta1 = 0 as in Reptile; or ``lstm``, a meta-learned
+            rule (Andrychowicz et al. 2016, arXiv:1606.04474).
         carry_moments: with ``adam``, learn its second moments along with the weights instead of
-            starting each task from none, as Reptile's code does; for ``gradient=displacement``
-            (under any other they stay none).
-        inner_momentum: of ``sgd`` (0: none).
+            starting each task without any, as Reptile's code does; for ``gradient=displacement``
+            (with any other they stay zero).
+        inner_momentum: momentum of ``sgd`` (0: none).
         inner_clip_norm: bound on the 2-norm of a step's gradient over all tensors; None: no bound.
-        inner_proximal: lambda of a term lambda/2 |w - start|^2 that is added to what is minimised
+        inner_proximal: lambda of a term lambda/2 |w - start|^2 that is added to the objective
             (iMAML, Rajeswaran et al. 2019, arXiv:1909.04630, eq. 3); 0: none.
-        proximal_at: ``every_step``; or ``end``: the steps are plain ones, and in training one step
-            on the term alone follows the last (iMAML's code).
-        inner_batch_size: support examples per step in training; None takes all of them.
-        eval_inner_batch_size: the same at evaluation.
-        adapt: parameters that the inner loop moves: ``all``, the ``head`` (the network's last layer
-            with parameters), the ``body`` (the others), or patterns of names such as
+        proximal_at: ``every_step``: the term is part of every step; ``end``: the steps are plain,
+            and in training one step on the term alone follows the last (iMAML's code).
+        inner_batch_size: support examples per step in training; None: all of them.
+        eval_inner_batch_size: support examples per step at evaluation; None: all of them.
+        adapt: parameters that the inner loop changes: ``all``, the ``head`` (the network's last
+            layer with parameters), the ``body`` (the others), or patterns of names such as
             ``[block4.*, head.*]``.
-        learn_inner_lr: meta-learn the rates, one ``per_tensor``, one ``per_tensor_and_step``
+        learn_inner_lr: meta-learn the rates: one ``per_tensor``, one ``per_tensor_and_step``
             (evaluation repeats the last) or one ``per_element``; None: they stay `inner_lr`.
         precondition: meta-learn matrices that transform a step's (clipped) gradient before the
-            rule sees it: the ``curvature`` of Park & Oliva 2019, arXiv:1902.03356; None: nothing.
+            rule uses it: ``curvature`` (Park & Oliva 2019, arXiv:1902.03356); None: nothing.
         multi_step_loss_until: outer step up to which the query losses after every inner step enter
-            the meta-loss: all alike at first, and less and less of those before the last (MAML++,
-            Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
+            the meta-loss: with equal weights at first, then with falling weights for those before
+            the last (MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
     """
 
     inner_lr: float = 0.01

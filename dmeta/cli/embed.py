@@ -83,10 +83,10 @@ def embed(
         device: ``cpu``, ``cuda`` or ``auto``.
         batch_size: examples at a time.
         statistics_examples: training examples that batch statistics are taken of.
-        model: the own module that the run was trained with, if it was; its method must embed.
-        source: the own task source that the run was trained with, if it was; it must list its
+        model: your own module that the run was trained with, if it was; its method must embed.
+        source: your own task source that the run was trained with, if it was; it must list its
             examples (`dmeta.tasks.source.ListsExamples`).
-        algorithm: the own method that the run was trained with, if it was.
+        algorithm: your own method that the run was trained with, if it was.
         trust: contact the addresses in the run's settings even if someone else wrote them.
 
     Returns: the file, or its address, for ``task=features task.file=...``.

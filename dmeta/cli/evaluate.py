@@ -105,7 +105,7 @@ def evaluate(
         task: other tasks than the run's own: ``ways`` (of a method whose output does not depend on
             them), ``shots``, ``queries``, ``name`` of another task source, and options of the
             source, as in ``{"shots": 5}`` or ``{"name": "omniglot", "split": "lake"}``.
-        model: the own object that the run was trained with, if it was; likewise the next three.
+        model: your own object that the run was trained with, if it was; likewise the next three.
         source: see `model`.
         algorithm: see `model`.
         loss: see `model`.
@@ -179,12 +179,12 @@ def load(
     Args:
         run_dir: what `dmeta.train` wrote.
         checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
-        model: the own module that the run was trained with, if it was.
-        source: the own task source that the run was trained with: the learner then takes examples
+        model: your own module that the run was trained with, if it was.
+        source: your own task source that the run was trained with: the learner then takes examples
             as that source stores them, and applies its ``preprocess``. Without it, examples are
             given as the network sees them.
-        algorithm: the own algorithm (a class) that the run was trained with, if it was.
-        loss: the own loss that the run was trained with, if it was.
+        algorithm: your own algorithm (a class) that the run was trained with, if it was.
+        loss: your own loss that the run was trained with, if it was.
         trust: contact the address in its ``checkpoint.location`` even if someone else wrote it.
 
     Raises:

@@ -64,12 +64,12 @@ def train(
         settings: what to change of the defaults: a mapping such as ``{"algorithm": "fomaml",
             "task": "omniglot", "steps": 1000, "algorithm.inner_lr": 0.1}``, whose values are taken
             as they are; the command line's overrides as a list of texts; or a whole `RunConfig`.
-        model: an own `nn.Module` instead of the named model.
-        source: an own `dmeta.tasks.source.TaskSource` instead of the named task. Without a model,
+        model: your own `nn.Module` instead of the named model.
+        source: your own `dmeta.tasks.source.TaskSource` instead of the named task. Without a model,
             images get ``conv4`` and vectors ``mlp``; no joint baseline is trained unless asked for.
-        algorithm: an own method: a class called with ``network=`` and ``loss=``, or a ready
+        algorithm: your own method: a class called with ``network=`` and ``loss=``, or a ready
             `dmeta.algorithms.Algorithm`.
-        loss: an own loss instead of the named one, of support and query sets alike: (prediction
+        loss: your own loss instead of the named one, of support and query sets alike: (prediction
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         observers: called for every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be

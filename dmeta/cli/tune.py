@@ -103,12 +103,12 @@ def tune(
             searched: ``["task=sinusoid", "outer.lr=tag(log,interval(1e-4,1e-2))"]``. In a mapping
             that is a text which begins with a function of that syntax: ``{"outer.lr":
             "choice(0.001,0.01)"}``; every other value is taken as it is.
-        model: an own `nn.Module` in every trial instead of the named model, as for `dmeta.train`;
+        model: your own `nn.Module` in every trial instead of the named model, as for `dmeta.train`;
             likewise the next three. They must be picklable: what is defined in a script or a
             notebook is sent to the trials by value.
-        source: an own task source instead of the named task.
-        algorithm: an own method instead of the named one.
-        loss: an own loss instead of the named one.
+        source: your own task source instead of the named task.
+        algorithm: your own method instead of the named one.
+        loss: your own loss instead of the named one.
         watchers: called as the search progresses.
         trust: as for `dmeta.train`.
 

@@ -55,7 +55,7 @@ def _model_for(source: TaskSource, overrides: Sequence[str]) -> str:
     what = "whole numbers" if len(shape) == 1 else f"examples of {len(shape)} dimensions"
     raise ValueError(
         f"a model must be given for a source of {what} (input_shape {shape}), got none; pass "
-        "model=, an own nn.Module, or name one in the settings ({'model': 'mlp'})"
+        "model=, your own nn.Module, or name one in the settings ({'model': 'mlp'})"
     )
 
 

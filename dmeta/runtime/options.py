@@ -72,45 +72,46 @@ class RuntimeOptions:
     workers. ``local`` has no workers to place and reads none but ``name``.
 
     Attributes:
-        name: ``local`` (in this process) or ``ray`` (actors on one or many machines).
-        num_workers: task workers, one process each; ``auto``: as many as fit the cluster and have
-            a block to compute; more join when nodes do.
-        cpus_per_worker: CPUs reserved per worker (a count; may be fractional).
-        gpus_per_worker: GPUs reserved per worker: 0, 1, or the share of one (0.25: four workers on
+        name: ``ray``: actors on one or many machines; ``local``: this process.
+        num_workers: number of task workers, one process each. ``auto``: as many as fit and have a
+            block to compute; workers are added when nodes join.
+        cpus_per_worker: CPUs reserved per worker; may be fractional.
+        gpus_per_worker: GPUs reserved per worker: 0, 1 or a share of one (0.25: four workers on
             each GPU, each with a quarter of its memory). ``auto``: 1 if the cluster has GPUs and
             the device is not cpu, else 0.
-        autoscale: start also the workers that there is no room for: they are what a cluster's
-            autoscaler makes room for. They join when it has; ``min_workers`` is what the run begins
+        autoscale: also request workers that there is no room for yet, so that the cluster's
+            autoscaler makes room; they join later, and ``min_workers`` is what the run starts
             with. False: such workers are refused.
-        address: the Ray cluster to join: ``auto`` or ``host:port``. None: the one named by the
-            environment variable RAY_ADDRESS (set inside a Ray job), else a local cluster of our
-            own that is stopped at the end.
+        address: Ray cluster to join: ``auto`` or ``host:port``. None: the one in the environment
+            variable RAY_ADDRESS (set inside a Ray job), else a local cluster that is stopped at
+            the end.
         allow_unauthenticated: join a cluster on a network that requires no token: anyone who can
             reach it can run any program.
-        dashboard: whether a cluster of our own has Ray's dashboard, for this machine alone.
-        mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,
-            computed at meta-parameters of some steps ago (`dmeta.runtime.ray.stale_gradients`): no
-            worker waits, and the result depends on who was faster. With ``local`` it is ``sync``.
-        max_staleness: outer steps (a count) that a gradient may be behind; one that is further
-            behind is not applied, and its block computed again. 0: as ``sync``, to the bit.
-        max_waiting: blocks (a count) whose gradients may wait for the next step, with ``async``.
-            None: a step's worth, which is all that can come.
-        when_full: what happens when more would wait: ``block``, workers are given nothing new;
-            ``drop``, they are, and the oldest gradients are dropped and computed again.
-        reduce: how the gradients of a step come to the server: ``flat``, each by itself; ``tree``,
-            added on their nodes, then their sums; ``sharded``, to a server that is divided among
-            the nodes, in two to eight; ``auto``, flat or tree by their number, their size and the
-            number of nodes (and so does sharded). The same bits (`dmeta.runtime.reduction`).
-        max_attempts: computations of one block (a count) that may be lost with their worker, the
-            first one included, before the run gives up; likewise for the parameter server.
-        min_workers: the run begins with so many workers (a count), lets the others join when the
-            cluster has room for them, and waits below. None: it begins with all
-            that come in reasonable time (`dmeta.runtime.ray.worker_registry`), and goes on with
-            any.
+        dashboard: whether a cluster that the run starts has Ray's dashboard, for this machine only.
+        mode: ``sync``: a step uses its own blocks. ``async``: a step uses whichever gradients
+            arrive first, computed at the meta-parameters of an earlier step
+            (`dmeta.runtime.ray.stale_gradients`): no worker waits, and the result depends on the
+            speed of the workers. With ``local`` it is ``sync``.
+        max_staleness: how many outer steps behind a gradient may be with ``async``; an older one
+            is not applied, and its block is computed again. 0: as ``sync``, to the bit.
+        max_waiting: how many blocks may have gradients that wait for the next step, with
+            ``async``. None: the blocks of one step.
+        when_full: what happens when more would wait. ``block``: workers get no new work.
+            ``drop``: the oldest gradients are dropped and computed again.
+        reduce: how the gradients of a step are added. ``flat``: by the server. ``tree``: on their
+            nodes first, then their sums. ``sharded``: by a server divided among two to eight
+            nodes. ``auto``: ``flat`` or ``tree``, by the number and size of the gradients and the
+            number of nodes. The bits are the same (`dmeta.runtime.reduction`).
+        max_attempts: how often a block may be computed, if its worker is lost each time, before
+            the run ends; likewise for the parameter server.
+        min_workers: number of workers that the run starts with; it waits when there are fewer, and
+            the others join when the cluster has room. None: the run starts with all workers that
+            come in reasonable time (`dmeta.runtime.ray.worker_registry`) and continues with any.
         hung_after_s: seconds without an answer after which a worker or the server is killed and
             restarted. None: learned from the run, 20 times the usual and at least 30 s.
-        snapshot_every: outer steps between copies of the server's state, from which it goes on if
-            it is lost: the steps since are computed again, to the same bits. 1: none are.
+        snapshot_every: outer steps between copies of the server's state. If the server is lost, it
+            is restarted from the last copy and the steps since are computed again, to the same
+            bits. 1: none are.
     """
 
     name: Literal["ray", "local"] = "local"

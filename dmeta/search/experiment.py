@@ -95,11 +95,11 @@ def run(
         scheduler: one of Tune's own instead of what ``search.scheduler`` names.
         watchers: called as the search progresses.
         notes: kept with it, in search.json.
-        model: an own `nn.Module` in every trial instead of the named model; picklable, as the next
-            three.
-        source: an own `dmeta.tasks.source.TaskSource` instead of the named task.
-        algorithm: an own method instead of the named one, as for `dmeta.train`.
-        loss: an own loss instead of the named one.
+        model: your own `nn.Module` in every trial instead of the named model; picklable, as the
+            next three.
+        source: your own `dmeta.tasks.source.TaskSource` instead of the named task.
+        algorithm: your own method instead of the named one, as for `dmeta.train`.
+        loss: your own loss instead of the named one.
         draw: draws the run of the best settings if that is trained again, such as
             `dmeta.reports.run_report.draw_run`.
         report: writes figures and a page, such as `dmeta.reports.search_report.report_search`.

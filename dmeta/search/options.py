@@ -12,32 +12,31 @@ class SearchOptions:
 
     Attributes:
         sampler: where points come from: ``random`` draws, the whole ``grid``, ``optuna`` (TPE,
-            Akiba et al. 2019, arXiv:1907.10902), or ``bohb`` (Falkner et al. 2018,
+            Akiba et al. 2019, arXiv:1907.10902) or ``bohb`` (Falkner et al. 2018,
             arXiv:1807.01774).
-        scheduler: which trials go on: ``none`` is cut; ``asha`` cuts those that can no longer be
-            the best (Li et al. 2020, arXiv:1810.05934, with a confidence interval);
-            ``hyperband`` is that of ``bohb``; ``pbt`` lets the worst go on from the best, with
-            other settings (Jaderberg et al. 2017, arXiv:1711.09846).
-        seed: of the points.
-        num_trials: how many; None: every point of a grid.
-        max_concurrent: at most so many trials at the same time; None: as many as there is room for.
-        budget_s: seconds after which no trial goes on; None: no bound.
-        max_failures: how often a trial that fails is tried again, from its last checkpoint.
+        scheduler: which trials are stopped early. ``none``: no trial. ``asha``: those that can no
+            longer be the best (Li et al. 2020, arXiv:1810.05934, with a confidence interval).
+            ``hyperband``: that of ``bohb``. ``pbt``: the worst continue from the best, with other
+            settings (Jaderberg et al. 2017, arXiv:1711.09846).
+        seed: seed of the points.
+        num_trials: number of trials; None: every point of a grid.
+        max_concurrent: most trials at the same time; None: as many as there is room for.
+        budget_s: seconds after which all trials stop; None: no bound.
+        max_failures: how often a failed trial is retried, from its last checkpoint.
         cpus_per_driver: CPUs reserved for a trial's driver and parameter server, in addition to
-            those of its workers (a count, may be fractional); they wait while the workers compute.
-        grace_steps: outer steps before a trial may be cut; None: those to the first validation.
-        reduction: ``asha`` and ``hyperband``: of so many trials one goes on, to so many times the
-            steps.
-        keep_possible_best: ``asha`` does not cut a trial whose scores, task by task, are not
-            worse than those of the best so far by more than chance (95%).
-        perturb_every: ``pbt``: outer steps between exchanges; None: those to the first validation.
-        exchanged: ``pbt``: this part of the trials, the worst, goes on from as many best ones.
-        evaluate_best: train the best trial to its last step, if it is not there, and evaluate it
-            on test tasks, once.
-        final_steps: train the best settings again from the start for so many outer steps,
-            and evaluate that.
-        final_seed: train the best settings again from the start with this seed, and evaluate
-            that.
+            those of its workers; may be fractional. They wait while the workers compute.
+        grace_steps: outer steps before a trial may be stopped; None: up to the first validation.
+        reduction: ``asha`` and ``hyperband``: one trial in this many continues, to this many times
+            the steps.
+        keep_possible_best: ``asha`` does not stop a trial whose scores, task by task, are worse
+            than those of the best so far by no more than chance (95%).
+        perturb_every: ``pbt``: outer steps between exchanges; None: up to the first validation.
+        exchanged: ``pbt``: share of the trials, the worst, that continue from as many best ones.
+        evaluate_best: train the best trial to its last step, if it was stopped early, and evaluate
+            it once on test tasks.
+        final_steps: train the best settings again from the start for this many outer steps, and
+            evaluate that.
+        final_seed: train the best settings again from the start with this seed, and evaluate that.
     """
 
     sampler: Literal["random", "grid", "optuna", "bohb"] = "random"

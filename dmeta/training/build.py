@@ -153,7 +153,7 @@ def _check_fit(network: Network, x: Tensor, num_outputs: int | None) -> None:
 
 
 def _check_loss(loss: Loss, source: TaskSource, ways: int, target: Tensor) -> None:
-    """Refuses an own loss that is no differentiable mean, on predictions of the right shape."""
+    """Refuses a loss that is no differentiable mean, on predictions of the right shape."""
     outputs = source.num_outputs(ways)
     prediction = torch.linspace(-1, 1, len(target) * outputs).reshape(-1, outputs)
     prediction.requires_grad_(True)

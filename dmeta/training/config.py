@@ -58,20 +58,21 @@ class OuterOptions:
     """The outer optimiser.
 
     Attributes:
-        name: of `torch.optim`, in small letters: ``adam``, ``adamw``, ``sgd``, ``rmsprop``...
+        name: an optimiser of `torch.optim` in lower case: ``adam``, ``adamw``, ``sgd``,
+            ``rmsprop``...
         lr: outer learning rate at step 0.
-        final_lr: outer learning rate at the last step; read unless the schedule is constant.
-        schedule: how lr goes to final_lr over the steps: ``constant``, ``linear`` or ``cosine``.
+        final_lr: outer learning rate at the last step; unused if the schedule is constant.
+        schedule: how the rate goes from lr to final_lr: ``constant``, ``linear`` or ``cosine``.
         schedule_every: outer steps between changes of the rate: an epoch, where published code
             anneals by epochs.
         warmup_steps: outer steps over which the rate first rises linearly to lr; the schedule
-            is that of the steps after them.
+            covers the steps after them.
         clip_value: bound on each element of the mean meta-gradient; None: no bound.
         clip_norm: bound on its 2-norm, applied after clip_value; None: no bound.
-        clip_norm_over: whose 2-norm clip_norm bounds: ``all`` of the mean meta-gradient, or that of
-            each ``tensor`` (as in LEO's code).
-        reject_norm: a mean meta-gradient of a larger 2-norm, before clipping, is not applied, as
-            one that is not finite; None: no bound.
+        clip_norm_over: which 2-norm clip_norm bounds: that of ``all`` of the mean meta-gradient,
+            or that of each ``tensor`` (as in LEO's code).
+        reject_norm: a mean meta-gradient with a larger 2-norm, before clipping, is not applied,
+            like one that is not finite; None: no bound.
         options: the optimiser's own arguments (``betas``, ``weight_decay``, ...), with torch's
             names and defaults; in a configuration they are keys of ``outer``.
     """
@@ -94,16 +95,16 @@ class EvalOptions:
     """Evaluation.
 
     Attributes:
-        every: outer steps between evaluations on validation tasks, which also follow the last
-            step; 0: never. In a configuration that is composed ``auto``: a tenth of the steps.
-        val_tasks: validation tasks of each of those.
-        num_tasks: test tasks of the final evaluation.
-        seed: seed of validation and test tasks; independent of the run's seed, so that runs are
-            compared on the same tasks.
+        every: outer steps between evaluations on validation tasks; one also follows the last
+            step. ``auto``: a tenth of the steps. 0: never.
+        val_tasks: number of validation tasks of each evaluation.
+        num_tasks: number of test tasks of the final evaluation.
+        seed: seed of validation and test tasks. It is independent of the run's seed, so that runs
+            are compared on the same tasks.
         checkpoint: what the final evaluation is of: the ``last`` step, the ``best`` on validation
             tasks, or an ``ensemble``, the average prediction of several best ones (as in MAML++,
             Antoniou et al. 2019, arXiv:1810.09502, section 5).
-        ensemble_size: how many those are, at most.
+        ensemble_size: most models in the ensemble.
     """
 
     every: int = 1000
@@ -125,8 +126,8 @@ class CheckpointOptions:
 
     Attributes:
         every: outer steps between checkpoints; 0: only at the end.
-        keep: how many of the last ones are kept; the best ones are kept besides.
-        location: where they are written, of this run alone: a path, or an address such as
+        keep: how many of the last ones are kept; the best ones are always kept.
+        location: where they are written, for this run only: a path, or a URL such as
             ``s3://bucket/folder``; None: in run_dir.
     """
 
@@ -140,20 +141,23 @@ class RunConfig:
     """Everything that decides a run.
 
     Attributes:
-        seed: of the initial weights and the training tasks.
-        steps: outer steps.
+        seed: seed of the initial weights and the training tasks.
+        steps: number of outer steps.
         meta_batch_size: tasks per outer step.
-        run_dir: where everything the run writes goes; None: a new folder under ./runs.
-        resume: go on from the last checkpoint in run_dir; ``auto``: if there is a run.
+        run_dir: folder, or URL such as ``s3://bucket/runs/x``, for everything that the run writes;
+            None: a new folder under ./runs.
+        resume: continue from the last checkpoint in run_dir; ``auto``: if there is a run, else
+            start one.
         device: ``cpu``, ``cuda``, or ``auto``: cuda where a worker has one.
-        max_rejected: rejected (not finite) steps in a row that end the run.
+        max_rejected: this many rejected steps in a row (not finite, or above outer.reject_norm)
+            end the run.
         log_every: outer steps between lines of metrics.jsonl.
-        joint_baseline: also train a jointly pre-trained network on the same number of tasks and
-            compare with it.
+        joint_baseline: also train a jointly pre-trained network on as many tasks, and compare.
         algorithm: the method.
         gradient: the meta-gradient estimator.
         task: the tasks.
-        loss: of support and query set, by name (see `dmeta.training.losses`).
+        loss: loss of support and query sets: ``auto`` (cross-entropy, or the mean squared error),
+            ``cross_entropy``, ``smoothed_cross_entropy``, ``mse``, ``l1`` or ``huber``.
         model: the network.
         outer: the outer optimiser.
         compute: how a block is computed; part of the result.

@@ -23,7 +23,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.options import NamedOptions
 
 FROZEN = "frozen_weights_sha256"
-"""Option of an own model, or of an own algorithm that has one: `digest_of` its frozen weights."""
+"""Option of a user's model, or of an algorithm that has one: `digest_of` its frozen weights."""
 
 
 def frozen_digest(network: Network) -> str | None:

@@ -182,11 +182,11 @@ def prepare(
 
     Args:
         config: settings.
-        model: an own network instead of the named one.
-        source: an own task source instead of the named one.
-        algorithm: an own method: called with ``network=, loss=`` (a class or a partial), or an
+        model: a user's own network instead of the named one.
+        source: a user's own task source instead of the named one.
+        algorithm: a user's own method, called with ``network=, loss=`` (class or partial), or an
             `Algorithm` that is ready.
-        loss: an own loss, (prediction, target) -> scalar mean.
+        loss: a user's own loss, (prediction, target) -> scalar mean.
         data: the source that the settings name, where it was made before.
         splits: of which tasks will be drawn.
 

@@ -22,6 +22,7 @@ def test_every_setting_of_a_run_has_a_meaning() -> None:
     every = [setting for group in groups.values() for setting in group]
     assert [setting.key for setting in every if not setting.meaning] == []
     by_key = {setting.key: setting for setting in every}
+    assert by_key["trust"].default == "`false`"
     assert by_key["steps"].kind == "whole number"
     assert by_key["runtime.hung_after_s"].kind == "number \\| null"
     assert by_key["runtime.hung_after_s"].default == "`null`"

@@ -78,6 +78,8 @@ def run_settings() -> dict[str, list[Setting]]:
         else:
             meaning = meanings.get(name) or comments.get(name, "")
             groups[""].append(_setting(name, hint, composed[name], meaning))
+    extra = verb_settings("train")  # keys of the command that are no part of a run's settings
+    groups[""] += [each for each in extra if each.key.partition(".")[0] not in hints]
     groups["search"] = _of_dataclass(SearchOptions, "search", settings_of("tune")["search"])
     groups["algorithm"] = _of_dataclass(InnerLoop, "algorithm", settings_of("train")["algorithm"])
     return groups
