@@ -16,7 +16,7 @@ import os, signal, subprocess, sys
 from dmeta.runtime.cluster import exit_notice
 nothing = subprocess.DEVNULL
 raylet = subprocess.Popen(["sleep", "3"], stdout=nothing, stderr=nothing)
-exit_notice.begin(raylet.pid, "go on so")
+exit_notice.start_exit_notice(raylet.pid, "go on so")
 {ending}
 """
 
