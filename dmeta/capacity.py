@@ -1,4 +1,4 @@
-"""What this process may use of its machine, or of its container: CPUs and memory.
+"""CPUs and memory that this process may use, of its machine or its container.
 
 The least of what the machine has, what the CPU affinity allows, and what every control group that
 the process is in allows (cgroup v1 and v2; a container is one). Everything that plans for the

@@ -1,4 +1,4 @@
-"""A trained few-shot learner, used on data of one's own. `Learner` knows no Ray and no config.
+"""A trained few-shot learner, used on your own data. `Learner` knows no Ray and no config.
 
 Letters: S support examples, N examples to predict, W classes.
 """

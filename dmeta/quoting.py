@@ -1,4 +1,4 @@
-"""``key=value`` as the command line reads it: values quoted, and commands that can be pasted.
+"""How ``key=value`` is written and read: quoted values, and commands that can be pasted.
 
 The rule for keys whose value is a text (`TEXT_KEYS`): what stands after ``=`` is the text itself,
 whatever characters are in it. Only a pair of quotes around all of it is taken off, as Hydra does

@@ -1,4 +1,4 @@
-"""Random numbers of one task: functions of its seed and of what they are for.
+"""Random numbers of one task, as functions of its seed and their purpose.
 
 A counter-based generator (as Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"):
 element i of a draw is a hash of (seed, name, i), computed with tensor operations. So the numbers do

@@ -1,4 +1,4 @@
-"""Registries: the only way from a name in a config to something that is called.
+"""Registries: from a name in a config to the thing that it names.
 
 A room (algorithms, models, tasks) owns one registry. Other packages add to it through an entry
 point group (``dmeta.algorithms``, ``dmeta.models``, ``dmeta.tasks``) whose objects are `Entry`s.

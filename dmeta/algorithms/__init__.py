@@ -1,4 +1,4 @@
-"""Few-shot learners, one method a file: adapt, predict, and what is meta-learned.
+"""Few-shot learners, one method per file: adapt, predict, and what is meta-learned.
 
 They know no data set, no runtime and no configuration system. A factory is called as
 ``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because

@@ -1,4 +1,4 @@
-"""What an algorithm is: two pure functions of one task, and what it meta-learns.
+"""The protocol of an algorithm: two pure functions of one task, and what it meta-learns.
 
 How the meta-loss of ``predict(adapt(...))`` is differentiated is not the algorithm's business but
 the estimator's (`dmeta.bilevel.estimators`), which hands it a solver.

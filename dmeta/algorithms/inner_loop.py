@@ -1,4 +1,4 @@
-"""The inner loop that every gradient-based method has: its settings, and the problem they make.
+"""The inner loop of every gradient-based method: its settings and its inner problem.
 
 A method says what is minimised and from where; this says how: which parameters move, by which
 rule, how far, on which examples, and whether the rates are meta-learned too.

@@ -1,4 +1,4 @@
-"""A learned optimiser: the rule that learns a task is itself learned.
+"""A learned optimiser: the update rule that learns a task is itself learned.
 
 Andrychowicz et al. 2016, "Learning to learn by gradient descent by gradient descent"
 (arXiv:1606.04474), eq. 3. An LSTM m with weights phi, applied to every coordinate

@@ -1,4 +1,4 @@
-"""MAML++: MAML with six changes, each of which may be switched off.
+"""MAML++: MAML with six changes, each of which can be switched off.
 
 Antoniou, Edwards & Storkey 2019, "How to train your MAML" (arXiv:1810.09502), section 4:
 

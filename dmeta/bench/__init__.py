@@ -1,1 +1,1 @@
-"""What a run costs, and what its choices would cost instead: measured, in tables and plots."""
+"""Benchmarks: what a run costs, and what other choices would cost, in tables and plots."""

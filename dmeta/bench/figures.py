@@ -1,4 +1,4 @@
-"""The plot of what the meta-gradients cost, and what other plots share. Data in, PNG out."""
+"""The plot of the costs of meta-gradients, and what other plots share. Data in, PNG out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that computes nothing: what is left of a step is messages, copies and additions."""
+"""Work that computes nothing, so that a step is messages, copies and additions only."""
 
 from __future__ import annotations
 

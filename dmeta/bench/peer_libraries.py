@@ -1,4 +1,4 @@
-"""How other libraries (the peers) compute a block's meta-gradient, each by its own means.
+"""How other libraries (the peers) compute the meta-gradient of a block.
 
 On a plain torch module, a loss and tasks that are given. A peer is imported where it is used (see
 `dmeta.bench.peer_packages`). Must not know dmeta's own mathematics, with which it is compared.

@@ -1,4 +1,4 @@
-"""What of a run's work other libraries can do too, in plain torch. Knows none of the libraries."""
+"""The work that other libraries can do too, in plain torch. Knows none of the libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same work in dmeta and in other libraries: seconds, bytes, and whether it is the same.
+"""Benchmark of the same work in dmeta and in other libraries: seconds, bytes, agreement.
 
 Measured on tasks of a run, in this process. Knows no command line and writes nothing.
 

@@ -1,4 +1,4 @@
-"""What every execution plan makes of a block: seconds, bytes, and the error of its meta-gradient.
+"""Benchmark of the execution plans on one block: seconds, bytes, error of the meta-gradient.
 
 Measured on real blocks of a run, in this process. Knows no command line and writes nothing.
 

@@ -1,4 +1,4 @@
-"""Where the time of an outer step goes: the run's own training, with a clock.
+"""Profile of an outer step: the run's own training, timed part by part.
 
 Measured on real steps of a run, in the run's own runtime. Knows no command line.
 """

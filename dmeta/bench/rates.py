@@ -1,4 +1,4 @@
-"""How much arithmetic this machine can do."""
+"""How fast this machine multiplies matrices."""
 
 from __future__ import annotations
 

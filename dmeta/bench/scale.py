@@ -1,4 +1,4 @@
-"""How many steps a second the parameter server takes, with workers that compute nothing.
+"""Benchmark of the parameter server: steps per second, with workers that compute nothing.
 
 What is left of a step is messages, copies and additions: the most that any run can do with so many
 workers and so large a model, and from where on the server is the bottleneck. Knows no command line.

@@ -1,4 +1,4 @@
-"""Seconds of computations that are compared with each other."""
+"""Timing of computations that are compared with each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulling a gradient back through an inner loop that was walked without a graph.
+"""Pulls a gradient back through an inner loop that was run without a graph.
 
 The forward walk keeps some iterates; the backward sweep computes the others again, and of each step
 

@@ -1,4 +1,4 @@
-"""Meta-Curvature: another update rule, fed with gradients that learned matrices have transformed.
+"""Meta-Curvature: an update rule whose gradients are transformed by learned matrices.
 
 Park & Oliva 2019, "Meta-Curvature" (arXiv:1902.03356), section 3.1. The gradient G of a weight
 tensor is multiplied by one matrix along each of its modes (n-mode products, written x_n):

@@ -1,4 +1,4 @@
-"""The inner problem of one task, and the optimisers that walk it. Pure and differentiable.
+"""The inner problem of one task, and the optimisers that solve it. Pure and differentiable.
 
 An algorithm states an `InnerProblem`; a solver (`solvers.py`) walks it; how the walk is
 differentiated is the solver's choice, not the algorithm's.

@@ -1,4 +1,4 @@
-"""Execution plans: how the tasks of one block are computed, one after the other or all at once.
+"""Execution plans: how the tasks of one block are computed, in a loop or all at once.
 
 Plans agree to rounding, not to the bit, so the plan is part of a run's settings. Where values tie
 (ReLU and max-pool of a flat background), torch's derivative of a function is wrong under ``vmap``,

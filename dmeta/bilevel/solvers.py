@@ -1,4 +1,4 @@
-"""Solvers: ways to walk an inner problem that differ in what the walk's derivative is.
+"""Solvers: ways to run an inner loop that differ in how the result is differentiated.
 
 Every solver takes an `InnerProblem` to the adapted state of its last iterate, with the same
 numbers; they differ only in the derivative with respect to the problem's start and to whatever its

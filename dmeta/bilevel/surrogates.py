@@ -1,4 +1,4 @@
-"""What an estimator is made of: surrogates.
+"""Surrogates: scalars whose plain gradient is the meta-gradient of an estimator.
 
 An estimator is a *surrogate*: a scalar function of the meta-parameters and one task whose ordinary
 gradient with respect to the meta-parameters is the estimate. So every execution plan

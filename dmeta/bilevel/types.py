@@ -1,4 +1,4 @@
-"""The few shapes that every room shares.
+"""The data types that all rooms share.
 
 Letters: T tasks, S support examples, Q query examples, W ways (classes of one task).
 """

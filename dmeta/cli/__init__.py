@@ -1,1 +1,1 @@
-"""The verbs of the command line; the only place where Hydra and everything else meet."""
+"""The verbs of the command line; the only place where Hydra and the rest meet."""

@@ -1,4 +1,4 @@
-"""`dmeta bench WHAT`: what a run's choices cost."""
+"""`dmeta bench WHAT`: what the choices of a run cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dmeta bench gradients`: what every meta-gradient costs, and how far it is from the exact one."""
+"""`dmeta bench gradients`: the cost of every meta-gradient, and its error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dmeta bench plans`: what every execution plan makes of the same tasks."""
+"""`dmeta bench plans`: the execution plans, compared on the same tasks."""
 
 from __future__ import annotations
 

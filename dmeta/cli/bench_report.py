@@ -1,4 +1,4 @@
-"""What all of `dmeta bench` share: lines on the terminal, a folder, and JSON that says what of."""
+"""What all of `dmeta bench` share: terminal output, a folder, and JSON with its settings."""
 
 from __future__ import annotations
 

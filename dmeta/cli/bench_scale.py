@@ -1,4 +1,4 @@
-"""`dmeta bench scale`: how many steps a second the parameter server takes."""
+"""`dmeta bench scale`: how many steps per second the parameter server takes."""
 
 from __future__ import annotations
 

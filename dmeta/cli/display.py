@@ -1,4 +1,4 @@
-"""What a user sees of a run: a live bar on a terminal, plain lines in a log, a table at the end.
+"""Shows a run: a live bar on a terminal, plain lines in a log, a table at the end.
 
 It formats the events that it receives; it computes nothing and must not change a run.
 

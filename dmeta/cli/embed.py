@@ -1,4 +1,4 @@
-"""`dmeta embed` and `dmeta.embed`: the feature vectors that a trained run makes of its data set."""
+"""`dmeta embed` and `dmeta.embed`: feature vectors of a data set from a trained network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong, as one message that says what to change."""
+"""Formats an error as one message that says what to change."""
 
 from __future__ import annotations
 

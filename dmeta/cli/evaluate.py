@@ -1,4 +1,4 @@
-"""`dmeta evaluate`, `dmeta.evaluate` and `dmeta.load`: what a trained run can do."""
+"""`dmeta evaluate`, `dmeta.evaluate` and `dmeta.load`: use a trained run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``evaluation.json`` of a run: renamed after the step that it is of, once the run goes on."""
+"""``evaluation.json`` of a run: renamed after its step when the run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks that a trained run is evaluated on, where they are to be others than its own."""
+"""The tasks of an evaluation, where they differ from those of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large settings become: YAML aliases and interpolations, counted before they are expanded.
+"""Size of settings: YAML aliases and interpolations are counted before they are expanded.
 
 A file of a few hundred bytes can name what was named before, ten times, again and again: it becomes
 gigabytes, and the process that expands it answers no signal meanwhile. What the settings mean is

@@ -1,4 +1,4 @@
-"""Hydra: composing settings for a verb, and running a verb as a Hydra application.
+"""Hydra: composes the settings of a verb, and runs a verb as a Hydra application.
 
 With `errors`, the only module that imports Hydra.
 """

@@ -1,4 +1,4 @@
-"""Texts on the command line (`dmeta.quoting`), as all verbs read them, those without Hydra too."""
+"""Reads texts on the command line (`dmeta.quoting`) in the same way for all verbs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dmeta replay` and `dmeta.replay`: a block of a run, computed again and looked at."""
+"""`dmeta replay` and `dmeta.replay`: compute a block of a run again and inspect it."""
 
 from __future__ import annotations
 

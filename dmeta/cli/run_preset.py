@@ -1,4 +1,4 @@
-"""The settings of a run that is there as a preset: ``experiment=RUN/config.json``."""
+"""The settings of an existing run as a preset: ``experiment=RUN/config.json``."""
 
 from __future__ import annotations
 

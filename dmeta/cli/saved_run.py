@@ -1,4 +1,4 @@
-"""The settings of a run that is there, read back from its folder and checked."""
+"""Reads the settings of an existing run from its folder and checks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dmeta status`: how a run or a search is doing, from its folder alone."""
+"""`dmeta status`: the state of a run or a search, from its folder only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dmeta submit`: a verb checked here, run on a Ray cluster as its job, and followed to its end."""
+"""`dmeta submit`: check a verb here, run it as a job of a Ray cluster, and follow it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search spaces from Hydra's sweep syntax, and the settings of a point of one.
+"""Search spaces from Hydra's sweep syntax, and the settings of a point of a space.
 
 algorithm.inner_lr=tag(log,interval(0.01,1))   a number, equal ratios equally likely
 algorithm.inner_steps=range(1,8)               1 to 7, as Hydra counts

@@ -1,4 +1,4 @@
-"""What a file that somebody else wrote may make this program do: nothing that leaves this machine.
+"""What a file from someone else may make this program do: nothing that leaves this machine.
 
 The settings in a run's ``config.json``, and in YAML files (``experiment=FILE.yaml``,
 ``--config-dir``), can name addresses, which would be contacted with this user's credentials; YAML

@@ -1,4 +1,4 @@
-"""What a user sees of a search: a live table on a terminal, plain lines in a log."""
+"""Shows a search: a live table on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of this machine a submitted command line needs: its files, and how it names them there.
+"""The local files that a submitted command line needs, and their names in the job.
 
 Settings alone (and, if asked for, this program) are shipped: no data, no runs, no token.
 """

@@ -1,4 +1,4 @@
-"""Settings together with a user's own objects: what a source lacks, and what no object reads."""
+"""Settings together with a user's own objects: what a source lacks, what no object reads."""
 
 from __future__ import annotations
 

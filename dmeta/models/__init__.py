@@ -1,4 +1,4 @@
-"""Networks: plain `nn.Module`s, one factory a file, used functionally through `Network`.
+"""Networks: plain `nn.Module`s, one factory per file, used as functions through `Network`.
 
 They know no task, no algorithm and no runtime. A factory is called as
 ``make(input_shape, num_outputs, **options)``.

@@ -1,4 +1,4 @@
-"""Context parameters: a few numbers per task that steer a network (Zintgraf et al. 2019, CAVIA).
+"""Context parameters: a few numbers per task that condition a network (CAVIA).
 
 A layer with a context has a parameter called ``context``, of zeros; a method that knows it moves it
 for each task. Letters: N examples, D inputs, C context parameters, F channels.

@@ -1,4 +1,4 @@
-"""Token ids that an embedding does not have, said with the ids that it has."""
+"""Refuses token ids outside the range of an embedding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation layers without running statistics, and whose statistics a batch-norm takes."""
+"""Normalisation layers without running statistics, with the statistics of chosen examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torch functions that a network calls, replaced where torch's own would give wrong numbers.
+"""Replacements for torch functions that would give a network wrong numbers.
 
 * Normalisation with a scale (``layer_norm``, ``instance_norm``, ``batch_norm``): under
   `torch.func.vmap` the derivative of torch's backward is wrong (torch 2.13; see the open

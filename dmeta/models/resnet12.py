@@ -1,4 +1,4 @@
-"""The residual network of few-shot learning, of twelve convolutions.
+"""ResNet-12, the residual network of few-shot learning.
 
 Oreshkin et al. 2018 (arXiv:1805.10123), appendix A; widths and initial weights: Lee et al. 2019
 (arXiv:1904.03758), section 4.1 and their code.

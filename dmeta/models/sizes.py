@@ -1,4 +1,4 @@
-"""Sizes of networks, refused where they make no network."""
+"""Checks of the sizes of networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module for each thread: calling a module with other parameters changes it for a moment.
+"""One copy of a module per thread, because calling a module changes it for a moment.
 
 A copy shares frozen parameters and buffers. Its trainable parameters are NaN: they are given in
 each call (`torch.func.functional_call`), and a module that reads its own by another way than their

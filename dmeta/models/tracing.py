@@ -1,4 +1,4 @@
-"""What a network does in a forward pass, found by running it once on an example.
+"""Finds out what a network does in a forward pass, by running it once on an example.
 
 Which of torch's functions it calls that need care (`dmeta.models.overrides`), whether it draws
 random numbers or changes its constants, and which layer is applied last.

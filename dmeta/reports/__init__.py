@@ -1,1 +1,1 @@
-"""Figures and pages: read run folders and results, draw. No other room draws."""
+"""Figures and pages: read run folders and results, and draw. No other room draws."""

@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, axes. Knows nothing of what is drawn.
+"""What all figures share: size, colours, axes. Does not know what is drawn.
 
 Drawn on figure objects of their own, never through pyplot, whose state is global. Colours are of
 Okabe & Ito's palette, which colour-blind readers can tell apart.

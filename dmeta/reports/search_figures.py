@@ -1,4 +1,4 @@
-"""Figures of a search, as PNG files: what was tried, and what came of it. Data in, file out."""
+"""Figures of a search, as PNG files: points and scores. Data in, file out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a search: one HTML file that needs nothing else."""
+"""The report of a search: one HTML file that needs no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes checkpoints while the training goes on: a step never waits for a disk or a network.
+"""Writes checkpoints while training continues: a step never waits for a disk or a network.
 
 One thread, so that checkpoints are written one after the other, in the order of their steps.
 """

@@ -1,4 +1,4 @@
-"""Writing to a disk that may be full: whole pieces, and errors that say where."""
+"""Writes to a disk that may be full: complete pieces, and errors that name the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folders that the user names: whether they can be written to, and those at an address.
+"""Folders that the user names: whether they can be written to, and those at a URL.
 
 Of a run, or of a search.
 """

@@ -1,4 +1,4 @@
-"""One training at a time at an address, as far as a storage without locks lets one."""
+"""One training at a time at a URL, as far as a storage without locks allows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of JSON lines that were torn, or written by others: what is not a row is counted.
+"""JSON lines files that may be truncated or edited: lines that are no rows are counted.
 
 Imports no torch.
 """

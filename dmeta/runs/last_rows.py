@@ -1,4 +1,4 @@
-"""The last rows of a run's metrics and of its log; what dmeta did not write is counted.
+"""The last rows of a run's metrics and log; lines that are no rows are counted.
 
 Imports no torch.
 """

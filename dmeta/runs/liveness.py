@@ -1,4 +1,4 @@
-"""Whether a run or a search goes on: what its folder shows of it, from any machine that sees it.
+"""Whether a run or a search is still running, judged from its folder on any machine.
 
 Needs neither torch nor Ray: `dmeta status` must answer at once.
 """

@@ -1,4 +1,4 @@
-"""One training at a time in a run directory."""
+"""One training at a time in a run folder."""
 
 from __future__ import annotations
 

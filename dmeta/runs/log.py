@@ -1,4 +1,4 @@
-"""`log.jsonl`: the warnings of a run, its beginnings and its ends, as JSON, one object a line.
+"""`log.jsonl`: the warnings of a run, its starts and its ends, as JSON, one object per line.
 
 Every line has ``time`` (UTC), ``level``, ``run`` (`RunConfig.run_id`), ``logger`` and ``message``.
 A warning also has ``step``, ``phase``, ``block`` and ``worker`` where they are known: they are

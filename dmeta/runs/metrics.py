@@ -1,4 +1,4 @@
-"""What a run reports while it goes on: `metrics.jsonl` and TensorBoard events.
+"""What a run reports while it is running: `metrics.jsonl` and TensorBoard events.
 
 One JSON object a line. ``{"event": "train", "step": ...}`` has the means over the tasks since the
 line before; ``{"event": "val", ...}`` an evaluation; ``{"event": "rejected", ...}`` a step that was

@@ -1,4 +1,4 @@
-"""How far a run is: what the training loop counts, and every checkpoint holds."""
+"""Progress of a run: the counts of the training loop, stored in every checkpoint."""
 
 from __future__ import annotations
 

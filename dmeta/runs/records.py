@@ -1,4 +1,4 @@
-"""JSON that anyone may have written: what it must look like for `dmeta status` to read it.
+"""Reads JSON that anyone may have written, checked before `dmeta status` uses it.
 
 A shape is ``COUNT``, ``POSITIVE``, ``NUMBER``, ``ANY_NUMBER`` (NaN and infinity, too), ``TEXT`` or
 None; a mapping of keys to shapes (those that end in ``?`` may be missing, others may be there); a

@@ -1,4 +1,4 @@
-"""A run's folder kept at an address, such as ``s3://bucket/runs/x``.
+"""A run's folder at a URL, such as ``s3://bucket/runs/x``.
 
 An object store cannot append to a file, so a run works in a folder of this machine, and what it
 writes is copied before each checkpoint and at its end: the files there reach at least as far as

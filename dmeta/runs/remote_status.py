@@ -1,4 +1,4 @@
-"""A run or a search at an address, as `dmeta status` sees it: its small files, and its mark.
+"""A run or a search at a URL, as `dmeta status` sees it: its small files and its heartbeat.
 
 Imports no torch.
 """

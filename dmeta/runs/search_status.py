@@ -1,4 +1,4 @@
-"""How a search is doing, read from its files: while it goes on, or afterwards. Imports no Ray."""
+"""The state of a search, read from its files, during or after it. Imports no Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run is, read from its files: while it goes on, or afterwards. Imports no torch."""
+"""The state of a run, read from its files, during or after it. Imports no torch."""
 
 from __future__ import annotations
 

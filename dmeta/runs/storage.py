@@ -1,4 +1,4 @@
-"""Where folders of files are kept, each written whole or not at all: a disk, or an object store.
+"""Stores folders of files, each written completely or not at all: a disk or an object store.
 
 Knows bytes and names, not what they are of.
 """

@@ -1,4 +1,4 @@
-"""Cuts the task slots of a step into blocks. Knows nothing of who computes them."""
+"""Cuts the task slots of a step into blocks. Does not know who computes them."""
 
 from __future__ import annotations
 

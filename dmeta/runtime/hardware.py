@@ -1,4 +1,4 @@
-"""What a worker computes on, as far as the bits of its results may depend on it."""
+"""The hardware of a worker, as far as the bits of its results may depend on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that computes may take of memory, and keeps of it. Changes no result."""
+"""Memory that a computing process may take and keep. Changes no result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runtime is handed, and what it promises. Plain types only: no Ray, no algorithm.
+"""The protocol of a runtime. Plain types only: no Ray, no algorithm.
 
 `training` builds the work (what one block computes) and the server side (the vector and its outer
 optimiser); a runtime decides which process computes which block. Whatever it decides, the bits are

@@ -1,4 +1,4 @@
-"""How the gradients of a step's blocks are added: in a shape that their number alone decides.
+"""Adds the gradients of a step's blocks, in an order that depends only on their number.
 
 Floating-point addition is not associative, so the shape is part of the result. It is a tree: each
 `FAN_IN` neighbours are added from left to right, then each `FAN_IN` of these sums, and so on. Any

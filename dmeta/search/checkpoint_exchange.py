@@ -1,4 +1,4 @@
-"""Where a trial trains, and what it begins with: its own folder, and what Tune hands over."""
+"""Where a trial trains and what it starts from: its own folder, or a checkpoint from Tune."""
 
 from __future__ import annotations
 

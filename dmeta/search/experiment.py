@@ -1,4 +1,4 @@
-"""A search, from its space to its results: Tune does it, this sets it up."""
+"""A search, from its space to its results: sets up Ray Tune and runs it."""
 
 from __future__ import annotations
 

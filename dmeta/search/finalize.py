@@ -1,4 +1,4 @@
-"""What a search comes to: the best settings, and what they are worth on test tasks.
+"""The result of a search: the best settings, and their score on test tasks.
 
 ``results.json`` of a search: ``format``; ``metric``; ``trials`` (how many, by status);
 ``best`` (number, point, validation score with its 95% confidence interval, steps of the model, the

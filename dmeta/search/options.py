@@ -1,4 +1,4 @@
-"""How a search goes about it: the plain options of the `search` config group. Knows no Ray."""
+"""How a search is done: the plain options of the `search` config group. Knows no Ray."""
 
 from __future__ import annotations
 

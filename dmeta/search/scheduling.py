@@ -1,4 +1,4 @@
-"""Which trials go on: Tune's schedulers, and ASHA with a confidence interval."""
+"""Which trials continue: Tune's schedulers, and ASHA with a confidence interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a search, to continue it: its settings, and Tune's own state."""
+"""What is stored to continue a search: its settings, and Tune's own state."""
 
 from __future__ import annotations
 

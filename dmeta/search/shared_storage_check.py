@@ -1,4 +1,4 @@
-"""Whether every node of the cluster sees the search's folder: found out before any trial begins.
+"""Checks before the first trial that every node of the cluster sees the search's folder.
 
 A trial runs wherever there is room for it, and writes there. On a node that does not see the folder
 it would be lost, hours later; so each node is asked to read what was just written here.

@@ -1,4 +1,4 @@
-"""Whether a search makes sense, found out before any trial begins: the ends of its space tried."""
+"""Checks before the first trial that the settings at the ends of the space are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial: a whole run, in an actor of Tune's, that reports after each validation.
+"""One trial: a whole run, in an actor of Tune, that reports after each validation.
 
 A trial trains in a folder of its own, whose name follows from its settings: wherever and whenever
 they are tried again, after a failure or in a search that is continued, the run that is there goes

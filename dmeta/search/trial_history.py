@@ -1,4 +1,4 @@
-"""The course of a search: what every trial reported, in the order in which it came."""
+"""The history of a search: what every trial reported, in order."""
 
 from __future__ import annotations
 

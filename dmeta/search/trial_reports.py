@@ -1,4 +1,4 @@
-"""What a trial reports after each validation; kept in its folder, to be reported again.
+"""The reports of a trial after each validation, stored so that they can be repeated.
 
 A line of ``reports.jsonl`` is one report: ``score`` and ``ci95`` (mean over the validation tasks
 and the half-width of its 95% confidence interval), ``scores`` (of every task, the same ones in all

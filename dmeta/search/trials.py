@@ -1,4 +1,4 @@
-"""Trials as a table: what each tried, how far it came, and what came of it."""
+"""Trials as a table: their points, how far they came, and their scores."""
 
 from __future__ import annotations
 

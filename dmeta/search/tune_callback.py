@@ -1,4 +1,4 @@
-"""What Tune tells while a search goes on, passed on as rows, at most every second."""
+"""Passes on the progress of a search as rows, at most every second."""
 
 from __future__ import annotations
 

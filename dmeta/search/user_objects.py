@@ -1,4 +1,4 @@
-"""A user's own objects in a search: in every trial they stand for what the settings name."""
+"""A user's own objects in a search: every trial uses them instead of what the settings name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of plain arrays (npz): written whole or not at all; nothing in them can be executed."""
+"""Files of plain arrays (npz): written completely or not at all; reading executes nothing."""
 
 from __future__ import annotations
 

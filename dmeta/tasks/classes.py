@@ -1,4 +1,4 @@
-"""Drawing a few-shot classification task from rows that are sorted by class.
+"""Draws a few-shot classification task from rows that are sorted by class.
 
 What the rows are (images, features) is unknown here, and so what a pick of one says besides its
 number.

@@ -1,4 +1,4 @@
-"""The data root: a folder, or an address whose files are fetched, once, into a folder.
+"""The data root: a folder, or a URL whose files are downloaded once into a folder.
 
 A copy is complete or absent (written aside, then renamed), is of the size that the storage tells,
 and has its time of change: so a file that is changed there is fetched again. Processes that want

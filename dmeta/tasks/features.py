@@ -1,4 +1,4 @@
-"""Few-shot classification tasks from feature vectors that a network has made of the examples.
+"""Few-shot classification tasks from feature vectors of a trained network.
 
 Reads an ``.npz`` file of four plain arrays, as `dmeta embed` writes it and ``numpy.savez`` can:
 

@@ -1,4 +1,4 @@
-"""Glyphs: made-up handwritten characters, for use where no data set is at hand.
+"""Glyphs: drawn characters, for use without a data set.
 
 A class is a few curved strokes; a drawing of it moves every control point a little and the whole
 by a small affine map, like another hand. All of it follows from the seed. The shape of the data is

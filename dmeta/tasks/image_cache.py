@@ -1,4 +1,4 @@
-"""Decoded image sets, and the file that spares decoding them twice.
+"""Decoded image sets, stored in a file so that they are decoded once.
 
 The cache is never required: without a folder that can be written, or with a damaged file, the
 images are decoded again. A cache file is complete or absent (written aside, then renamed), holds

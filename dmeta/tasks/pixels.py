@@ -1,4 +1,4 @@
-"""Images of any kind as 8-bit grey or colour, as a viewer shows them.
+"""Reads images of any kind as 8-bit grey or colour, as a viewer shows them.
 
 Turned as their EXIF data says; 16 bits a pixel scaled to 8; what is transparent on white. What the
 images show is unknown here.

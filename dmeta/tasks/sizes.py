@@ -1,4 +1,4 @@
-"""Checks of an episode's size that every source shares; they name the config key to change."""
+"""Checks of a task's size that every source shares; they name the config key to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task source is: it draws one few-shot task of a split from a random generator.
+"""The protocol of a task source: draws one few-shot task of a split from a random generator.
 
 Sources are plain data (a frozen dataclass of numbers, strings and numpy arrays), because they
 cross processes and their arrays are shared by every worker of a node. They know no model, no

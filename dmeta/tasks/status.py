@@ -1,4 +1,4 @@
-"""What is said of a data set that is there, and of one that is not."""
+"""Describes a data set that is there, and one that is missing."""
 
 from __future__ import annotations
 

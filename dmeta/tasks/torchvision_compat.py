@@ -1,4 +1,4 @@
-"""Imports torchvision's data sets, also where its compiled operators do not fit this torch.
+"""Imports torchvision's data sets, even where its compiled operators do not fit this torch.
 
 The torchvision of the package index is linked against CUDA. With a CPU-only torch its extension
 does not load; torchvision shrugs that off, and then fails on import all the same, because it

@@ -1,4 +1,4 @@
-"""Drawn tasks in the form in which every method takes them: stacked, and of two types of number.
+"""Drawn tasks as every method takes them: stacked, as float32 or int64.
 
 Whole numbers are int64 (labels, token ids), all others float32. Whose tasks they are is unknown
 here.

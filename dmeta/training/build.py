@@ -1,4 +1,4 @@
-"""What a run is made of, each part from its settings: source, network, algorithm, estimator."""
+"""Builds the parts of a run from its settings: source, network, algorithm, estimator."""
 
 from __future__ import annotations
 

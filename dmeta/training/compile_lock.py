@@ -1,4 +1,4 @@
-"""Workers of one node compile a program once: the first does, the others find it on the disk.
+"""Workers of one node compile a program once: the first does, the others load it from disk.
 
 torch keeps compiled code in a folder of the node. Workers that begin at the same time would all
 find it empty, and compile the same for up to minutes side by side.

@@ -1,4 +1,4 @@
-"""What a trained network makes of a data set: one feature vector of every example.
+"""Feature vectors of every example of a data set, from a trained network.
 
 Batch statistics, where the network has them, are those of one fixed draw of training examples, for
 every batch: a vector depends on its own example and on training classes, never on what else is

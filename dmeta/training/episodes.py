@@ -1,4 +1,4 @@
-"""The tasks of a block: drawn from their seeds, and brought to the device that computes them.
+"""The tasks of a block: drawn from their seeds and moved to the device that computes them.
 
 Letters: T tasks of the block.
 """

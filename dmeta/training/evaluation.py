@@ -1,4 +1,4 @@
-"""From per-task scores to numbers that say what they are of.
+"""From scores per task to numbers that say what they are of.
 
 Letters: M evaluated tasks, K inner steps at evaluation.
 """

@@ -1,4 +1,4 @@
-"""What a worker may take of its GPU's memory, and what is said when that is not enough."""
+"""How much of a GPU's memory a worker may take, and the message when it is not enough."""
 
 from __future__ import annotations
 

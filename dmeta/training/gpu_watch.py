@@ -1,4 +1,4 @@
-"""What happens on a GPU while a block is computed there, that torch tells nobody who computes.
+"""Collects what torch warns of on a GPU while a block is computed.
 
 Operations that have no deterministic kernel, of which torch warns; memory that was too short for
 cuDNN's usual kernel, for which it silently takes another one; and memory that was too short.

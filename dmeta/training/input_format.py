@@ -1,4 +1,4 @@
-"""What a learner's inputs and targets must be, and how a user's examples become that.
+"""What the inputs and targets of a learner must be, and how a user's examples are converted.
 
 Letters: N examples; C, H, W channels, height and width of an image.
 """

@@ -1,4 +1,4 @@
-"""The 95% confidence interval of a mean over tasks. What the scores are is unknown here.
+"""The 95% confidence interval of a mean over tasks, whatever the scores are.
 
 Letters: M tasks.
 """

@@ -1,4 +1,4 @@
-"""A user's class labels, of any kind, as the columns of a learner's logits.
+"""A user's class labels, of any kind, as columns of a learner's logits.
 
 Letters: S examples, W classes.
 """

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations, checkpoints, in an order that resuming cannot change.
+"""The training loop: steps, evaluations and checkpoints, in an order that resuming keeps.
 
 It knows what a step is and nothing of where it is computed.
 """

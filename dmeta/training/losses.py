@@ -1,4 +1,4 @@
-"""Losses by name. An own one, of any kind, is passed to `dmeta.train` as an object.
+"""Losses by name. Your own loss is passed to `dmeta.train` as an object.
 
 Letters: N examples, W ways, D values.
 """

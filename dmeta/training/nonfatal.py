@@ -1,4 +1,4 @@
-"""What only looks at a run must not end it: its failures become warnings.
+"""Observers must not end a run: their failures become warnings.
 
 Observers, trackers, figures and pages; never what the result depends on.
 """

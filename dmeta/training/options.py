@@ -1,4 +1,4 @@
-"""Plain values as typed options, checked key by key; whose they are is unknown here.
+"""Plain values as typed options, checked key by key, for any group of settings.
 
 Every refusal names the key in full, and the nearest one that there is.
 """

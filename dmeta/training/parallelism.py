@@ -1,4 +1,4 @@
-"""What is said of the workers when a run begins: idle ones, and different ones."""
+"""Warnings about the workers when a run starts: idle ones, and different ones."""
 
 from __future__ import annotations
 

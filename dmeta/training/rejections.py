@@ -1,4 +1,4 @@
-"""What is written of a step that was not applied: enough to compute it again, alone."""
+"""The record of a step that was not applied: enough to compute it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One block of a run computed again, as it was and task by task. Knows no runtime."""
+"""Computes one block of a run again, as it was and task by task. Knows no runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run begins: what is there of it already, and whether that fits its settings."""
+"""Where a run starts: whether there is one to continue, and whether its settings fit."""
 
 from __future__ import annotations
 

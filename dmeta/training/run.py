@@ -1,4 +1,4 @@
-"""A whole run in its directory: begin or resume, train, evaluate, write what was found.
+"""A whole run in its folder: start or resume, train, evaluate, write the results.
 
 Knows the runtime only as something it is given a way to open.
 """

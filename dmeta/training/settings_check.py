@@ -1,4 +1,4 @@
-"""Whether settings make sense, as far as that shows where a run's data is not."""
+"""Checks settings as far as that is possible without the data."""
 
 from __future__ import annotations
 

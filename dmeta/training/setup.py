@@ -1,4 +1,4 @@
-"""From settings to everything a run needs, checked before any process is started.
+"""From settings to everything that a run needs, checked before any process is started.
 
 The one place where the parts (`dmeta.training.build`) and the runtime's factories are joined.
 """

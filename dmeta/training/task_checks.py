@@ -1,4 +1,4 @@
-"""What a source returns, checked on the first tasks of a run before anything is started.
+"""Checks what a source returns, on the first tasks of a run, before anything is started.
 
 Letters: T tasks, S support examples, Q query examples, W ways.
 """

@@ -1,4 +1,4 @@
-"""Seconds of the parts of a computation, one after the other."""
+"""Seconds of the parts of a computation that follow one another."""
 
 from __future__ import annotations
 

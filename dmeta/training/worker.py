@@ -1,4 +1,4 @@
-"""What one block computes: draw its tasks, run the algorithm on them, sum. Knows no runtime.
+"""Computes one block: draw its tasks, run the algorithm on them, sum. Knows no runtime.
 
 Letters: T tasks of the block, S support examples, Q query examples, K inner steps at evaluation.
 """

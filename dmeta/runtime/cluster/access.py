@@ -1,4 +1,4 @@
-"""Whether a cluster may be joined: asks what listens at its address before Ray does.
+"""Whether a cluster may be joined: asks the server at its address before Ray does.
 
 Ray itself joins a cluster that everyone on the network can give orders to without a word, waits two
 minutes for an address where nothing listens, and twenty seconds for a token that is refused.

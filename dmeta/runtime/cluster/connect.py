@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: found, joined or started, measured, and left as it was.
+"""The Ray cluster that a run uses: found, joined or started, measured, and left unchanged.
 
 Knows Ray and nothing of what is computed on it.
 """

@@ -1,4 +1,4 @@
-"""The dashboard of a Ray cluster, where jobs are handed in: found, and asked for a token.
+"""The dashboard of a Ray cluster, where jobs are submitted: finds it and checks its access.
 
 Knows Ray and HTTP, and nothing of what is computed.
 """

@@ -1,4 +1,4 @@
-"""Says why a program ended where Ray ends it without a word: when the raylet of its node is gone.
+"""Says why a program ended when Ray ends it silently, because the raylet of its node died.
 
 Ray then leaves by `_exit`, which no handler and no `finally` sees. A small process waits for that:
 it reads from a pipe that this program holds open, and prints one line if the pipe breaks and the

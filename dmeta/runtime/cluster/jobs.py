@@ -1,4 +1,4 @@
-"""Programs run inside a Ray cluster, as its jobs: handed in, followed to their end, stopped.
+"""Programs run as jobs of a Ray cluster: submitted, followed to their end, stopped.
 
 Knows Ray's job server, and nothing of what is computed.
 """

@@ -1,4 +1,4 @@
-"""Where a cluster of our own keeps its sessions: logs, sockets, and what it unpacks.
+"""The folder where a cluster of our own keeps its logs, sockets and unpacked files.
 
 Ray's own choice, /tmp/ray, can be written to by every user of the machine (0777): a user who
 replaces a file there runs programs as this user.

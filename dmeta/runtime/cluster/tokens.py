@@ -1,4 +1,4 @@
-"""The token by which a Ray cluster knows its users: where it lies, and who else can read it.
+"""The token of a Ray cluster: where it is stored, and who else can read it.
 
 Anyone who has it can run any program on the cluster: it goes into no log, setting, result or
 message.

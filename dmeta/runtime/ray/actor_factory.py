@@ -1,4 +1,4 @@
-"""Starts the actors of a run, each with what it needs, where it belongs."""
+"""Starts the actors of a run, each with its resources on its node."""
 
 from __future__ import annotations
 

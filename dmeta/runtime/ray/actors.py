@@ -1,4 +1,4 @@
-"""What runs inside Ray's processes: thin hosts of a `Worker` and of the `Server`.
+"""The Ray actors: thin hosts of a `Worker` and of the `Server`.
 
 They know Ray and the protocol, no algorithm. Large results are *returned*, never `ray.put` here:
 then the driver owns them and they outlive this process. Large arguments (the vector, gradients,

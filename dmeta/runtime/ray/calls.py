@@ -1,4 +1,4 @@
-"""Calls of Ray's actors: their types, and what an error of one of them means."""
+"""Calls of Ray actors: their types, and what their errors mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray cluster in which a run's workers will be placed: joined or started, and left again.
+"""A Ray cluster for the workers of a run: joined or started, and left again.
 
 Before there is a runtime, one worker can already be asked: the first of the run, which the runtime
 then takes over. Knows no algorithm.

@@ -1,4 +1,4 @@
-"""Workers and server of a run at work together: a step is taken, whatever is lost on the way.
+"""Coordinates workers and server: a step is taken, whatever is lost on the way.
 
 The driver holds references, never the vector or a gradient: the server returns its vector, the
 workers take it from the object store and return gradients there, the server takes those. The

@@ -1,4 +1,4 @@
-"""How the gradients of a step come to the server: each by itself, or added on the way.
+"""How the gradients of a step reach the server: one by one, or added on the way.
 
 The bits are the same (`dmeta.runtime.reduction`). Knows actors that add, no worker and no server.
 """

@@ -1,4 +1,4 @@
-"""Whether the head of the cluster is still there.
+"""Detects that the head of the cluster is gone.
 
 A run's own calls go on without it for a while, but Ray ends the program a minute after it was lost,
 with no way to catch that. So it is asked now and then, and the run ended in time, by its own words.

@@ -1,4 +1,4 @@
-"""On which nodes actors are, as people call the nodes."""
+"""Names of the nodes on which actors run, for messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a piece of work takes in this run, and from when on one is late, or hung. Pure.
+"""How long a piece of work usually takes, and from when on one is late or hung. Pure.
 
 Learned from the run itself: whether a block takes a millisecond or a minute, nobody knows before.
 """

@@ -1,4 +1,4 @@
-"""Whether a user's own objects can be sent to the processes of a cluster, found out beforehand."""
+"""Checks in advance that a user's own objects can be sent to other processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which worker computes which block, and what follows when one is lost or late.
+"""Which worker computes which block, and what happens when one is lost or late.
 
 Pure: no Ray, no time. A `Schedule` lives as long as its workers. The runtime tells it which blocks
 are wanted and what happened (`done`, `lost`, `late`, `back`, `gone`) and asks what to start next

@@ -1,4 +1,4 @@
-"""The parameter server of a run as Ray actors that may die: what it was is kept outside of them.
+"""The parameter server of a run as Ray actors that may die; its state is kept outside of them.
 
 It is one actor, or several, each with a part of the vector; if one is lost, all are started again.
 Copies of their states lie in the object store, owned by the driver, with the blocks of the steps

@@ -1,4 +1,4 @@
-"""Blocks that are computed at meta-parameters of some steps ago, so that no worker waits.
+"""Blocks computed at the meta-parameters of earlier steps, so that no worker waits.
 
 A step takes as many gradients as it has blocks, whichever are there first: of its own blocks, of
 earlier ones that took longer, of the next step's. The *staleness* of a gradient is the number of

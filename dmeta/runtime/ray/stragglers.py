@@ -1,4 +1,4 @@
-"""Which worker is late, or hung: how long each has been silent, against the pace of the run.
+"""Which worker is late or hung: how long each has been silent, against the pace of the run.
 
 A worker that holds several blocks computes the oldest: it is silent since it last answered, or
 since that block was sent to it, whichever is later. Knows no Ray.

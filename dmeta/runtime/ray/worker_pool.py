@@ -1,4 +1,4 @@
-"""The task workers of a run at work: given blocks, heard, watched.
+"""The task workers of a run at work: they get blocks, return results, and are watched.
 
 `dmeta.runtime.ray.schedule` decides what a lost or late worker means; this module carries it out.
 Who the workers are is in `dmeta.runtime.ray.worker_registry`. Knows no server: the meta-parameters

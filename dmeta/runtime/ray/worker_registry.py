@@ -1,4 +1,4 @@
-"""Which workers a run has, as Ray actors: started, built, replaced where they are gone for good.
+"""The workers of a run, as Ray actors: started, built, and replaced when they are lost.
 
 Knows no block. What becomes of a worker is returned as `News`, for the scheduler of blocks.
 """

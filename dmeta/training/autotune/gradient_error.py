@@ -1,4 +1,4 @@
-"""How far a meta-gradient is from another, and the same block in float64 to compare with."""
+"""The error of a meta-gradient, and the same block in float64 as its reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gradient.memory_budget`: the fastest way to the exact meta-gradient that fits."""
+"""`gradient.memory_budget`: the fastest exact meta-gradient that fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The peak memory of a block of exact meta-gradients, predicted from a few small blocks.
+"""Predicts the peak memory of a block of exact meta-gradients from a few small blocks.
 
 Bytes of tensors are counted exactly (`peak_memory`) and grow by the same amount with every task
 that is computed at once, every inner step and every iterate that is kept, so a few counts of small

@@ -1,4 +1,4 @@
-"""How many bytes of tensors a computation needs at its peak. Knows no algorithm and no runtime.
+"""Measures the peak bytes of tensors of a computation. Knows no algorithm and no runtime.
 
 On the CPU the bytes are those of the tensors that live at the same time, counted as torch makes and
 frees them: the same number every time, on any machine, unlike the process's resident memory. What a

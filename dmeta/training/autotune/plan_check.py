@@ -1,4 +1,4 @@
-"""Whether an execution plan computes what the plain loop computes, tried before a run starts.
+"""Checks before a run starts that an execution plan computes what the plain loop computes.
 
 A plan can be wrong without an error: under `torch.func.vmap` some of torch's backward functions
 have wrong derivatives, compiled code may break ties of equal values another way, and some kernels

@@ -1,4 +1,4 @@
-"""What a run leaves to be chosen, chosen where it will compute: on one of its workers.
+"""Makes the automatic choices of a run on one of its workers, where it will compute.
 
 A plan that is timed, or memory that is measured, on another machine (the head of a cluster, say,
 without a GPU) would be the wrong one. Only what was chosen comes back.
