@@ -241,7 +241,7 @@ def _steer(what: str, arguments: list[str]) -> int:
     if what == "attach":
         return _followed(jobs, ids[0], options).exit_code
     if not jobs.stop(ids[0]):
-        _say(f"job {ids[0]} was over already")
+        _say(f"job {ids[0]} had already ended")
         return 0
     _say(f"job {ids[0]} was asked to stop: it saves its current step")
     return _followed(jobs, ids[0], options).exit_code
@@ -252,7 +252,7 @@ def _followed(jobs: Jobs, job: str, options: SubmitOptions) -> Ending:
     try:
         ending = jobs.follow(job, _show)
     except KeyboardInterrupt as stop:
-        stop.add_note(f"the job goes on; {_how_to('attach', job, options)}")
+        stop.add_note(f"the job continues; {_how_to('attach', job, options)}")
         stop.add_note(_how_to("stop", job, options))
         if options.retries:
             stop.add_note("it is not submitted again if it fails now")

@@ -113,7 +113,7 @@ def _how_to_go_on(config: RunConfig, place: RunPlace) -> str:
     """After an interruption; one before the first step, while plans are timed, leaves nothing."""
     if not (place.folder / CONFIG).exists():
         return "nothing was written; begin it again with the same command"
-    return f"go on with: dmeta train {_this_run(config, place)} resume=true"
+    return f"continue with: dmeta train {_this_run(config, place)} resume=true"
 
 
 def _this_run(config: RunConfig, place: RunPlace) -> str:

@@ -329,7 +329,7 @@ def _overrides_of(settings: Mapping[str, Any]) -> list[str]:
 
 def _go_on_with(search: Search) -> str:
     words = [override_word("run_dir", search.run_dir), "resume=true"]
-    return " ".join(["go on with: dmeta tune", *words, *trusting(trusts(search.overrides))])
+    return " ".join(["continue with: dmeta tune", *words, *trusting(trusts(search.overrides))])
 
 
 def _new_run_dir(settings: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ class RunStatus:
             ),
             ("hardware", _hardware(self.began)),
             ("left out", _left_out(self.skipped_lines)),
-            ("go on with", f"dmeta train {where} resume=true" if ended else ""),
+            ("continue", f"dmeta train {where} resume=true" if ended else ""),
         ]
 
     def _progress(self) -> str:

@@ -335,7 +335,7 @@ def _connected(config: RunConfig, options: SearchOptions, run_dir: str) -> Itera
         reservation(config, options.cpus_per_driver, [connect.this_machine()])
     # No logs of many trials at once; what matters of them is in the table.
     go_on = (
-        "what its trials have done is kept: go on with "
+        "the work of its trials is kept: continue with "
         f"dmeta tune {shlex.quote(f'run_dir={run_dir}')} resume=true"
     )
     with connect.connected(runtime, shows_logs=False, go_on=go_on):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-_NOTICE = b"\nstopping; what the trials have done is kept; once more stops at once\n"
+_NOTICE = b"\nstopping; the work of the trials is kept; press again to stop at once\n"
 
 
 class SearchStopped(KeyboardInterrupt):
@@ -22,7 +22,7 @@ class SearchStopped(KeyboardInterrupt):
 
     def __init__(self, signal_number: int) -> None:
         """By a signal."""
-        super().__init__("stopped the search; what its trials have done is kept")
+        super().__init__("stopped the search; the work of its trials is kept")
         self.signal_number = signal_number
 
 

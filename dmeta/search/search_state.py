@@ -81,8 +81,8 @@ def check_begun(place: RunPlace, resume: bool, record: Mapping[str, Any]) -> boo
         return False
     if not resume:
         raise ValueError(
-            f"run_dir must be new, got {run_dir} with a search in it; add resume=true to go on "
-            "with it, or choose another run_dir"
+            f"run_dir must be new, got {run_dir} with a search in it; add resume=true to continue "
+            "it, or choose another run_dir"
         )
     there = read_search(place)
     _check_same(there, record, run_dir)

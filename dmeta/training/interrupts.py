@@ -18,7 +18,7 @@ Listening: TypeAlias = Callable[[], AbstractContextManager[Asked]]
 """Within it, requests to stop the training are noted."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOTICE = b"\nfinishing the step, then stopping; once more stops at once\n"
+_NOTICE = b"\nfinishing the step, then stopping; press again to stop at once\n"
 
 
 class Stopped(KeyboardInterrupt):

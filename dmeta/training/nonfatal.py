@@ -49,7 +49,7 @@ class _Guarded:
                     return
                 self._has_failed = True
                 _LOG.warning(
-                    "%s.%s failed and the run goes on (%s: %s); later failures of it are not shown",
+                    "%s.%s failed; the run continues (%s: %s); later failures of it are not shown",
                     type(self._watcher).__name__,
                     name,
                     type(error).__name__,

@@ -126,7 +126,7 @@ def _is_begun(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
         return False
     if not config.resume:
         raise ValueError(
-            f"{key} must be new, got {where} with a run in it; add resume=true to go on with "
+            f"{key} must be new, got {where} with a run in it; add resume=true to continue "
             f"it, or choose another {key}"
         )
     return True

@@ -252,7 +252,7 @@ def test_a_training_told_to_stop_says_how_to_go_on(
     assert dmeta("train", *QUICK, "run_dir=run") == 143
     told = capsys.readouterr().err
     assert "stopped after step 7, which is kept" in told
-    assert "go on with: dmeta train run_dir=run resume=true" in told
+    assert "continue with: dmeta train run_dir=run resume=true" in told
 
 
 def test_a_training_interrupted_before_its_first_step_has_nothing_to_go_on_with(

@@ -196,7 +196,7 @@ def test_a_job_is_left_followed_again_and_stopped_with_its_last_step_kept(
     process.send_signal(signal.SIGINT)
     code, out = finish(process)
     assert code == 130, out
-    found = re.search(r"the job goes on; follow it with: dmeta submit attach (\w+); stop it", out)
+    found = re.search(r"the job continues; follow it with: dmeta submit attach (\w+); stop it", out)
     assert found, out
     assert drivers(run_dir)
     following = start(environment, "attach", found[1])

@@ -146,7 +146,7 @@ def test_a_run_that_was_told_to_stop_says_where_and_how_to_go_on(unfinished: Pat
     edit_log(unfinished, lambda rows: [*rows, stopped])
     lines = told(unfinished).splitlines()
     assert lines[0] == f"{unfinished}: stopped (after step 4, which is kept)"
-    assert lines[-1] == f"go on with dmeta train run_dir={unfinished} resume=true"
+    assert lines[-1] == f"continue   dmeta train run_dir={unfinished} resume=true"
 
 
 def test_a_trial_of_a_search_has_no_results_of_its_own(unfinished: Path) -> None:

@@ -50,7 +50,7 @@ def test_an_observer_that_fails_is_warned_of_once_and_changes_nothing(
     result = run_session(prepare(tiny_config(tmp_path / "b")), tmp_path / "b", local, [failing])
     assert result.meta_params_sha256 == quiet.meta_params_sha256
     assert failing.calls > 6, "it is called again"
-    line = "Failing.on_step failed and the run goes on (RuntimeError: no connection)"
+    line = "Failing.on_step failed; the run continues (RuntimeError: no connection)"
     assert sum(line in record.getMessage() for record in caplog.records) == 1
     assert line in (tmp_path / "b" / LOG).read_text()
 

@@ -30,7 +30,7 @@ if is_gone:
     sys.stderr.write(notice)
 """
 
-GO_ON = "a training or search that has a run_dir goes on with it and resume=true"
+GO_ON = "continue a training or search with its run_dir and resume=true"
 
 _watchers: list[subprocess.Popen[bytes]] = []
 """Of this process: at most one, as it is in at most one cluster."""

@@ -49,7 +49,7 @@ class HeadWatch:
             raise RuntimeError(
                 f"the head of the Ray cluster ({self._address}) must answer, got nothing for "
                 f"{self._lost_after_s:.0f} s; start the cluster again, or leave runtime.address "
-                "out, and go on with resume=auto"
+                "out, and continue with resume=auto"
             )
 
     def close(self) -> None:
