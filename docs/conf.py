@@ -31,7 +31,6 @@ nitpicky = False
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 napoleon_numpy_docstring = False
 
 html_theme = "pydata_sphinx_theme"

@@ -299,7 +299,9 @@ def test_an_interrupt_detaches_and_says_how_to_go_on(
     line = TRAIN + f"submit.address={URL} submit.retries=1"
     assert run(line, FakeJobs(), monkeypatch) == 130
     told = capsys.readouterr().err
-    assert f"the job continues; follow it with: dmeta submit attach job1 submit.address={URL}" in told
+    assert (
+        f"the job continues; follow it with: dmeta submit attach job1 submit.address={URL}" in told
+    )
     assert f"stop it with: dmeta submit stop job1 submit.address={URL}" in told
     assert "it is not submitted again" in told
 

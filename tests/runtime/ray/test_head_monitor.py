@@ -31,7 +31,9 @@ def test_a_silent_head_is_given_up_after_a_while_and_one_that_is_back_is_not(mon
         watch.check()
         wait_for(lambda: watch._silent_since is not None)
         time.sleep(0.06)
-        with pytest.raises(RuntimeError, match=r"\(host:1\) must answer, .*continue with resume=auto"):
+        with pytest.raises(
+            RuntimeError, match=r"\(host:1\) must answer, .*continue with resume=auto"
+        ):
             watch.check()
         answers = access.Found("refusal", "no token")  # which is an answer
         wait_for(lambda: watch._silent_since is None)
