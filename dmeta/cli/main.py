@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 from dmeta.quoting import printable
 from dmeta.registry import nearest
@@ -131,10 +133,11 @@ def _run(verb: str, rest: list[str]) -> None:
     if verb in CONFIGURED:
         from dmeta.cli.hydra_app import run_as_application
 
-        module = import_module(f"dmeta.cli.{verb}")
-        command = getattr(module, f"{verb}_command")
+        command: Callable[..., None] = functools.partial(_checked_command, verb)
         if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
-            rest, command = module.without_space(rest, command)
+            from dmeta.cli.sweeps import without_space
+
+            rest, command = without_space(rest, command)
         sys.argv = [sys.argv[0], *rest]
         run_as_application(verb, command)
         return
@@ -156,6 +159,16 @@ def _run(verb: str, rest: list[str]) -> None:
         data_command(texts.get("root"))
     else:
         list_command()
+
+
+def _checked_command(
+    verb: str, settings: dict[str, Any], overrides: list[str], **more: Any
+) -> None:
+    """Run a verb; it is imported, with torch and Ray, once its settings are checked."""
+    from dmeta.cli.early_checks import check_early
+
+    check_early(verb, settings)
+    getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")(settings, overrides, **more)
 
 
 def _with_bench(arguments: list[str]) -> list[str]:
