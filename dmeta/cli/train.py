@@ -182,13 +182,15 @@ def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
     """
     config = run_config(settings)
     if config.resume is not True:  # then the run has its settings, which are not here
-        with torch_threads(config.runtime.threads_per_worker):
+        with torch_threads(config.compute.threads_per_worker):
             check_without_data(config)
 
 
 def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
     """Where a run of these settings computes; for `open_runtime`, and to settle the run before."""
-    return open_workplace(config.runtime, config.device, config.num_blocks, config.run_id)
+    return open_workplace(
+        config.runtime, config.device, config.num_blocks, config.run_id, config.compute
+    )
 
 
 def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
@@ -202,6 +204,7 @@ def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
         config.num_blocks,
         config.run_id,
         workplace,
+        config.compute,
     )
 
 
@@ -273,7 +276,7 @@ def _prepared(
     check_room(config.runtime, config.device, config.num_blocks)
     if "root" in config.task.source.options and own.get("source") is None:
         say(f"reading the data of task={config.task.source.name}")
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         run = prepare(config, **own)
     joint = None
     if config.joint_baseline:
@@ -301,12 +304,12 @@ def _settled(
 
 def _say_what_is_planned(run: Run, say: Callable[[str], None]) -> None:
     """What takes a while before the first step."""
-    plan, name = run.config.runtime.plan, run.config.algorithm.name
+    plan, name = run.config.compute.plan, run.config.algorithm.name
     if run.config.memory_budget is not None:
         say(f"measuring what the meta-gradient of {name} takes (gradient.memory_budget)")
-    if plan == "auto":
+    if plan == "measure":
         say(
-            f"timing the execution plans of {name} on the first tasks (runtime.plan=auto); "
+            f"timing the execution plans of {name} on the first tasks (compute.plan=measure); "
             "compiling one, where that can pay, takes 20 to 80 s"
         )
     elif plan == "compiled":

@@ -24,7 +24,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import FINAL, PRESET, RESULTS, TUNE
-from dmeta.runtime.options import DECIDING
 from dmeta.search.options import SearchOptions
 from dmeta.search.resources import Bundle
 from dmeta.search.search_state import plain_space
@@ -159,11 +158,10 @@ def preset_of(
     if "task" in own:
         settings["task"].pop("name")
     settings = {k: v for k, v in settings.items() if k == "task" or k not in own}
-    deciding = {key: getattr(config.runtime, key) for key in DECIDING}
     named = [group for group in _GROUPS if group not in own]
     defaults = [{f"override /{group}": settings[group]["name"]} for group in named]
     defaults.append({"override /outer": config.outer.name})
-    content = {"defaults": defaults, **settings, "runtime": deciding}
+    content = {"defaults": defaults, **settings, "runtime": {"mode": config.runtime.mode}}
     heading = [
         "# @package _global_",
         f"# The best of {num_trials} trials of `dmeta tune`: trial {best.number}, validation score",

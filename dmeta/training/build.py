@@ -109,7 +109,7 @@ def _size_bytes(make: Callable[[], nn.Module]) -> int:
 
 
 def _precision_of_layers(config: RunConfig) -> Precision:
-    return "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
+    return "bfloat16" if config.compute.precision == "bfloat16" else "float32"
 
 
 def _refuse_computed_parameters(module: nn.Module) -> None:
@@ -271,10 +271,10 @@ def make_estimator(config: RunConfig) -> Estimator:
     Raises:
         ValueError: unknown or impossible options.
     """
-    choice, precision = config.gradient, config.runtime.precision
+    choice, precision = config.gradient, config.compute.precision
     if choice.name == "finite_difference" and precision != "float32":
         raise ValueError(
-            "runtime.precision must be float32 with gradient=finite_difference, whose differences "
+            "compute.precision must be float32 with gradient=finite_difference, whose differences "
             f"are lost in a coarser one, got {precision}; remove it, or choose gradient=exact"
         )
     if choice.name in EXACT:  # the run reads the budget, no estimator does

@@ -86,7 +86,7 @@ def starting_point(
     if checkpoint.progress.get("fingerprint") != config.fingerprint():
         raise ValueError(
             f"checkpoints must belong to this configuration, got {checkpoint.where} of another; "
-            "give the same settings (runtime.plan, if it was auto, is what was chosen then), or "
+            "give the same settings (compute.plan, if it was auto, is what was chosen then), or "
             "choose another run_dir or checkpoint.location"
         )
     if checkpoint.step > config.steps:

@@ -232,7 +232,7 @@ def as_tokens(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def test_whole_numbers_reach_an_embedding_as_they_are(
     tmp_path: Path, algorithm: str, plan: Literal["loop", "vmap"]
 ) -> None:
-    settings = {"run_dir": str(tmp_path), "algorithm": algorithm, "runtime.plan": plan}
+    settings = {"run_dir": str(tmp_path), "algorithm": algorithm, "compute.plan": plan}
     model = Words(None if algorithm == "protonet" else 3)
     result = dmeta.train(TINY | WAYS | settings, source=Source(inputs(as_tokens)), model=model)
     assert result.test.num_non_finite == 0
@@ -243,7 +243,7 @@ def test_whole_numbers_reach_an_embedding_as_they_are(
 def test_logits_of_whole_numbers_are_no_whole_numbers_in_a_coarser_precision(
     tmp_path: Path,
 ) -> None:
-    config = tiny_config(tmp_path, task__ways=3, runtime__precision="bfloat16")
+    config = tiny_config(tmp_path, task__ways=3, compute__precision="bfloat16")
     network = prepare(config, source=Source(inputs(as_tokens)), model=Words()).algorithm.network
     out = network.apply(network.init_params(), torch.ones(2, 4, dtype=torch.int64))
     assert out.dtype == torch.float32

@@ -85,7 +85,7 @@ def test_a_plan_that_is_wrong_is_refused_with_the_module_suspected(
 ) -> None:
     run = run_of(model(inner()), algorithm__inner_lr=0.3)
     with pytest.raises(
-        ValueError, match=r"runtime\.plan=vmap must .*; choose runtime\.plan=loop"
+        ValueError, match=r"compute\.plan=vmap must .*; choose compute\.plan=loop"
     ) as refused:
         planned(run)
     assert f"suspected: {suspect};" in str(refused.value)
@@ -94,7 +94,7 @@ def test_a_plan_that_is_wrong_is_refused_with_the_module_suspected(
 
 def test_another_plan_is_taken_and_the_run_says_why(vmap_is_fastest: None, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    asked = TINY | {"runtime.plan": "auto", "run_dir": str(run_dir)}
+    asked = TINY | {"compute.plan": "auto", "run_dir": str(run_dir)}
     result = dmeta.train(asked, model=model(WrongUnderVmap()))
     plan = result.summary["plan"]
     assert plan["plan"] == "loop"
@@ -108,7 +108,7 @@ def test_another_plan_is_taken_and_the_run_says_why(vmap_is_fastest: None, tmp_p
 
 def test_a_plan_that_is_right_is_taken_and_its_error_is_said(vmap_is_fastest: None) -> None:
     for plan in ("auto", "vmap"):
-        run = planned(run_of(runtime__plan=plan))
+        run = planned(run_of(compute__plan=plan))
         assert run.plan is not None
         assert run.plan.comparison is not None
         assert run.plan.comparison.num_tasks == 2
@@ -122,7 +122,7 @@ def test_a_plan_that_is_right_is_taken_and_its_error_is_said(vmap_is_fastest: No
 
 
 def test_the_loop_is_not_compared_with_itself() -> None:
-    run = planned(run_of(model(WrongUnderVmap()), runtime__plan="loop"))
+    run = planned(run_of(model(WrongUnderVmap()), compute__plan="loop"))
     assert run.plan is not None
     assert run.plan.comparison is None
 
@@ -165,7 +165,7 @@ def test_a_plan_that_is_much_less_exact_than_the_loop_is_not_taken(
             *(nn.Conv2d(1, 8, 3), nn.ReLU(), Shift(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)),
             *(nn.Tanh(), nn.AvgPool2d(12), nn.Flatten(), nn.Linear(32, 5)),
         )
-    settings = {"task": "glyphs", "gradient": "first_order", "runtime__plan": "auto"}
+    settings = {"task": "glyphs", "gradient": "first_order", "compute__plan": "auto"}
     run = planned(run_of(images, **settings))
     assert run.work.plan in ("loop", "vmap")
     assert run.plan is not None
@@ -257,13 +257,13 @@ class Sequence(nn.Module):
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # by vmap, of the LSTM
 def test_a_plan_that_cannot_evaluate_is_not_taken(vmap_is_fastest: None) -> None:
     settings, module = {"gradient": "checkpointed"}, Sequence()
-    run = planned(run_of(module, runtime__plan="auto", **settings))
+    run = planned(run_of(module, compute__plan="auto", **settings))
     assert run.work.plan == "loop"
     assert run.plan is not None
     assert "an evaluation that fails: " in run.plan.left_out["vmap"]
     with pytest.raises(ValueError, match=r"plan=vmap must .* an evaluation that fails.*or auto$"):
         planned(run_of(module, **settings))
-    assert planned(run_of(module, runtime__plan="loop", **settings)).work.plan == "loop"
+    assert planned(run_of(module, compute__plan="loop", **settings)).work.plan == "loop"
 
 
 @pytest.mark.parametrize("plan", ["auto", "loop"])
@@ -275,4 +275,4 @@ def test_a_model_that_cannot_evaluate_at_all_is_refused(
 
     monkeypatch.setattr(TaskWork, "evaluate", fail)
     with pytest.raises(ValueError, match=r"evaluation that fails: no prediction in val; change th"):
-        planned(run_of(runtime__plan=plan))
+        planned(run_of(compute__plan=plan))
