@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dmeta.addresses import is_address, local_path, redacted
+from dmeta.cli.config_files import config_dir
 from dmeta.cli.errors import format_error
-from dmeta.cli.hydra_app import compose, config_dir, run_as_application
+from dmeta.cli.hydra_app import compose, run_as_application
 from dmeta.cli.presets import CONFIG_DIR_FLAGS
 from dmeta.cli.submission import Submission, SubmitOptions
 from dmeta.cli.sweeps import without_space
