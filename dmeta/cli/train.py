@@ -21,7 +21,7 @@ from dmeta.cli.hydra_app import compose
 from dmeta.cli.saved_run import NONE, read_saved
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trust_word, trusting, trusts
-from dmeta.cli.user_source import defaults_for
+from dmeta.cli.user_source import defaults_for, refuse_ignored
 from dmeta.quoting import override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.runs.folder import RunPlace, check_folder, run_place, training_at
@@ -100,13 +100,20 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         try:
             result = _trained(config, {}, place, (), Console(), stop_on_signals)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: dmeta train {_this_run(config, place)} resume=true")
+            stop.add_note(_how_to_go_on(config, place))
             raise
         print_results(
             result.summary,
             paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
             next_command=f"dmeta evaluate {_this_run(config, place)} num_tasks=2000",
         )
+
+
+def _how_to_go_on(config: RunConfig, place: RunPlace) -> str:
+    """After an interruption; one before the first step, while plans are timed, leaves nothing."""
+    if not (place.folder / CONFIG).exists():
+        return "nothing was written; begin it again with the same command"
+    return f"go on with: dmeta train {_this_run(config, place)} resume=true"
 
 
 def _this_run(config: RunConfig, place: RunPlace) -> str:
@@ -224,6 +231,7 @@ def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunC
     if isinstance(settings, Mapping):
         settings = overrides_of(settings)
     settings = [*settings, *trusting(trust)]
+    refuse_ignored(settings, own)
     source, model, algorithm = (own[key] for key in ("source", "model", "algorithm"))
     if source is None:
         return _config_of(compose("train", settings), settings)

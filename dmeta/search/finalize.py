@@ -22,6 +22,7 @@ import yaml
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from dmeta.quoting import without_interpolations
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import FINAL, PRESET, RESULTS, TUNE
 from dmeta.search.options import SearchOptions
@@ -175,8 +176,17 @@ def preset_of(
             "# The settings changed while it trained: these are the last ones, and a training with"
         )
         heading.append("# them alone is another one.")
-    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(_escaped(content), sort_keys=False, allow_unicode=True)
     return "\n".join([*heading, text])
+
+
+def _escaped(value: Any) -> Any:
+    """Plain data whose texts Hydra reads as they are here."""
+    if isinstance(value, str):
+        return without_interpolations(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(each) for key, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:

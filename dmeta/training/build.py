@@ -62,9 +62,7 @@ def make_network(
     Raises:
         ValueError: the model does not fit the task.
     """
-    if module is not None:
-        _refuse_computed_parameters(module)
-    else:
+    if module is None:
         module = _named_module(config, input_shape, num_outputs)
     network = Network.of(module, _precision_of_layers(config))
     _check_fit(network, inputs, num_outputs)
@@ -110,20 +108,6 @@ def _size_bytes(make: Callable[[], nn.Module]) -> int:
 
 def _precision_of_layers(config: RunConfig) -> Precision:
     return "bfloat16" if config.compute.precision == "bfloat16" else "float32"
-
-
-def _refuse_computed_parameters(module: nn.Module) -> None:
-    """Refuses weights that a hook computes from others: such a module cannot be copied."""
-    for name, layer in module.named_modules():
-        for key, value in vars(layer).items():
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                raise ValueError(
-                    "the model must have parameters and buffers alone, got "
-                    f"{f'{name}.{key}'.lstrip('.')}, which a hook computes (an old "
-                    "torch.nn.utils.weight_norm or spectral_norm, or torch.nn.utils.prune); use "
-                    "torch.nn.utils.parametrizations.weight_norm, or make it permanent with "
-                    "torch.nn.utils.remove_weight_norm or prune.remove"
-                )
 
 
 def _traced(network: Network, x: Tensor) -> Network:

@@ -30,6 +30,7 @@ from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
+from dmeta.training.input_format import InputFormat, input_format
 from dmeta.training.optimizers import check_optimizer
 from dmeta.training.options import NamedOptions
 from dmeta.training.server import OuterLoopFactory
@@ -67,6 +68,7 @@ class Run:
         algorithm: the method, its network holding the initial weights.
         work: becomes each worker.
         outer: becomes the server.
+        inputs: what the examples of its tasks are.
         memory: of a block, where `gradient.memory_budget` is set
             (`dmeta.training.autotune.memory_budget`).
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
@@ -79,6 +81,7 @@ class Run:
     algorithm: Algorithm
     work: TaskWorkFactory
     outer: OuterLoopFactory
+    inputs: InputFormat
     own: tuple[str, ...] = ()
     memory: PeakMemory | None = None
     plan: PlanChoice | None = None
@@ -205,6 +208,7 @@ def prepare(
         config = _with_check_sum(config, source)
     _check_tasks(config, source, method, splits)
     probe = probe_of(first_task(config, source, splits))
+    inputs = input_format(source, probe.support)
     algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
     if {"model", "algorithm"} & set(own):
         config = with_digest(config, algorithm.network, of_model="model" in own)
@@ -227,7 +231,7 @@ def prepare(
     )
     vector = layout.flatten(initial).float().numpy()
     outer = OuterLoopFactory(vector, layout, config.outer, config.steps)
-    return Run(config, algorithm, work, outer, own)
+    return Run(config, algorithm, work, outer, inputs, own)
 
 
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:

@@ -230,7 +230,9 @@ def test_a_signal_ends_it_as_a_shell_expects(
 def test_a_training_told_to_stop_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(_: object, folder: Path, *__: object) -> None:
+        folder.mkdir()
+        (folder / "config.json").touch()
         raise Stopped(7, signal.SIGTERM)
 
     monkeypatch.setattr("dmeta.cli.train.run_session", stop)
@@ -238,3 +240,17 @@ def test_a_training_told_to_stop_says_how_to_go_on(
     told = capsys.readouterr().err
     assert "stopped after step 7, which is kept" in told
     assert "go on with: dmeta train run_dir=run resume=true" in told
+
+
+def test_a_training_interrupted_before_its_first_step_has_nothing_to_go_on_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dmeta.cli.train.with_selection", stop)
+        assert dmeta("train", *QUICK, "run_dir=run") == 130
+    told = capsys.readouterr().err
+    assert told == "dmeta: interrupted; nothing was written; begin it again with the same command\n"
+    assert dmeta("train", *QUICK, "run_dir=run") == 0

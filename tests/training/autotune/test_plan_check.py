@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from dmeta.bilevel.plans import BlockGradient, PlanName
 from dmeta.bilevel.types import Params, Stage, Task
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.training.autotune import planning
+from dmeta.training.autotune.gradient_error import flat, in_float64
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.plan_check import INEXACT, WRONG, PlanTrial, loop_reference
 from dmeta.training.autotune.planning import plan_line, planned
@@ -276,3 +278,40 @@ def test_a_model_that_cannot_evaluate_at_all_is_refused(
     monkeypatch.setattr(TaskWork, "evaluate", fail)
     with pytest.raises(ValueError, match=r"evaluation that fails: no prediction in val; change th"):
         planned(run_of(compute__plan=plan))
+
+
+def strokes() -> nn.Module:
+    """Two blocks of convolution, ReLU and max-pool, as in conv4, without its normalisation."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(4 * 7 * 7, 2)),
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_code_on_images_with_a_flat_background_is_judged_by_its_error() -> None:
+    """Equal values tie in ReLU and max-pool; which of them gets the gradient may differ."""
+    settings = {"task": "glyphs", "task__ways": 2, "task__queries": 2, "algorithm": "maml"}
+    run = run_of(strokes(), **settings, algorithm__inner_steps=1, compute__plan="compiled")
+    inputs = first_block_inputs(run)
+    windows = F.unfold(inputs.tasks.query.x.flatten(0, 1), 2, stride=2)
+    assert (windows.amin(1) == windows.amax(1)).float().mean() > 0.5  # ties in most of them
+    program = block_program("compiled", run.work.estimator, inputs.algorithm, 2)
+    loop = block_program("loop", run.work.estimator, inputs.algorithm)
+    expected = flat(loop(*in_float64(inputs)[1:]).gradients)
+    errors = {
+        plan: float((flat(compute(*inputs[1:]).gradients) - expected).norm() / expected.norm())
+        for plan, compute in (("loop", loop), ("compiled", program))
+    }
+    trial = trial_of(run)
+    for least in (WRONG, INEXACT):
+        objection = trial.objection("compiled", 2, least, program)
+        assert (objection is not None) == (errors["compiled"] > max(least, 10 * errors["loop"]))
+    assert trial.comparison is not None
+    assert trial.comparison.errors["compiled"] == pytest.approx(errors["compiled"], rel=1e-3)
+    assert trial.comparison.errors["loop"] == pytest.approx(errors["loop"], rel=1e-3)
