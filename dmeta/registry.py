@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -33,6 +33,28 @@ class Entry(Generic[_T]):
     summary: str
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LazyEntry:
+    """An entry whose factory is imported when it is first asked for.
+
+    So a registry knows its names without importing torch.
+
+    Attributes:
+        target: where the factory is, as in an entry point: ``dmeta.algorithms.maml:Maml``.
+        summary: as of `Entry`.
+        source: as of `Entry`.
+    """
+
+    target: str
+    summary: str
+    source: str
+
+    def load(self) -> Entry[Any]:
+        """The entry, its factory imported."""
+        module, _, name = self.target.partition(":")
+        return Entry(getattr(import_module(module), name), self.summary, self.source)
 
 
 def nearest(name: str, known: Iterator[str] | list[str]) -> str:
@@ -66,7 +88,7 @@ class UnknownNameError(ValueError, KeyError):
 class Registry(Mapping[str, Entry[_T]], Generic[_T]):
     """Name -> entry, with entry points looked up on first use."""
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry[_T]]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Entry[_T] | LazyEntry]) -> None:
         self.kind = kind
         self._builtin = dict(entries)
         self._plugins: dict[str, Entry[_T]] | None = None
@@ -79,7 +101,12 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
             self._plugins = {point.name: self._loaded(point) for point in points}
         return self._plugins
 
-    def _all(self) -> dict[str, Entry[_T]]:
+    @property
+    def builtin(self) -> Mapping[str, Entry[_T] | LazyEntry]:
+        """The entries of dmeta itself; imports none of their factories."""
+        return self._builtin
+
+    def _all(self) -> dict[str, Entry[_T] | LazyEntry]:
         return {**self._builtin, **self.plugins}
 
     def _loaded(self, point: metadata.EntryPoint) -> Entry[_T]:
@@ -114,7 +141,10 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
                 f"{self.kind} must be one of {', '.join(sorted(entries))}, "
                 f"got {name!r}{nearest(name, list(entries))}"
             )
-        return entries[name]
+        found = entries[name]
+        if isinstance(found, LazyEntry):
+            found = self._builtin[name] = found.load()
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

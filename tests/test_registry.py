@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dmeta import registry
-from dmeta.registry import Entry, Registry, nearest
+from dmeta.registry import Entry, LazyEntry, Registry, nearest
 
 BUILT_IN = Entry(lambda: "built in", "comes with dmeta", "nowhere")
 THEIRS = Entry(lambda **options: options, "from another package", "elsewhere")
@@ -148,3 +151,30 @@ def test_the_rooms_own_registries_have_the_documented_groups(
     assert list(own)
     assert package.asked == [f"dmeta.{room}"]
     assert isinstance(own, registry.Registry)
+
+
+def test_a_lazy_entry_is_imported_once_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Package(monkeypatch)
+    (tmp_path / "imported_late.py").write_text("def make() -> str:\n    return 'made'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registered: Registry[Any] = Registry(
+        "thing", {"late": LazyEntry("imported_late:make", "comes late", "nowhere")}
+    )
+    assert list(registered) == ["late"]
+    assert registered.builtin["late"].summary == "comes late"
+    assert "imported_late" not in sys.modules
+    entry = registered["late"]
+    assert (entry.make(), entry.summary, entry.source) == ("made", "comes late", "nowhere")
+    assert registered["late"] is entry
+    del sys.modules["imported_late"]
+
+
+def test_names_of_methods_models_and_tasks_are_known_without_torch() -> None:
+    program = (
+        "import sys; from dmeta.algorithms import ALGORITHMS; from dmeta.models import MODELS; "
+        "from dmeta.tasks import TASKS; assert {'maml', 'mlp', 'sinusoid'} <= "
+        "{*ALGORITHMS, *MODELS, *TASKS}; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

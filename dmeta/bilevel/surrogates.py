@@ -25,7 +25,7 @@ from dmeta.randomness import numbers_for
 
 
 class Differentiable(Protocol):
-    """As much of an algorithm as an estimator needs (see `dmeta.algorithms.Algorithm`)."""
+    """As much of an algorithm as an estimator needs (see `dmeta.algorithms.algorithm`)."""
 
     @property
     def loss(self) -> Loss:

@@ -10,7 +10,8 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from dmeta.cli.hydra_app import compose, config_dir
+from dmeta.cli.config_files import config_dir, preset_names
+from dmeta.cli.hydra_app import compose
 from dmeta.cli.plugins import plugins_of
 from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
@@ -149,8 +150,8 @@ def _groups() -> list[str]:
 
 def group_names(group: str) -> list[str]:
     """What can be chosen for a group of settings (``algorithm``); nothing for any other key."""
-    names = (config_dir() / group).glob("*.yaml") if group in _groups() else ()
-    return sorted([*(path.stem for path in names), *plugins_of(group)])
+    names = preset_names(group) if group in _groups() else []
+    return sorted([*names, *plugins_of(group)])
 
 
 def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:

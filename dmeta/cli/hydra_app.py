@@ -9,21 +9,13 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import dmeta
+from dmeta.cli.config_files import config_dir
 from dmeta.cli.expansion_limits import check_interpolations
 from dmeta.cli.plugins import plugin_presets
 from dmeta.cli.presets import check_run_dir, composed_with, own_presets
 from dmeta.cli.trust import KEY, check_composed, check_presets, trusts
-
-
-def config_dir() -> Path:
-    """The folder of YAML files: inside the installed package, or next to it in a checkout."""
-    package = Path(dmeta.__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def plain(config: Any, *, complete: bool = True) -> dict[str, Any]:
@@ -157,15 +149,3 @@ def _with_any_task(verb: str, arguments: Iterable[str]) -> list[str]:
     known = "|".join(f"task.{key}" for key in ("name", "ways", "shots", "queries"))
     named = [re.sub(r"^task=", "task.name=", argument) for argument in arguments]
     return [re.sub(rf"^(?!({known})=)task\.", "+task.", argument) for argument in named]
-
-
-def completion_verb(environ: Mapping[str, str], verbs: Iterable[str]) -> str | None:
-    """The verb of the command line that the shell asks completions for, if it has one yet."""
-    words = environ.get("COMP_LINE", "").split()
-    return next((word for word in words[1:2] if word in verbs), None)
-
-
-def without_verb(line: str, verb: str) -> str:
-    """``dmeta train algo`` as Hydra's completion wants to see it: ``dmeta algo``."""
-    program, _, rest = line.partition(verb)
-    return program + rest.lstrip()

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.estimators import ESTIMATORS
-from dmeta.cli.hydra_app import config_dir
+from dmeta.cli.config_files import preset_names
 from dmeta.formatting import safe_text
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
@@ -34,7 +34,7 @@ def list_command() -> None:
         ("search/space", "of dmeta tune: which ones"),
     ):
         console.print(f"{group}= ({what})")
-        for name in sorted(path.stem for path in (config_dir() / group).glob("*.yaml")):
+        for name in preset_names(group):
             console.print(f"  [bold]{name}[/bold]")
 
 

@@ -3,57 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 from dmeta.addresses import redacted
+from dmeta.cli.verbs import BENCHES, CONFIGURED, PLAIN, QUERY, VERBS, WORDS
 from dmeta.quoting import printable
 from dmeta.registry import nearest
-
-VERBS = {
-    "train": "meta-train a few-shot learner",
-    "tune": "search learning rates, step counts, or any other setting",
-    "evaluate": "evaluate a trained run on tasks of unseen classes",
-    "embed": "write what a trained network makes of its data set, for task=features",
-    "replay": "compute a block of a run again, alone: which task is it that went wrong?",
-    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans, ...",
-    "submit": "train, tune or evaluate on a Ray cluster: dmeta submit train ...",
-    "status": "how a run or a search is doing, while it goes on or afterwards",
-    "list": "algorithms, tasks, models and presets",
-    "data": "which data is there, and how to get what is missing",
-}
-
-CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench")
-"""Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/cli/VERB."""
-
-PLAIN: Mapping[str, Mapping[str, str]] = {
-    "list": {},
-    "data": {"root": "FOLDER"},
-    "status": {"run_dir": "FOLDER", "json": "true", "watch": "true"},
-}
-"""Verbs without Hydra, and the keys that they take."""
-
-BENCHES = {
-    "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
-    "peers": "the same work in other libraries: seconds, memory, and whether it is the same",
-    "plans": "every execution plan: tasks per second, memory, seconds to compile",
-    "profile": "where the time of an outer step goes, with the run's own workers",
-    "scale": "how many steps a second the parameter server takes, for any number of workers",
-}
-
-SUBMITS = ("train", "tune", "evaluate", "attach", "stop")
 
 USAGE = """usage: dmeta VERB [key=value ...]
 
 {verbs}
 
 `dmeta train` alone trains MAML on the sinusoid; `dmeta VERB --help` shows what can be changed.
---traceback shows where an error came from. Completion: eval "$(dmeta train -sc install=bash)"
+--traceback shows where an error came from. `dmeta completion bash` (zsh, fish) completes all of it.
 """
 
 
@@ -62,16 +32,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in arguments
     arguments = [a for a in arguments if a != "--traceback"]
-    if _completes(arguments):
+    if arguments[:1] == [QUERY]:
+        from dmeta.cli.completion import print_candidates
+
+        print_candidates(arguments[1:])
         return
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(USAGE.format(verbs=_verbs()))
         sys.exit(0 if arguments else 2)
     verb, rest = arguments[0], arguments[1:]
     if verb in ("-V", "--version"):
-        from dmeta import __version__
+        from dmeta.cli.versions import version_lines
 
-        sys.stdout.write(f"dmeta {__version__}\n")
+        sys.stdout.write("\n".join(version_lines()) + "\n")
         return
     if verb not in VERBS:
         _fail(f"unknown verb '{verb}'{nearest(verb, list(VERBS))}\n\n{_verbs()}", 2)
@@ -123,29 +96,22 @@ def _exit_code(stop: KeyboardInterrupt, heard: Sequence[int]) -> int:
 def _run(verb: str, rest: list[str]) -> None:
     # Hydra then raises what it would print: the message is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if verb == "submit":
-        from dmeta.cli.submit import submit_command
-
-        if code := submit_command(rest):
-            sys.exit(code)
-        return
     if verb in CONFIGURED:
         from dmeta.cli.hydra_app import run_as_application
 
-        module = import_module(f"dmeta.cli.{verb}")
-        command = getattr(module, f"{verb}_command")
+        command: Callable[..., None] = functools.partial(_checked_command, verb)
         if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
-            rest, command = module.without_space(rest, command)
+            from dmeta.cli.sweeps import without_space
+
+            rest, command = without_space(rest, command)
         sys.argv = [sys.argv[0], *rest]
         run_as_application(verb, command)
         return
-    keys = dict(argument.partition("=")[::2] for argument in rest)
-    if set(keys) - set(PLAIN[verb]) or len(keys) < len(rest) or not all(keys.values()):
-        known = " ".join(f"{key}={value}" for key, value in PLAIN[verb].items()) or "nothing"
-        raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(rest)}")
-    from dmeta.cli.quoted_arguments import text_of
-
-    texts = {key: text for key, value in keys.items() if (text := text_of(value, key)) is not None}
+    if verb in WORDS:
+        if code := getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")(rest):
+            sys.exit(code)
+        return
+    texts = _texts(verb, rest)
     if verb == "status":
         from dmeta.cli.status import status_command
 
@@ -157,6 +123,27 @@ def _run(verb: str, rest: list[str]) -> None:
         data_command(texts.get("root"))
     else:
         list_command()
+
+
+def _texts(verb: str, arguments: Sequence[str]) -> dict[str, str]:
+    """The keys and values of a verb without Hydra."""
+    keys = dict(argument.partition("=")[::2] for argument in arguments)
+    if set(keys) - set(PLAIN[verb]) or len(keys) < len(arguments) or not all(keys.values()):
+        known = " ".join(f"{key}={value}" for key, value in PLAIN[verb].items()) or "nothing"
+        raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(arguments)}")
+    from dmeta.cli.quoted_arguments import text_of
+
+    return {key: text for key, value in keys.items() if (text := text_of(value, key)) is not None}
+
+
+def _checked_command(
+    verb: str, settings: dict[str, Any], overrides: list[str], **more: Any
+) -> None:
+    """Run a verb; it is imported, with torch and Ray, once its settings are checked."""
+    from dmeta.cli.early_checks import check_early
+
+    check_early(verb, settings)
+    getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")(settings, overrides, **more)
 
 
 def _with_bench(arguments: list[str]) -> list[str]:
@@ -175,34 +162,6 @@ def _with_bench(arguments: list[str]) -> list[str]:
     overrides = (i for i, word in enumerate(rest) if "=" in word and not word.startswith("-"))
     at = next(overrides, len(rest))
     return [*rest[:at], f"bench={what}", *rest[at:]]
-
-
-def _completes(arguments: list[str]) -> bool:
-    """Answer a shell that asks for completions of a verb's command line (Hydra's protocol)."""
-    if not arguments or arguments[0] not in ("-sc", "--shell-completion"):
-        return False
-    from dmeta.cli.hydra_app import completion_verb, run_as_application, without_verb
-
-    line = os.environ.get("COMP_LINE", "")
-    verb = completion_verb(os.environ, VERBS)
-    words = line.split()
-    inner = {"bench": BENCHES, "submit": SUBMITS}.get(verb or "")
-    what = None if inner is None else (words[2:3] or [""])[0]
-    if inner is not None and what not in inner:
-        sys.stdout.write("\n".join(i for i in inner if i.startswith(what or "")) + "\n")
-    elif verb in CONFIGURED or what in CONFIGURED:
-        shorter = without_verb(line, str(verb))
-        if what is not None:
-            shorter = without_verb(shorter, what)
-        os.environ["COMP_LINE"] = shorter
-        point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))
-        os.environ["COMP_POINT"] = str(point)
-        sys.argv = [sys.argv[0], *arguments]
-        run_as_application(str(what if verb == "submit" else verb), lambda *_: None)
-    elif len(words) <= 2:
-        typed = (words[1:] or [""])[0]
-        sys.stdout.write("\n".join(v for v in VERBS if v.startswith(typed)) + "\n")
-    return True
 
 
 def _verbs() -> str:

@@ -12,10 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dmeta.addresses import is_address, local_path, redacted
+from dmeta.cli.config_files import config_dir
 from dmeta.cli.errors import format_error
-from dmeta.cli.hydra_app import compose, config_dir, run_as_application
+from dmeta.cli.hydra_app import compose, run_as_application
 from dmeta.cli.presets import CONFIG_DIR_FLAGS
 from dmeta.cli.submission import Submission, SubmitOptions
+from dmeta.cli.sweeps import without_space
 from dmeta.cli.upload import shipment_of
 from dmeta.quoting import override_word, shell_word
 from dmeta.registry import nearest
@@ -118,7 +120,7 @@ def _composed(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     with _in_words(verb, arguments):
         words, check = arguments, module.check_command
         if verb == "tune":
-            words, check = module.without_space(arguments, check)
+            words, check = without_space(arguments, check)
 
         def keep(settings: dict[str, Any], overrides: list[str]) -> None:
             check(settings, overrides)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -34,6 +34,42 @@ class SplitOverrides(NamedTuple):
 
     fixed: list[str]
     space: dict[str, Dimension]
+
+
+class Verb(Protocol):
+    """What is done with composed settings, and what is searched."""
+
+    def __call__(
+        self,
+        settings: dict[str, Any],
+        overrides: list[str],
+        *,
+        space: Mapping[str, Dimension],
+        arguments: Sequence[str],
+    ) -> None:
+        """See `dmeta.cli.tune.tune_command`."""
+        ...
+
+
+def without_space(
+    arguments: Sequence[str], verb: Verb
+) -> tuple[list[str], Callable[[dict[str, Any], list[str]], None]]:
+    """The command line without what is searched, and the verb that knows it."""
+    flags = [a for a in arguments if a.startswith("-")]
+    if "-m" in flags or "--multirun" in flags:
+        raise ValueError("dmeta tune sweeps by itself: leave -m out")
+    fixed, space = split_overrides(arguments)
+    command = functools.partial(verb, space=space, arguments=list(arguments))
+    return [*fixed, *first_choices(space)], command
+
+
+def first_choices(space: Mapping[str, Dimension]) -> list[str]:
+    """A value for each key that names a whole choice, so that the rest can be composed."""
+    return [
+        as_override(key, dimension.values[0])
+        for key, dimension in space.items()
+        if "." not in key and isinstance(dimension, Choice)
+    ]
 
 
 def split_overrides(overrides: Sequence[str]) -> SplitOverrides:

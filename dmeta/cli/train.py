@@ -68,7 +68,7 @@ def train(
         source: your own `dmeta.tasks.source.TaskSource` instead of the named task. Without a model,
             images get ``conv4`` and vectors ``mlp``; no joint baseline is trained unless asked for.
         algorithm: your own method: a class called with ``network=`` and ``loss=``, or a ready
-            `dmeta.algorithms.Algorithm`.
+            `dmeta.algorithms.algorithm.Algorithm`.
         loss: your own loss instead of the named one, of support and query sets alike: (prediction
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         observers: called for every step and every line of metrics.

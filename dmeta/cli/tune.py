@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -16,11 +15,11 @@ from dmeta.bilevel.types import Loss
 from dmeta.cli.hydra_app import compose
 from dmeta.cli.presets import named, own_presets
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.sweeps import Composer, space_of_preset, split_overrides
+from dmeta.cli.sweeps import Composer, first_choices, space_of_preset, split_overrides
 from dmeta.cli.trust import KEY, trust_word, trusting, trusts
 from dmeta.cli.tune_display import TuneDisplay
 from dmeta.cli.user_source import defaults_for, refuse_ignored
-from dmeta.quoting import TEXT_KEYS, as_override, override_word, overrides_of
+from dmeta.quoting import TEXT_KEYS, override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.reports.search_report import report_search
 from dmeta.runs.folder import RunPlace, check_folder, run_place
@@ -29,7 +28,7 @@ from dmeta.search import ResultGrid, SearchOptions, Space
 from dmeta.search.experiment import run as run_search
 from dmeta.search.finalize import summary_lines
 from dmeta.search.search_state import NO_SEARCH, read_search
-from dmeta.search.space import Choice, Dimension, probes
+from dmeta.search.space import Dimension, probes
 from dmeta.search.space_check import check_search_without_data
 from dmeta.search.tune_callback import Watcher
 from dmeta.tasks.source import TaskSource
@@ -46,21 +45,6 @@ _SEARCH = ("search=", "search.", "search/")
 
 _SEVERAL = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle|int|float)\(")
 """How a text begins, in settings from Python, that is a sweep."""
-
-
-class Verb(Protocol):
-    """What is done with composed settings, and what is searched."""
-
-    def __call__(
-        self,
-        settings: dict[str, Any],
-        overrides: list[str],
-        *,
-        space: Mapping[str, Dimension],
-        arguments: Sequence[str],
-    ) -> None:
-        """See `tune_command`."""
-        ...
 
 
 class Search(NamedTuple):
@@ -126,26 +110,14 @@ def tune(
     refuse_ignored(fixed, own)
     chosen: list[str] = []
     if source is not None:
-        words = [each for each in (*fixed, *_firsts(space)) if not _is_of_search(each)]
+        words = [each for each in (*fixed, *first_choices(space)) if not _is_of_search(each)]
         has_network = model is not None or hasattr(algorithm, "network")
         chosen = defaults_for(source, words, has_network=has_network)
         fixed = [*chosen, *fixed]
     presets = own_presets(fixed)
-    composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
+    composed = compose("tune", [*fixed, *first_choices(space)], presets=presets)
     search = _search_of(composed, fixed, space, list(settings), presets, chosen)
     return _run(search, watchers, own)
-
-
-def without_space(
-    arguments: Sequence[str], verb: Verb
-) -> tuple[list[str], Callable[[dict[str, Any], list[str]], None]]:
-    """The command line without what is searched, and the verb that knows it."""
-    flags = [a for a in arguments if a.startswith("-")]
-    if "-m" in flags or "--multirun" in flags:
-        raise ValueError("dmeta tune sweeps by itself: leave -m out")
-    fixed, space = split_overrides(arguments)
-    command = functools.partial(verb, space=space, arguments=list(arguments))
-    return [*fixed, *_firsts(space)], command
 
 
 def tune_command(
@@ -249,7 +221,7 @@ def _search_of(
     else:
         given, presets = there
         fixed, space = split_overrides(given)
-        settings = compose("tune", [*fixed, *_firsts(space)], presets=presets)
+        settings = compose("tune", [*fixed, *first_choices(space)], presets=presets)
     group = dict(settings["search"])
     preset = space_of_preset(group.pop("space", None) or {})
     whole = Space({**preset.dimensions, **space}, preset.conditions)
@@ -289,15 +261,6 @@ def _continued(place: RunPlace, given: Sequence[str]) -> tuple[list[str], Mappin
 def _of(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
     """The overrides of some keys."""
     return [each for each in overrides if each.partition("=")[0] in keys]
-
-
-def _firsts(space: Mapping[str, Dimension]) -> list[str]:
-    """A value for each key that names a whole choice, so that the rest can be composed."""
-    return [
-        as_override(key, dimension.values[0])
-        for key, dimension in space.items()
-        if "." not in key and isinstance(dimension, Choice)
-    ]
 
 
 def _title(search: Search) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import dmeta
 from dmeta.addresses import is_address
-from dmeta.cli.hydra_app import config_dir
+from dmeta.cli.config_files import config_dir
 from dmeta.cli.presets import CONFIG_DIR_FLAGS, named_file, settings_in
 from dmeta.quoting import as_override
 from dmeta.training.byte_size import shown_bytes

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmeta.addresses import is_address, local_path, within
-from dmeta.tasks import features, miniimagenet, omniglot
+from dmeta.tasks import TASKS, features, miniimagenet, omniglot
 from dmeta.tasks.data_root import DistantFile, default_root, find_distant, list_distant
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 __all__ = ["DataSetStatus", "MissingDataError", "default_root", "inventory"]
 
-_GENERATED = ("glyphs", "sinusoid")
+_READ = ("features", "miniimagenet", "omniglot")
+"""Sources that read files; all others make their tasks up."""
 
 
 def inventory(root: str | Path) -> list[DataSetStatus]:
@@ -35,7 +36,8 @@ def inventory(root: str | Path) -> list[DataSetStatus]:
             missing=(),
             how_to_get="",
         )
-        for name in _GENERATED
+        for name in TASKS.builtin
+        if name not in _READ
     ]
     if is_address(root):
         read = _distant_inventory(str(root))

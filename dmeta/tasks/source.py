@@ -11,13 +11,23 @@ For a regression source W is 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    runtime_checkable,
+)
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from dmeta.bilevel.types import Kind
+if TYPE_CHECKING:  # settings are checked before torch is imported
+    from torch import Tensor
+
+    from dmeta.bilevel.types import Kind
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

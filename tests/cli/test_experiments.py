@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
-from dmeta.cli.hydra_app import compose, config_dir
+from dmeta.cli.config_files import config_dir
+from dmeta.cli.hydra_app import compose
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.build import make_source
 from dmeta.training.config import run_config

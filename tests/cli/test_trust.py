@@ -15,7 +15,8 @@ import pytest
 
 import dmeta
 from dmeta.cli import main
-from dmeta.cli.hydra_app import compose, config_dir
+from dmeta.cli.config_files import config_dir
+from dmeta.cli.hydra_app import compose
 from dmeta.cli.presets import own_presets
 from dmeta.cli.status import status
 from dmeta.cli.trust import check_saved, trust_word, trusts

@@ -177,13 +177,18 @@ def _start(dashboard: bool, shows_logs: bool) -> None:
         _LOG.warning("the dashboard is at http://%s", context.dashboard_url)
 
 
+def open_files_needed() -> int:
+    """Open files that a cluster of our own needs on this machine, about."""
+    return _OPEN_FILES + _OPEN_FILES_PER_CPU * usable_cpus()
+
+
 def _check_open_files() -> None:
     """Refuse a limit on open files below which Ray hangs, or prints without an end.
 
     Its processes have about 60 each (GCS and raylet the most), and 3 more for each worker. The soft
     limit does not count: Ray raises it to the hard one.
     """
-    needed = _OPEN_FILES + _OPEN_FILES_PER_CPU * usable_cpus()
+    needed = open_files_needed()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard not in (resource.RLIM_INFINITY, -1) and hard < needed:
         raise ValueError(

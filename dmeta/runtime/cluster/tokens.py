@@ -44,6 +44,11 @@ def origin() -> str:
     return "RAY_AUTH_TOKEN_PATH" if os.environ.get("RAY_AUTH_TOKEN_PATH") else "~/.ray/auth_token"
 
 
+def token_file() -> Path:
+    """The file that Ray reads a token from, if RAY_AUTH_TOKEN gives none; it may not exist."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or _default_path())
+
+
 def check_file() -> None:
     """Warn of a token file that others can read: Ray leaves those it writes so (0644).
 
@@ -55,7 +60,7 @@ def check_file() -> None:
     if origin() == "RAY_AUTH_TOKEN" or mode() != "token":
         return
     our_token()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or _default_path())
+    path = token_file()
     try:
         found = path.stat()
     except OSError:  # Ray will say so, or make it
