@@ -7,6 +7,7 @@ import math
 from rich.console import Console
 from rich.text import Text
 
+from dmeta.addresses import redacted
 from dmeta.quoting import printable
 
 
@@ -21,10 +22,17 @@ def safe_text(text: str, console: Console) -> Text:
     """Lines of text as a terminal can show them, whatever is in them.
 
     Wherever they are from (files that others wrote, names of folders): no control characters but
-    the ends of lines, no markup, and +- for the sign that not every terminal's encoding has.
+    the ends of lines, no markup, no passwords and keys of addresses, and +- for the sign that not
+    every terminal's encoding has.
     """
-    safe = "\n".join(printable(line) for line in text.split("\n"))
+    safe = "\n".join(printable(line) for line in redacted(text).split("\n"))
     return Text(safe.replace("±", plus_minus(console)))
+
+
+def next_lines(command: str) -> list[str]:
+    """The command to try next; one that will not do as it is shown says why."""
+    hidden = [f"{'':<10}passwords and keys in addresses are shown as ***"]
+    return [f"{'next':<10}{command}", *(hidden if redacted(command) != command else [])]
 
 
 def plus_minus(console: Console) -> str:

@@ -21,7 +21,7 @@ from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 from dmeta.runs.checkpoint import Checkpoint
 from dmeta.training.build import num_outputs_of
-from dmeta.training.input_format import Array, InputFormat, input_format, read_values
+from dmeta.training.input_format import Array, InputFormat, read_values
 from dmeta.training.labels import read_labels
 from dmeta.training.setup import Run
 
@@ -205,7 +205,7 @@ def learner_of(run: Run, checkpoint: Checkpoint) -> Learner:
         algorithm,
         params,
         run.source.kind,
-        input_format(run.source, run.config.task.training),
+        run.inputs,
         checkpoint.step,
         ways if run.source.kind == "classification" else None,
     )

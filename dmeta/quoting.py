@@ -34,9 +34,13 @@ _IN_QUOTES = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)\1""", re.DOTALL)
 
 def quoted(text: str) -> str:
     """A text in Hydra's grammar, which gives back exactly this text."""
-    # In OmegaConf's: a backslash escapes an interpolation, and those before one are doubled.
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return _in_quotes(text)
+    return _in_quotes(without_interpolations(text))
+
+
+def without_interpolations(text: str) -> str:
+    """A text as OmegaConf's, which gives back exactly this text: its ``${`` are escaped."""
+    # A backslash escapes an interpolation, and those before one are doubled.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def unquoted(value: str) -> str | None:

@@ -55,8 +55,8 @@ TINY = {
     "eval.num_tasks": 6,
     "checkpoint.every": 2,
     "runtime": "local",
-    "runtime.block_size": 2,
-    "runtime.plan": "vmap",
+    "compute.block_size": 2,
+    "compute.plan": "vmap",
 }
 
 

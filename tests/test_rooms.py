@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quoting": set(),
     "addresses": set(),
     "capacity": set(),
-    "formatting": {"quoting"},
+    "formatting": {"quoting", "addresses"},
     "bilevel": {"registry", "randomness"},
     "models": {"registry", "randomness"},
     "algorithms": {"registry", "randomness", "bilevel", "models"},

@@ -170,9 +170,9 @@ def peer_costs(run: Run, options: PeersOptions, tell: Callable[[str], None]) -> 
     Raises:
         ValueError: the run does not compute in float32, as its peers do.
     """
-    if (precision := run.config.runtime.precision) != "float32":
+    if (precision := run.config.compute.precision) != "float32":
         raise ValueError(
-            f"runtime.precision must be float32, in which the peers compute, got {precision}; "
+            f"compute.precision must be float32, in which the peers compute, got {precision}; "
             "remove it"
         )
     plan, estimator = run.work.plan, run.work.estimator

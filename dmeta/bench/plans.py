@@ -14,13 +14,14 @@ from typing import get_args
 
 import torch
 
-from dmeta.bench.rates import operations_of, product_rate
+from dmeta.bench.rates import product_rate
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
 from dmeta.bilevel.types import Params
 from dmeta.training.autotune.gradient_error import in_float64, relative_difference
 from dmeta.training.autotune.memory_budget import first_block_inputs
+from dmeta.training.autotune.operations import operations_of
 from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.gpu import random_numbers_kept
 from dmeta.training.setup import Run
@@ -132,7 +133,7 @@ class PlanCosts:
 def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> PlanCosts:
     """Measure the plans on the run's first block, at the initial meta-parameters.
 
-    A block is the first T task slots of the run, cut into chunks if ``runtime.chunk_size`` is set.
+    A block is the first T task slots of the run, cut into chunks if ``compute.chunk_size`` is set.
 
     Args:
         run: the run.
@@ -147,7 +148,7 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
     device = one.tasks.support.x.device.type
     with random_numbers_kept(device):
         operations = operations_of(_computation(run, REFERENCE, one))
-    half = run.config.runtime.precision == "bfloat16"
+    half = run.config.compute.precision == "bfloat16"
     rate = product_rate(device, torch.bfloat16 if half else torch.float32)
     for size in sizes:
         inputs = first_block_inputs(run, size)
@@ -165,7 +166,7 @@ def plan_costs(run: Run, options: PlansOptions, tell: Callable[[str], None]) -> 
 
 
 def _block_size(run: Run) -> int:
-    return min(run.config.runtime.block_size, run.config.meta_batch_size)
+    return min(run.config.compute.block_size, run.config.meta_batch_size)
 
 
 _Compute = Callable[[], BlockGradient]

@@ -1,26 +1,12 @@
-"""How much arithmetic a computation is, and how much of it this machine can do."""
+"""How much arithmetic this machine can do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from dmeta.bench.timing import seconds_in_turn
 
 _SIDE = 2048
-
-
-def operations_of(compute: Callable[[], object]) -> int:
-    """Floating-point operations of the products and convolutions of a computation.
-
-    A multiplication and an addition are two. Of nothing else: activations, batch-norm and pooling
-    are no arithmetic to speak of.
-    """
-    with FlopCounterMode(display=False) as counter:
-        compute()
-    return int(counter.get_total_flops())
 
 
 def product_rate(device: str, dtype: torch.dtype = torch.float32, repeats: int = 5) -> float:

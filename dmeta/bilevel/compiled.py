@@ -269,7 +269,7 @@ def _refusal_to_look(what: str) -> str:
 
 
 def _refusal(wanted: str) -> str:
-    return f"runtime.plan=compiled must have {wanted}; choose runtime.plan=vmap or auto"
+    return f"compute.plan=compiled must have {wanted}; choose compute.plan=vmap or auto"
 
 
 def _filled_up(rows: Tensor, missing: int) -> Tensor:

@@ -33,7 +33,7 @@ def bench_gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> No
     run = prepare(run_config(settings))
     config, console = run.config, Console()
     keep_freed_memory()
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         costs = gradient_costs(run, options, lambda line: say(console, line))
     block = f"one block of {count_of(costs.num_tasks, 'task')}"
     title = title_of(run, block, f"plan={costs.plan}", costs.device)

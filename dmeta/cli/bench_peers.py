@@ -34,7 +34,7 @@ def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     options = checked(PeersOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
     config, console = run_config(settings), Console()
     keep_freed_memory()
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         run = planned(prepare(config))
         if line := plan_line(run):
             say(console, line)

@@ -35,14 +35,14 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     options = checked(PlansOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
     config, console = run_config(settings), Console()
     keep_freed_memory()
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         run = prepare(config)
         costs = plan_costs(run, options, lambda line: say(console, line))
     title = _title(run, costs)
     say(console, title)
     console.print(_table(costs))
     rate, task = (digits(ops / 1e9, 3) for ops in (costs.product_rate, costs.operations))
-    values = {"rate": rate, "task": task, "precision": config.runtime.precision}
+    values = {"rate": rate, "task": task, "precision": config.compute.precision}
     for line in _LEGEND:
         say(console, line.format(**values, reference=costs.reference))
     for each in costs.left_out:

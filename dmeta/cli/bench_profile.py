@@ -38,7 +38,7 @@ def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None
     """Seconds and share of every part of a step: a table, JSON and a plot."""
     options = checked(ProfileOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
     config, console = run_config(settings), Console()
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         run = prepare(config)
     with workplace_of(config) as workplace:
         run = with_selection(run, None, workplace)
@@ -51,7 +51,7 @@ def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None
     title = title_of(
         run,
         f"a step of {count_of(found.num_tasks, 'task')}",
-        f"plan={run.config.runtime.plan}",
+        f"plan={run.config.compute.plan}",
         f"{found.runtime}, {count_of(found.num_workers, 'worker')}",
         found.device,
     )

@@ -23,7 +23,7 @@ def say(console: Console, line: str) -> None:
 def title_of(run: Run, *details: str) -> str:
     """What was measured: of which run, and how."""
     config = run.config
-    precision = config.runtime.precision
+    precision = config.compute.precision
     rounded = [] if precision == "float32" else [precision]
     return (
         f"{config.algorithm.name} on {config.task.source.name} with {config.model.name}: "

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from dmeta.formatting import digits, duration, plus_minus, safe_text, score
+from dmeta.formatting import digits, duration, next_lines, plus_minus, safe_text, score
 from dmeta.quoting import printable
 from dmeta.runs.metrics import Row
 from dmeta.runtime.protocol import StepReport
@@ -298,7 +298,7 @@ def print_results(
     if sha256 := results.get("meta_params_sha256"):
         lines.append(f"sha256    {sha256} (meta-parameters of the last step)")
     lines += [f"{'wrote' if i == 0 else '':<10}{path}" for i, path in enumerate(paths)]
-    lines.append(f"next      {next_command}")
+    lines += next_lines(next_command)
     for line in lines:
         console.print(safe_text(line, console), soft_wrap=True)
 

@@ -166,7 +166,7 @@ def _embed(
     source = _listing(config, source)
     device = local_device(wanted.device)
     if device != "cpu":
-        set_up_gpu(config.runtime.precision)
+        set_up_gpu(config.compute.precision)
     arrays = embed_source(
         network,
         params,

@@ -14,6 +14,7 @@ from dmeta.cli.hydra_app import compose, config_dir
 from dmeta.cli.plugins import plugins_of
 from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
+from dmeta.training.config import MOVED
 
 _NO_NAME = "Config group override"
 """What Hydra says, as a ValueError of its own, of a group that is set to a number, say."""
@@ -63,6 +64,8 @@ def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
 
     In a sweep over choices (``algorithm=protonet,maml``) some may have it: those that lack it then.
     """
+    if key in MOVED:
+        return f"{key} is now called {MOVED[key]}; rename it"
     swept = [(chosen, _known_keys(verb, chosen)) for chosen in _swept_choices(overrides)]
     lacking = [chosen for chosen, known in swept if key not in known]
     if 0 < len(lacking) < len(swept):

@@ -27,7 +27,7 @@ from dmeta.runs.checkpoint import (
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
 from dmeta.runs.progress import progress_of
-from dmeta.runtime.options import DECIDING, RuntimeOptions
+from dmeta.runtime.options import RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
 from dmeta.training.build import make_algorithm, make_network, make_source
 from dmeta.training.config import EPISODE_KEYS, RunConfig
@@ -267,13 +267,12 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
         algorithm = NamedOptions(algorithm.name, options)
     if wanted.seed is not None:
         evaluation = dataclasses.replace(evaluation, seed=wanted.seed)
-    kept = {key: getattr(config.runtime, key) for key in DECIDING}
     return dataclasses.replace(
         with_root(config, wanted.root),
         algorithm=algorithm,
         eval=evaluation,
         device=wanted.device,
-        runtime=dataclasses.replace(wanted.runtime, **kept),
+        runtime=wanted.runtime,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
 
+from dmeta.addresses import redacted
 from dmeta.quoting import printable
 from dmeta.registry import nearest
 
@@ -213,6 +214,7 @@ def _lines(words: Mapping[str, str]) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    lines = (printable(line) for line in message.split("\n"))  # it may quote what a file holds
+    # It may quote what a file holds, and an address that was typed.
+    lines = (printable(line) for line in redacted(message).split("\n"))
     sys.stderr.write("dmeta: " + "\n".join(lines) + "\n")
     sys.exit(code)

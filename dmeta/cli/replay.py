@@ -22,7 +22,7 @@ from dmeta.runs.checkpoint import meta_params_of, open_checkpoints, read_checkpo
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.local import local_device
-from dmeta.runtime.options import DECIDING, RuntimeOptions
+from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import RunConfig
@@ -134,7 +134,7 @@ def _replay(
     vector = _vector_at(run, place.folder, wanted.step)
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         for block in chosen:
             parts, arrays = replay_block(run, local_device(wanted.device), vector, block)
             path = folder / f"block-{block.index}"
@@ -147,13 +147,11 @@ def _replay(
 
 def _locally(config: RunConfig, device: Literal["auto", "cpu", "cuda"]) -> RunConfig:
     """The run's settings, but for who computes."""
-    kept = {key: getattr(config.runtime, key) for key in DECIDING}
-    runtime = RuntimeOptions(name="local", **kept)
-    return dataclasses.replace(config, runtime=runtime, device=device)
+    return dataclasses.replace(config, runtime=RuntimeOptions(name="local"), device=device)
 
 
 def _blocks(config: RunConfig, step: int) -> list[Block]:
-    return blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
+    return blocks_of("train", step, config.meta_batch_size, config.compute.block_size)
 
 
 def _vector_at(run: Run, run_dir: Path, step: int) -> Vector:

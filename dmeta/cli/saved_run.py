@@ -15,7 +15,7 @@ from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import CONFIG
 from dmeta.tasks import TASKS
 from dmeta.tasks.inputs import InputForm
-from dmeta.training.config import RunConfig, run_config
+from dmeta.training.config import RunConfig, run_config, with_moved_keys
 from dmeta.training.input_format import InputFormat
 from dmeta.training.losses import AUTO, LOSSES
 from dmeta.training.options import checked
@@ -111,7 +111,7 @@ def read_saved(place: RunPlace) -> SavedRun:
     """
     saved: dict[str, Any] = read_settings(place.folder, place.name)
     try:
-        config = run_config(saved["settings"])
+        config = run_config(with_moved_keys(saved["settings"]))
         shapes = checked(Shapes, saved["shapes"], "shapes")
         _check_shape(shapes.input_shape)
     except ValueError as error:

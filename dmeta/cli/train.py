@@ -21,7 +21,7 @@ from dmeta.cli.hydra_app import compose
 from dmeta.cli.saved_run import NONE, read_saved
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trust_word, trusting, trusts
-from dmeta.cli.user_source import defaults_for
+from dmeta.cli.user_source import defaults_for, refuse_ignored
 from dmeta.quoting import override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.runs.folder import RunPlace, check_folder, run_place, training_at
@@ -100,13 +100,20 @@ def train_command(settings: dict[str, Any], overrides: list[str]) -> None:
         try:
             result = _trained(config, {}, place, (), Console(), stop_on_signals)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"go on with: dmeta train {_this_run(config, place)} resume=true")
+            stop.add_note(_how_to_go_on(config, place))
             raise
         print_results(
             result.summary,
             paths=[place.locate(name) for name in ("results.json", "metrics.jsonl", "figures")],
             next_command=f"dmeta evaluate {_this_run(config, place)} num_tasks=2000",
         )
+
+
+def _how_to_go_on(config: RunConfig, place: RunPlace) -> str:
+    """After an interruption; one before the first step, while plans are timed, leaves nothing."""
+    if not (place.folder / CONFIG).exists():
+        return "nothing was written; begin it again with the same command"
+    return f"go on with: dmeta train {_this_run(config, place)} resume=true"
 
 
 def _this_run(config: RunConfig, place: RunPlace) -> str:
@@ -182,13 +189,15 @@ def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
     """
     config = run_config(settings)
     if config.resume is not True:  # then the run has its settings, which are not here
-        with torch_threads(config.runtime.threads_per_worker):
+        with torch_threads(config.compute.threads_per_worker):
             check_without_data(config)
 
 
 def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
     """Where a run of these settings computes; for `open_runtime`, and to settle the run before."""
-    return open_workplace(config.runtime, config.device, config.num_blocks, config.run_id)
+    return open_workplace(
+        config.runtime, config.device, config.num_blocks, config.run_id, config.compute
+    )
 
 
 def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
@@ -202,6 +211,7 @@ def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
         config.num_blocks,
         config.run_id,
         workplace,
+        config.compute,
     )
 
 
@@ -221,6 +231,7 @@ def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunC
     if isinstance(settings, Mapping):
         settings = overrides_of(settings)
     settings = [*settings, *trusting(trust)]
+    refuse_ignored(settings, own)
     source, model, algorithm = (own[key] for key in ("source", "model", "algorithm"))
     if source is None:
         return _config_of(compose("train", settings), settings)
@@ -273,7 +284,7 @@ def _prepared(
     check_room(config.runtime, config.device, config.num_blocks)
     if "root" in config.task.source.options and own.get("source") is None:
         say(f"reading the data of task={config.task.source.name}")
-    with torch_threads(config.runtime.threads_per_worker):
+    with torch_threads(config.compute.threads_per_worker):
         run = prepare(config, **own)
     joint = None
     if config.joint_baseline:
@@ -301,12 +312,12 @@ def _settled(
 
 def _say_what_is_planned(run: Run, say: Callable[[str], None]) -> None:
     """What takes a while before the first step."""
-    plan, name = run.config.runtime.plan, run.config.algorithm.name
+    plan, name = run.config.compute.plan, run.config.algorithm.name
     if run.config.memory_budget is not None:
         say(f"measuring what the meta-gradient of {name} takes (gradient.memory_budget)")
-    if plan == "auto":
+    if plan == "measure":
         say(
-            f"timing the execution plans of {name} on the first tasks (runtime.plan=auto); "
+            f"timing the execution plans of {name} on the first tasks (compute.plan=measure); "
             "compiling one, where that can pay, takes 20 to 80 s"
         )
     elif plan == "compiled":

@@ -19,7 +19,7 @@ from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.cli.trust import KEY, trust_word, trusting, trusts
 from dmeta.cli.tune_display import TuneDisplay
-from dmeta.cli.user_source import defaults_for
+from dmeta.cli.user_source import defaults_for, refuse_ignored
 from dmeta.quoting import TEXT_KEYS, as_override, override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.reports.search_report import report_search
@@ -122,6 +122,8 @@ def tune(
         settings = _overrides_of(settings)
     settings = [*settings, *trusting(trust)]
     fixed, space = split_overrides(settings)
+    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    refuse_ignored(fixed, own)
     chosen: list[str] = []
     if source is not None:
         words = [each for each in (*fixed, *_firsts(space)) if not _is_of_search(each)]
@@ -131,7 +133,6 @@ def tune(
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *_firsts(space)], presets=presets)
     search = _search_of(composed, fixed, space, list(settings), presets, chosen)
-    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     return _run(search, watchers, own)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from dmeta.formatting import duration, plus_minus, safe_text
+from dmeta.formatting import duration, next_lines, plus_minus, safe_text
 from dmeta.reports.search_page import shown
 from dmeta.search.options import SearchOptions
 from dmeta.search.trials import TrialRow
@@ -86,7 +86,8 @@ class TuneDisplay:
             self._print(line)
         for at, path in enumerate(paths):
             self._print(f"{'wrote' if at == 0 else '':<10}{path}")
-        self._print(f"{'next':<10}{next_command}")
+        for line in next_lines(next_command):
+            self._print(line)
 
     def close(self) -> None:
         """Leave the last picture standing. Twice does nothing."""

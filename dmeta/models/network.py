@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmeta import randomness
+from dmeta.models.embeddings import check_ids
 from dmeta.models.norms import (
     NORMS,
     Moments,
@@ -86,10 +87,13 @@ class Network:
         try:
             own = copy.deepcopy(module)
         except RuntimeError as error:
+            computed = ", ".join(_computed_by_hooks(module))
+            got = f"{computed}, which a hook computes" if computed else str(error)
             raise ValueError(
-                f"the model must be a module that copy.deepcopy can copy, got: {error}; replace "
-                "torch.nn.utils.weight_norm and spectral_norm by those of "
-                "torch.nn.utils.parametrizations"
+                f"the model must be a module that copy.deepcopy can copy, got {got}; use "
+                "torch.nn.utils.parametrizations instead of torch.nn.utils.weight_norm and "
+                "spectral_norm, or make such parameters permanent with "
+                "torch.nn.utils.remove_weight_norm or prune.remove"
             ) from error
         return Network(without_running_statistics(own), precision)
 
@@ -177,7 +181,7 @@ class Network:
         """Run the module with `params` in place of its own: [N, *input_shape] -> [N, ...].
 
         Raises:
-            ValueError: a parameter is missing.
+            ValueError: a parameter is missing, or an embedding lacks a token id.
         """
         if not params.keys() >= self._name_set:
             missing = ", ".join(sorted(self._name_set - params.keys()))
@@ -191,7 +195,11 @@ class Network:
         for norm in batch_norms:
             norm.statistics = Statistics(self.statistics_rows, given, taken)
         with self._replacements(x.device), self._attention():
-            out = self._computed(module, params, x)
+            try:
+                out = self._computed(module, params, x)
+            except IndexError:
+                check_ids(module, x)
+                raise
         if self.recorded is not None and taken is not None:
             self.recorded.append(tuple(taken))
         return out
@@ -275,6 +283,16 @@ class Network:
     def with_moments(self, moments: Sequence[Moments]) -> Network:
         """The same network with fixed batch statistics, as one call of `apply` recorded them."""
         return dataclasses.replace(self, moments=tuple(moments), recorded=None)
+
+
+def _computed_by_hooks(module: nn.Module) -> list[str]:
+    """Names of tensors that hooks compute from parameters: those cannot be copied."""
+    return [
+        f"{name}.{key}".lstrip(".")
+        for name, layer in module.named_modules()
+        for key, value in vars(layer).items()
+        if isinstance(value, Tensor) and value.grad_fn is not None
+    ]
 
 
 def _has_any(layer: str, names: Collection[str]) -> bool:

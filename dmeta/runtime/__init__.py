@@ -5,15 +5,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from dmeta.runtime.options import Device, RuntimeOptions
+from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
 from dmeta.runtime.protocol import Runtime, ServerFactory, WorkerFactory, Workplace
 
-__all__ = ["Device", "Runtime", "RuntimeOptions", "check_room", "make_runtime", "open_workplace"]
+__all__ = [
+    "ComputeOptions",
+    "Device",
+    "Runtime",
+    "RuntimeOptions",
+    "check_room",
+    "make_runtime",
+    "open_workplace",
+]
+
+_DEFAULT = ComputeOptions()
 
 
 @contextlib.contextmanager
 def open_workplace(
-    options: RuntimeOptions, device: Device, max_useful_workers: int, run_id: str = "run"
+    options: RuntimeOptions,
+    device: Device,
+    max_useful_workers: int,
+    run_id: str = "run",
+    compute: ComputeOptions = _DEFAULT,
 ) -> Iterator[Workplace]:
     """Be where the runtime that `options` ask for will compute: for `make_runtime`, and before.
 
@@ -22,11 +36,11 @@ def open_workplace(
     if options.name == "local":
         from dmeta.runtime.local import LocalWorkplace
 
-        yield LocalWorkplace(device, options.threads_per_worker)
+        yield LocalWorkplace(device, compute.threads_per_worker)
         return
     from dmeta.runtime.ray.cluster_session import RayWorkplace
 
-    with RayWorkplace(options, device, max_useful_workers, run_id) as workplace:
+    with RayWorkplace(options, device, max_useful_workers, run_id, compute) as workplace:
         yield workplace
 
 
@@ -63,6 +77,7 @@ def make_runtime(
     max_useful_workers: int,
     run_id: str = "run",
     workplace: Workplace | None = None,
+    compute: ComputeOptions = _DEFAULT,
 ) -> Runtime:
     """Start the runtime that `options` ask for; close it after use (it is a context manager).
 
@@ -74,17 +89,25 @@ def make_runtime(
         max_useful_workers: blocks per step: ``num_workers=auto`` starts no more than that.
         run_id: names the run's actors to people.
         workplace: that of `open_workplace` with the same arguments; None: the runtime's own.
+        compute: the `compute` config group.
     Raises: ValueError: the options do not fit the machine or cluster; nothing was started.
     """
     if options.name == "local":
         from dmeta.runtime.local import LocalRuntime
 
-        return LocalRuntime(worker_factory, server_factory, device, options.threads_per_worker)
+        return LocalRuntime(worker_factory, server_factory, device, compute.threads_per_worker)
     # Ray costs half a second to import, and a local run must work where it is broken.
     from dmeta.runtime.ray.cluster_session import RayWorkplace
     from dmeta.runtime.ray.runtime import RayRuntime
 
     assert workplace is None or isinstance(workplace, RayWorkplace)
     return RayRuntime(
-        options, worker_factory, server_factory, device, max_useful_workers, run_id, workplace
+        options,
+        worker_factory,
+        server_factory,
+        device,
+        max_useful_workers,
+        run_id,
+        workplace,
+        compute,
     )

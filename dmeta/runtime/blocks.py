@@ -24,7 +24,7 @@ def blocks_of(
     if num_slots < 1:
         raise ValueError(f"num_slots must be >= 1, got {num_slots}; ask for at least one task")
     if block_size < 1:
-        raise ValueError(f"block_size must be >= 1, got {block_size}; raise runtime.block_size")
+        raise ValueError(f"block_size must be >= 1, got {block_size}; raise compute.block_size")
     if step < 0:
         raise ValueError(f"step must be >= 0, got {step}; count steps from 0")
     return [

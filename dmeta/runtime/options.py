@@ -1,4 +1,4 @@
-"""How the work is spread over processes: the plain options of the `runtime` config group.
+"""How a block is computed (`compute`), and how blocks are spread over processes (`runtime`).
 
 Knows no Ray: it is read by commands that must start without it.
 """
@@ -15,25 +15,61 @@ Precision: TypeAlias = Literal["float32", "tf32", "bfloat16"]
 """Of computations."""
 
 
-DECIDING = (
-    "block_size",
-    "threads_per_worker",
-    "plan",
-    "chunk_size",
-    "precision",
-    "gradient_precision",
-    "mode",
-)
-"""Options that are part of the result: floating-point sums depend on them."""
+Plan: TypeAlias = Literal[
+    "auto", "measure", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"
+]
+"""How the tasks of a block are computed."""
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How a block is computed: part of the result, because floating-point sums depend on it.
+
+    Attributes:
+        block_size: task slots per block (a count), the unit that is scheduled and retried.
+        threads_per_worker: CPU threads that torch uses in each process (a count).
+        plan: how a worker computes the tasks of a block: ``loop``, one after the other;
+            ``loop_channels_last``, the same with images stored channels last; ``loop_mixed``, with
+            those of the query set alone stored so; ``vmap``, all at once; ``compiled``, ``vmap`` as
+            one program; ``auto``, by a rule from the model, the tasks and the kind of device;
+            ``measure``, the fastest on the run's first block.
+        chunk_size: tasks of a block that ``vmap`` and ``compiled`` compute at once (a count);
+            ``auto``: the whole block, or as many as fit 2 GiB on a CPU and 8 GiB on a GPU (with
+            ``plan=measure``: half of what is free).
+        precision: of the computation, in training and evaluation: ``float32``; ``tf32``, with
+            products rounded to 10 bits, on GPUs that can (elsewhere it is float32); or
+            ``bfloat16``, in which the network's convolutions and products, and what lies between
+            them, are computed (torch's autocast) while parameters, batch statistics, the network's
+            outputs, losses and gradients stay float32.
+        gradient_precision: in which a block's meta-gradient travels to the server: as it was
+            computed, or rounded to bfloat16, in half the bytes.
+    """
+
+    block_size: int = 8
+    threads_per_worker: int = 1
+    plan: Plan = "auto"
+    chunk_size: int | Literal["auto"] = "auto"
+    precision: Precision = "float32"
+    gradient_precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: a field is out of its range.
+        """
+        for field in ("block_size", "threads_per_worker"):
+            check_count(f"compute.{field}", getattr(self, field))
+        if self.chunk_size != "auto":
+            check_count("compute.chunk_size", self.chunk_size, or_auto=True)
 
 
 @dataclass(frozen=True)
 class RuntimeOptions:
     """Who computes the blocks of a step.
 
-    Only those in `DECIDING` are part of the result; everything else changes how fast it comes,
-    never its bits (of an asynchronous run, which is never the same twice, anything may). ``local``
-    reads only these: it has no workers to place.
+    No option changes the result, except ``mode=async``, whose results depend on the speed of the
+    workers. ``local`` has no workers to place and reads none but ``name``.
 
     Attributes:
         name: ``local`` (in this process) or ``ray`` (actors on one or many machines).
@@ -52,19 +88,6 @@ class RuntimeOptions:
         allow_unauthenticated: join a cluster on a network that asks nobody for a token, where
             whoever reaches it can run any program.
         dashboard: whether a cluster of our own has Ray's dashboard, for this machine alone.
-        block_size: task slots per block (a count), the unit that is scheduled and retried.
-        threads_per_worker: CPU threads that torch uses in each process (a count).
-        plan: how a worker computes the tasks of a block (`dmeta.bilevel.plans`); ``auto``: as is
-            fastest on the run's own first block.
-        chunk_size: tasks of a block that ``vmap`` and ``compiled`` compute at once (a count);
-            ``auto``: the whole block, or as much of it as the memory allows.
-        precision: of the computation, in training and evaluation: ``float32``; ``tf32``, with
-            products rounded to 10 bits, on GPUs that can (elsewhere it is float32); or
-            ``bfloat16``, in which the network's convolutions and products, and what lies between
-            them, are computed (torch's autocast) while parameters, batch statistics, the network's
-            outputs, losses and gradients stay float32.
-        gradient_precision: in which a block's meta-gradient travels to the server: as it was
-            computed, or rounded to bfloat16, in half the bytes.
         mode: ``sync``: a step is made of its own blocks; ``async``: of those that are there first,
             computed at meta-parameters of some steps ago (`dmeta.runtime.ray.stale_gradients`): no
             worker waits, and the result depends on who was faster. With ``local`` it is ``sync``.
@@ -98,12 +121,6 @@ class RuntimeOptions:
     address: str | None = None
     allow_unauthenticated: bool = False
     dashboard: bool = False
-    block_size: int = 8
-    threads_per_worker: int = 1
-    plan: Literal["auto", "loop", "loop_channels_last", "loop_mixed", "vmap", "compiled"] = "auto"
-    chunk_size: int | Literal["auto"] = "auto"
-    precision: Precision = "float32"
-    gradient_precision: Literal["float32", "bfloat16"] = "float32"
     mode: Literal["sync", "async"] = "sync"
     max_staleness: int = 4
     max_waiting: int | None = None
@@ -122,17 +139,17 @@ class RuntimeOptions:
         """
         if self.name not in ("ray", "local"):
             raise ValueError(f"runtime.name must be ray or local, got {self.name!r}; choose one")
-        for field in ("num_workers", "chunk_size"):
-            _check_count(field, getattr(self, field), may_be_auto=True)
+        if self.num_workers != "auto":
+            check_count("runtime.num_workers", self.num_workers, or_auto=True)
         for name in ("max_staleness", "max_waiting"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(
                     f"runtime.{name} must be >= 0, got {getattr(self, name)}; raise it"
                 )
-        for field in ("block_size", "threads_per_worker", "max_attempts", "snapshot_every"):
-            _check_count(field, getattr(self, field), may_be_auto=False)
+        for field in ("max_attempts", "snapshot_every"):
+            check_count(f"runtime.{field}", getattr(self, field))
         if self.min_workers is not None:
-            _check_count("min_workers", self.min_workers, may_be_auto=False)
+            check_count("runtime.min_workers", self.min_workers)
         if self.hung_after_s is not None and not self.hung_after_s > 0:
             raise ValueError(
                 f"runtime.hung_after_s must be > 0 or null, got {self.hung_after_s}; raise it"
@@ -150,12 +167,20 @@ class RuntimeOptions:
         _check_gpus(self.gpus_per_worker)
 
 
-def _check_count(field: str, value: int | str, *, may_be_auto: bool) -> None:
-    if may_be_auto and value == "auto":
-        return
+def check_count(key: str, value: int | str, *, or_auto: bool = False) -> None:
+    """Check a count.
+
+    Args:
+        key: its full name, for the message.
+        value: to be a whole number of at least 1.
+        or_auto: whether the message names ``auto``, which the caller has ruled out.
+
+    Raises:
+        ValueError: it is not one.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        words = "a whole number >= 1" + (" or auto" if may_be_auto else "")
-        raise ValueError(f"runtime.{field} must be {words}, got {value!r}; change runtime.{field}")
+        words = "a whole number >= 1" + (" or auto" if or_auto else "")
+        raise ValueError(f"{key} must be {words}, got {value!r}; change {key}")
 
 
 def _check_gpus(value: float | str) -> None:

@@ -22,9 +22,9 @@ import yaml
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from dmeta.quoting import without_interpolations
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import FINAL, PRESET, RESULTS, TUNE
-from dmeta.runtime.options import DECIDING
 from dmeta.search.options import SearchOptions
 from dmeta.search.resources import Bundle
 from dmeta.search.search_state import plain_space
@@ -159,11 +159,10 @@ def preset_of(
     if "task" in own:
         settings["task"].pop("name")
     settings = {k: v for k, v in settings.items() if k == "task" or k not in own}
-    deciding = {key: getattr(config.runtime, key) for key in DECIDING}
     named = [group for group in _GROUPS if group not in own]
     defaults = [{f"override /{group}": settings[group]["name"]} for group in named]
     defaults.append({"override /outer": config.outer.name})
-    content = {"defaults": defaults, **settings, "runtime": deciding}
+    content = {"defaults": defaults, **settings, "runtime": {"mode": config.runtime.mode}}
     heading = [
         "# @package _global_",
         f"# The best of {num_trials} trials of `dmeta tune`: trial {best.number}, validation score",
@@ -177,8 +176,17 @@ def preset_of(
             "# The settings changed while it trained: these are the last ones, and a training with"
         )
         heading.append("# them alone is another one.")
-    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(_escaped(content), sort_keys=False, allow_unicode=True)
     return "\n".join([*heading, text])
+
+
+def _escaped(value: Any) -> Any:
+    """Plain data whose texts Hydra reads as they are here."""
+    if isinstance(value, str):
+        return without_interpolations(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(each) for key, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:

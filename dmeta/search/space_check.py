@@ -17,7 +17,16 @@ from dmeta.training.config import RunConfig
 from dmeta.training.settings_check import check_without_data
 from dmeta.training.setup import prepare
 
-_NOT_SEARCHED = ("runtime", "run_dir", "resume", "search", "checkpoint", "device", "joint_baseline")
+_NOT_SEARCHED = (
+    "compute",
+    "runtime",
+    "run_dir",
+    "resume",
+    "search",
+    "checkpoint",
+    "device",
+    "joint_baseline",
+)
 
 
 class Checked(NamedTuple):
@@ -54,7 +63,7 @@ def checked_search(space: Space, configure: Configure, own: Own) -> Checked:
         sources[source_key(base)] = own.source
     for point, config in points:
         source = _told(point, _source_of, config, sources)
-        with torch_threads(config.runtime.threads_per_worker):
+        with torch_threads(config.compute.threads_per_worker):
             _told(point, _prepare, config, source, own)
     return Checked(base, sources[source_key(base)].kind, sources)
 
@@ -66,7 +75,7 @@ def check_search_without_data(space: Space, configure: Configure) -> None:
         ValueError: as there.
     """
     for point, config in checked_points(space, configure):
-        with torch_threads(config.runtime.threads_per_worker):
+        with torch_threads(config.compute.threads_per_worker):
             _told(point, check_without_data, config)
 
 

@@ -95,7 +95,9 @@ def source_key(config: RunConfig) -> str:
 
 def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
     """Where a trial of these settings computes."""
-    return open_workplace(config.runtime, config.device, config.num_blocks, config.run_id)
+    return open_workplace(
+        config.runtime, config.device, config.num_blocks, config.run_id, config.compute
+    )
 
 
 def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
@@ -109,6 +111,7 @@ def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
         config.num_blocks,
         config.run_id,
         workplace,
+        config.compute,
     )
 
 
@@ -209,7 +212,7 @@ def ready(
     """
     is_begun = (place.folder / CONFIG).exists()
     begun = read_settings(place.folder, place.name)["settings"] if is_begun else None
-    with torch_threads(settings.runtime.threads_per_worker):
+    with torch_threads(settings.compute.threads_per_worker):
         run = prepare(settings, data=source, **own.parts)
     return selection.with_selection(run, begun, workplace)
 
@@ -304,7 +307,8 @@ def settings_digest(config: RunConfig) -> str:
     from a shorter one.
     """
     plain = config.as_mapping()
-    plain["runtime"] = {k: v for k, v in plain["runtime"].items() if k not in _CHOSEN_LATER}
+    for group, keys in _CHOSEN_LATER.items():
+        plain[group] = {k: v for k, v in plain[group].items() if k not in keys}
     left_out = {"run_dir", "resume"}
     if config.outer.schedule == "constant":
         left_out.add("steps")
@@ -312,4 +316,7 @@ def settings_digest(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(beside, sort_keys=True).encode()).hexdigest()
 
 
-_CHOSEN_LATER = ("plan", "chunk_size", "address", "allow_unauthenticated")
+_CHOSEN_LATER = {
+    "compute": ("plan", "chunk_size"),
+    "runtime": ("address", "allow_unauthenticated"),
+}

@@ -62,9 +62,7 @@ def make_network(
     Raises:
         ValueError: the model does not fit the task.
     """
-    if module is not None:
-        _refuse_computed_parameters(module)
-    else:
+    if module is None:
         module = _named_module(config, input_shape, num_outputs)
     network = Network.of(module, _precision_of_layers(config))
     _check_fit(network, inputs, num_outputs)
@@ -109,21 +107,7 @@ def _size_bytes(make: Callable[[], nn.Module]) -> int:
 
 
 def _precision_of_layers(config: RunConfig) -> Precision:
-    return "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
-
-
-def _refuse_computed_parameters(module: nn.Module) -> None:
-    """Refuses weights that a hook computes from others: such a module cannot be copied."""
-    for name, layer in module.named_modules():
-        for key, value in vars(layer).items():
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                raise ValueError(
-                    "the model must have parameters and buffers alone, got "
-                    f"{f'{name}.{key}'.lstrip('.')}, which a hook computes (an old "
-                    "torch.nn.utils.weight_norm or spectral_norm, or torch.nn.utils.prune); use "
-                    "torch.nn.utils.parametrizations.weight_norm, or make it permanent with "
-                    "torch.nn.utils.remove_weight_norm or prune.remove"
-                )
+    return "bfloat16" if config.compute.precision == "bfloat16" else "float32"
 
 
 def _traced(network: Network, x: Tensor) -> Network:
@@ -271,10 +255,10 @@ def make_estimator(config: RunConfig) -> Estimator:
     Raises:
         ValueError: unknown or impossible options.
     """
-    choice, precision = config.gradient, config.runtime.precision
+    choice, precision = config.gradient, config.compute.precision
     if choice.name == "finite_difference" and precision != "float32":
         raise ValueError(
-            "runtime.precision must be float32 with gradient=finite_difference, whose differences "
+            "compute.precision must be float32 with gradient=finite_difference, whose differences "
             f"are lost in a coarser one, got {precision}; remove it, or choose gradient=exact"
         )
     if choice.name in EXACT:  # the run reads the budget, no estimator does

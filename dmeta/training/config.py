@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from dmeta.addresses import is_address, last_part
-from dmeta.runtime.options import DECIDING, RuntimeOptions
+from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
 from dmeta.training.options import NamedOptions, checked, typed
@@ -38,42 +38,55 @@ class TaskOptions:
     training: EpisodeSize
 
 
+OptimizerName: TypeAlias = Literal[
+    "adam",
+    "adamw",
+    "nadam",
+    "radam",
+    "adamax",
+    "adagrad",
+    "adadelta",
+    "rmsprop",
+    "rprop",
+    "asgd",
+    "sgd",
+]
+
+
 @dataclass(frozen=True)
 class OuterOptions:
     """The outer optimiser.
 
     Attributes:
-        name: ``adam`` (Kingma & Ba 2015) or ``sgd``.
+        name: of `torch.optim`, in small letters: ``adam``, ``adamw``, ``sgd``, ``rmsprop``...
         lr: outer learning rate at step 0.
         final_lr: outer learning rate at the last step; read unless the schedule is constant.
         schedule: how lr goes to final_lr over the steps: ``constant``, ``linear`` or ``cosine``.
         schedule_every: outer steps between changes of the rate: an epoch, where published code
             anneals by epochs.
-        momentum: SGD's momentum (0: none).
-        beta1: Adam's decay of the first moment.
-        beta2: Adam's decay of the second moment.
-        eps: Adam's epsilon.
+        warmup_steps: outer steps over which the rate first rises linearly to lr; the schedule
+            is that of the steps after them.
         clip_value: bound on each element of the mean meta-gradient; None: no bound.
         clip_norm: bound on its 2-norm, applied after clip_value; None: no bound.
         clip_norm_over: whose 2-norm clip_norm bounds: ``all`` of the mean meta-gradient, or that of
             each ``tensor`` (as in LEO's code).
         reject_norm: a mean meta-gradient of a larger 2-norm, before clipping, is not applied, as
             one that is not finite; None: no bound.
+        options: the optimiser's own arguments (``betas``, ``weight_decay``, ...), with torch's
+            names and defaults; in a configuration they are keys of ``outer``.
     """
 
-    name: Literal["adam", "sgd"] = "adam"
+    name: OptimizerName = "adam"
     lr: float = 1e-3
     final_lr: float = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     schedule_every: int = 1
-    momentum: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    warmup_steps: int = 0
     clip_value: float | None = None
     clip_norm: float | None = None
     clip_norm_over: Literal["all", "tensor"] = "all"
     reject_norm: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,7 @@ class RunConfig:
         loss: of support and query set, by name (see `dmeta.training.losses`).
         model: the network.
         outer: the outer optimiser.
+        compute: how a block is computed; part of the result.
         runtime: who computes.
         eval: evaluation.
         checkpoint: checkpoints.
@@ -163,6 +177,7 @@ class RunConfig:
     loss: str
     model: NamedOptions
     outer: OuterOptions
+    compute: ComputeOptions
     runtime: RuntimeOptions
     eval: EvalOptions
     checkpoint: CheckpointOptions
@@ -172,7 +187,7 @@ class RunConfig:
         _at_least(self, "", steps=1, meta_batch_size=1, max_rejected=1, log_every=1, seed=0)
         _at_least(self.eval, "eval.", every=0, val_tasks=2, num_tasks=2, seed=0, ensemble_size=1)
         _at_least(self.checkpoint, "checkpoint.", every=0, keep=1)
-        _at_least(self.outer, "outer.", schedule_every=1)
+        _at_least(self.outer, "outer.", schedule_every=1, warmup_steps=0)
         _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
         _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)
         _ = self.memory_budget
@@ -187,22 +202,15 @@ class RunConfig:
                 raise ValueError(
                     f"outer.{key} must be <= {MAX_LR:g}, got {getattr(self.outer, key)}; lower it"
                 )
-        if self.outer.eps < 0:
-            raise ValueError(f"outer.eps must be >= 0, got {self.outer.eps}; raise it")
         for key in ("clip_value", "clip_norm", "reject_norm"):
             bound = getattr(self.outer, key)
             if bound is not None and not bound > 0:
                 raise ValueError(f"outer.{key} must be > 0 or null, got {bound}; raise it")
-        for key in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self.outer, key) < 1:
-                raise ValueError(
-                    f"outer.{key} must be in [0, 1), got {getattr(self.outer, key)}; change it"
-                )
 
     @property
     def num_blocks(self) -> int:
         """Blocks of an outer step."""
-        return math.ceil(self.meta_batch_size / self.runtime.block_size)
+        return math.ceil(self.meta_batch_size / self.compute.block_size)
 
     @property
     def run_id(self) -> str:
@@ -226,6 +234,7 @@ class RunConfig:
         plain = dataclasses.asdict(self)
         for key in ("algorithm", "gradient", "model"):
             plain[key] = {"name": plain[key]["name"], **plain[key]["options"]}
+        plain["outer"] |= plain["outer"].pop("options")
         task = plain["task"]
         plain["task"] = {
             "name": task["source"]["name"],
@@ -242,14 +251,14 @@ class RunConfig:
         many steps: those may change when a run is resumed.
         """
         plain = self.as_mapping()
-        groups = ("seed", "meta_batch_size", "algorithm", "gradient", "loss", "model", "outer")
-        deciding = {key: plain[key] for key in groups}
+        groups = ("algorithm", "gradient", "loss", "model", "outer", "compute")
+        deciding = {key: plain[key] for key in ("seed", "meta_batch_size", *groups)}
         # What the budget made of the gradient is its name.
         deciding["gradient"].pop(MEMORY_BUDGET, None)
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         beside = DATA_LOCATION.union(EPISODE_KEYS)
         deciding["task"] = {k: v for k, v in plain["task"].items() if k not in beside}
-        deciding["runtime"] = {key: plain["runtime"][key] for key in DECIDING}
+        deciding["mode"] = self.runtime.mode
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -263,6 +272,13 @@ MEMORY_BUDGET = "memory_budget"
 
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
+
+MOVED = {
+    "outer.beta1": "outer.betas",
+    "outer.beta2": "outer.betas",
+    **{f"runtime.{key.name}": f"compute.{key.name}" for key in dataclasses.fields(ComputeOptions)},
+}
+"""Keys of earlier versions -> what they are called now."""
 
 EPISODE_KEYS = ("ways", "shots", "queries")
 
@@ -280,18 +296,49 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     if not isinstance(mapping, Mapping):
         raise ValueError(f"the settings must be a group, got {mapping!r}; give keys with values")
     values = dict(mapping)
+    for old, new in MOVED.items():
+        group, _, key = old.partition(".")
+        if isinstance(values.get(group), Mapping) and key in values[group]:
+            raise ValueError(f"{old} is now called {new}; rename it")
     for key in ("algorithm", "gradient", "model"):
         values[key] = _choice(values.get(key), key)
     values["task"] = _task_options(values.get("task"))
+    values["outer"] = _with_options(values.get("outer", {}))
     values["eval"] = _settled(values.get("eval", {}), values.get("steps"))
     for key, cls in (
         ("outer", OuterOptions),
+        ("compute", ComputeOptions),
         ("runtime", RuntimeOptions),
         ("eval", EvalOptions),
         ("checkpoint", CheckpointOptions),
     ):
         values[key] = checked(cls, values.get(key, {}), key)
     return checked(RunConfig, values, "")
+
+
+def with_moved_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, under the keys of this one."""
+    moved = {key: dict(v) if isinstance(v, Mapping) else v for key, v in settings.items()}
+    outer = moved.get("outer")
+    if isinstance(outer, dict) and "beta1" in outer:  # adam and sgd had the keys of both
+        betas = [outer.pop("beta1"), outer.pop("beta2", 0.999)]
+        momentum, eps = outer.pop("momentum", 0.0), outer.pop("eps", 1e-8)
+        is_adam = outer.get("name") == "adam"
+        outer |= {"betas": betas, "eps": eps} if is_adam else {"momentum": momentum}
+    for old, new in MOVED.items():
+        group, _, key = old.partition(".")
+        if isinstance(moved.get(group), dict) and key in moved[group]:
+            moved.setdefault(new.partition(".")[0], {})[key] = moved[group].pop(key)
+    return moved
+
+
+def _with_options(group: Any) -> Any:
+    """The group ``outer`` with the optimiser's own arguments apart from the rest."""
+    if not isinstance(group, Mapping):
+        return group
+    known = {each.name for each in dataclasses.fields(OuterOptions)} - {"options"}
+    own = {key: value for key, value in group.items() if key not in known}
+    return {**{k: v for k, v in group.items() if k in known}, "options": own}
 
 
 def _settled(evaluation: Any, steps: Any) -> Any:

@@ -40,7 +40,7 @@ def out_of_memory(tasks_at_once: int) -> GpuMemoryError:
         changes.append("raise runtime.gpus_per_worker")
     elif free < total - reserved - total // 20:
         changes.append("end the other processes on the GPU")
-    smaller = "" if tasks_at_once == 1 else f"runtime.chunk_size below {tasks_at_once} or "
+    smaller = "" if tasks_at_once == 1 else f"compute.chunk_size below {tasks_at_once} or "
     changes.append(f"begin a run with {smaller}gradient=checkpointed")
     return GpuMemoryError(
         f"a block must fit the GPU's memory, got out of memory with {tasks_at_once} "

@@ -23,7 +23,7 @@ _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 MEMORY_WAS_SHORT = (
     "a GPU's memory was full while a block was computed: cuDNN takes another kernel then, and the "
     "block may have other bits than elsewhere; raise runtime.gpus_per_worker if it is below 1, or "
-    "begin a run with a lower runtime.chunk_size"
+    "begin a run with a lower compute.chunk_size"
 )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dmeta.bilevel.types import Examples
 from dmeta.tasks.inputs import (
     InputForm,
     image_input,
@@ -21,7 +22,7 @@ from dmeta.tasks.inputs import (
     resized_images,
     unit_vectors,
 )
-from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.tasks.source import TaskSource
 
 Array: TypeAlias = Tensor | npt.ArrayLike
 Preprocess: TypeAlias = Callable[[Tensor], Tensor]
@@ -157,20 +158,18 @@ class InputFormat:
         return f"give N examples of {len(self.shape)} dimensions each"
 
 
-def input_format(source: TaskSource, size: EpisodeSize) -> InputFormat:
-    """The format of a source's examples; one task is drawn if the source does not say it.
+def input_format(source: TaskSource, support: Examples) -> InputFormat:
+    """The format of a source's examples.
 
     Args:
         source: whose tasks a learner is trained on.
-        size: of a training task.
+        support: examples of one of its tasks, preprocessed.
     """
     form = input_form_of(source)
     if form is not None:
         return InputFormat(source.input_shape, form)
-    drawn = source.draw("train", size, np.random.default_rng(0))
-    x = source.preprocess(torch.from_numpy(np.array(drawn.support_x)))
-    target = tuple(drawn.support_y.shape[1:]) if source.kind == "regression" else None
-    dtype: Literal["float32", "int64"] = "float32" if x.is_floating_point() else "int64"
+    target = tuple(support.y.shape[1:]) if source.kind == "regression" else None
+    dtype: Literal["float32", "int64"] = "float32" if support.x.is_floating_point() else "int64"
     return InputFormat(source.input_shape, None, dtype, target)
 
 

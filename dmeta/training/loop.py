@@ -88,7 +88,7 @@ def evaluate_tasks(
     run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int
 ) -> Evaluation:
     """Evaluate the runtime's current meta-parameters on `num_tasks` tasks of `split`."""
-    blocks = blocks_of(split, 0, num_tasks, run.config.runtime.block_size)
+    blocks = blocks_of(split, 0, num_tasks, run.config.compute.block_size)
     return summarize(runtime.evaluate(blocks), split, step, run.source.kind)
 
 
@@ -108,7 +108,7 @@ def evaluate_ensemble(
         num_tasks: how many.
         checkpoints: each read when its turn comes; the best first.
     """
-    size = run.config.runtime.block_size
+    size = run.config.compute.block_size
     blocks = blocks_of(split, 0, num_tasks, size, with_predictions=True)
     models, steps = [], []
     for read in checkpoints:
@@ -221,7 +221,7 @@ class _Loop:
 
     def _blocks(self, step: int) -> list[Block]:
         config = self._run.config
-        return blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
+        return blocks_of("train", step, config.meta_batch_size, config.compute.block_size)
 
     def _log(self) -> None:
         if not self._since_row:

@@ -19,7 +19,7 @@ def idle_line(config: RunConfig, info: RuntimeInfo) -> str | None:
     workers = max(started, info.room)
     if workers <= blocks:
         return None
-    size, tasks = config.runtime.block_size, config.meta_batch_size
+    size, tasks = config.compute.block_size, config.meta_batch_size
     if started > blocks:
         idle = f"{started - blocks} of {started} workers compute nothing in training, and keep "
         idle += "their GPUs from others" if info.device == "cuda" else "their CPUs from others"
@@ -27,10 +27,10 @@ def idle_line(config: RunConfig, info: RuntimeInfo) -> str | None:
     else:
         idle, lower = f"{started} workers are started where {workers} fit", ""
     smaller = math.ceil(tasks / workers)
-    block_size = f"runtime.block_size={smaller} (another rounding) or " if smaller < size else ""
+    block_size = f"compute.block_size={smaller} (another rounding) or " if smaller < size else ""
     return (
         f"a step has {blocks} block{'s' * (blocks != 1)} (meta_batch_size={tasks}, "
-        f"runtime.block_size={size}), one for each worker: {idle}; to use all, begin a run with "
+        f"compute.block_size={size}), one for each worker: {idle}; to use all, begin a run with "
         f"{block_size}meta_batch_size={size * workers}{lower}"
     )
 

@@ -23,7 +23,6 @@ from dmeta.runs.storage import Storage
 from dmeta.training.build import num_outputs_of
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import FROZEN, other_weights
-from dmeta.training.input_format import input_format
 from dmeta.training.results import write_json
 from dmeta.training.setup import Run
 
@@ -86,7 +85,7 @@ def starting_point(
     if checkpoint.progress.get("fingerprint") != config.fingerprint():
         raise ValueError(
             f"checkpoints must belong to this configuration, got {checkpoint.where} of another; "
-            "give the same settings (runtime.plan, if it was auto, is what was chosen then), or "
+            "give the same settings (compute.plan, if it was auto, is what was chosen then), or "
             "choose another run_dir or checkpoint.location"
         )
     if checkpoint.step > config.steps:
@@ -193,7 +192,7 @@ def read_settings(run_dir: Path, name: str | None = None) -> dict[str, Any]:
 def write_settings(run: Run, run_dir: Path) -> None:
     """Write a run's config.json."""
     settings, name = run.config.as_mapping(), str(run.config.run_dir)
-    inputs = input_format(run.source, run.config.task.training)
+    inputs = run.inputs
     if settings["checkpoint"]["location"] == within(name, CHECKPOINTS):
         settings["checkpoint"]["location"] = None  # where the directory is, should it be moved
     write_json(

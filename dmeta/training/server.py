@@ -28,6 +28,7 @@ from dmeta.runs.checkpoint import META_PARAMS, meta_params_of
 from dmeta.runtime.protocol import ApplyReport, Gradient, ServerState, Sums, Vector
 from dmeta.runtime.reduction import total_of
 from dmeta.training.config import OuterOptions
+from dmeta.training.optimizers import make_optimizer
 
 CHUNK = 65_536
 """Elements whose squares are added up together; a part of a vector begins at a multiple."""
@@ -41,22 +42,20 @@ def learning_rate(options: OuterOptions, step: int, num_steps: int) -> float:
 
     ``linear``: lr + (final_lr - lr) * step / num_steps, as in Reptile's code; ``cosine``:
     Loshchilov & Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts. With `schedule_every` the
-    rate stays as it was at the first step of every so many.
+    rate stays as it was at the first step of every so many. In the first `warmup_steps` it is
+    lr * (step + 1) / warmup_steps (Goyal et al. 2017, arXiv:1706.02677, section 2.2), and the
+    schedule is that of the steps after them.
     """
+    warmup = options.warmup_steps
+    if step < warmup:
+        return options.lr * (step + 1) / warmup
     if options.schedule == "constant":
         return options.lr
+    step, num_steps = step - warmup, max(1, num_steps - warmup)
     done = min((step - step % options.schedule_every) / num_steps, 1.0)
     if options.schedule == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
     return options.lr + (options.final_lr - options.lr) * done
-
-
-def _optimizer(options: OuterOptions, vector: torch.Tensor) -> torch.optim.Optimizer:
-    if options.name == "adam":
-        return torch.optim.Adam(
-            [vector], lr=options.lr, betas=(options.beta1, options.beta2), eps=options.eps
-        )
-    return torch.optim.SGD([vector], lr=options.lr, momentum=options.momentum)
 
 
 class OuterLoop:
@@ -68,7 +67,7 @@ class OuterLoop:
         self._segments = _segments(layout, options, first, first + len(factory.initial))
         self._tensors = np.array([s.tensor for s in _segments(layout, options, 0, layout.size)])
         self._vector = torch.from_numpy(factory.initial.copy())
-        self._optimizer = _optimizer(factory.options, self._vector)
+        self._optimizer = make_optimizer(factory.options, self._vector)
         self._version = 0
         self._mean: torch.Tensor | None = None  # [p], that was gathered last
         self._gather_s = 0.0
@@ -155,7 +154,7 @@ class OuterLoop:
     def load(self, state: ServerState) -> None:
         """See `dmeta.runtime.protocol.Server.load`."""
         self._vector = torch.from_numpy(state.arrays[_VECTOR].copy())
-        self._optimizer = _optimizer(self._factory.options, self._vector)
+        self._optimizer = make_optimizer(self._factory.options, self._vector)
         of_optimizer = {
             name.removeprefix(_OPTIMIZER): torch.from_numpy(array.copy())
             for name, array in state.arrays.items()

@@ -9,6 +9,7 @@ from dmeta.models import MODELS
 from dmeta.tasks import TASKS
 from dmeta.training.build import make_estimator
 from dmeta.training.config import RunConfig
+from dmeta.training.optimizers import check_optimizer
 from dmeta.training.options import checked_options
 from dmeta.training.setup import prepare
 
@@ -27,6 +28,7 @@ def check_without_data(config: RunConfig) -> None:
     if _DATA not in inspect.signature(make).parameters:
         prepare(config)
         return
+    check_optimizer(config.outer)
     make_estimator(config)
     checked_options(make, choice, "task")
     checked_options(ALGORITHMS[config.algorithm.name].make, config.algorithm, "algorithm")

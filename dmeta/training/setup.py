@@ -30,6 +30,8 @@ from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
+from dmeta.training.input_format import InputFormat, input_format
+from dmeta.training.optimizers import check_optimizer
 from dmeta.training.options import NamedOptions
 from dmeta.training.server import OuterLoopFactory
 from dmeta.training.task_checks import first_task, probe_of
@@ -46,6 +48,7 @@ class PlanChoice:
         seconds: plan -> seconds of the run's first block, the least of a few.
         left_out: plan -> why it was not timed, or not taken.
         comparison: of its meta-gradient with that of the plain loop; None: nothing was compared.
+        operations: floating-point operations of one task's meta-gradient; None: not counted.
     """
 
     plan: PlanName
@@ -53,6 +56,7 @@ class PlanChoice:
     seconds: Mapping[PlanName, float] = field(default_factory=dict)
     left_out: Mapping[PlanName, str] = field(default_factory=dict)
     comparison: Comparison | None = None
+    operations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,12 @@ class Run:
         algorithm: the method, its network holding the initial weights.
         work: becomes each worker.
         outer: becomes the server.
+        inputs: what the examples of its tasks are.
         memory: of a block, where `gradient.memory_budget` is set
             (`dmeta.training.autotune.memory_budget`).
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
             ``loss``): those are in no config.
-        plan: how ``runtime.plan`` and ``runtime.chunk_size`` were settled; None: not yet. Then the
+        plan: how ``compute.plan`` and ``compute.chunk_size`` were settled; None: not yet. Then the
             work is by ``vmap``, if the settings do not say otherwise.
     """
 
@@ -76,6 +81,7 @@ class Run:
     algorithm: Algorithm
     work: TaskWorkFactory
     outer: OuterLoopFactory
+    inputs: InputFormat
     own: tuple[str, ...] = ()
     memory: PeakMemory | None = None
     plan: PlanChoice | None = None
@@ -149,16 +155,16 @@ def _check_gradient(
                 f"differentiate so often, got: {first_line(error)}; choose gradient=first_order, "
                 "or replace that operation"
             ) from error
-        if config.runtime.plan in ("vmap", "compiled"):
+        if config.compute.plan in ("vmap", "compiled"):
             try:
                 block_gradient("vmap", estimator, algorithm, initial, task, stage)
             except RuntimeError as error:
                 raise ValueError(
-                    f"runtime.plan={config.runtime.plan} must have a model that torch.func.vmap "
-                    f"can map over tasks, got: {first_line(error)}; choose runtime.plan=loop or "
+                    f"compute.plan={config.compute.plan} must have a model that torch.func.vmap "
+                    f"can map over tasks, got: {first_line(error)}; choose compute.plan=loop or "
                     "auto"
                 ) from error
-        if config.runtime.plan == "compiled":
+        if config.compute.plan == "compiled":
             CompiledBlocks(estimator, algorithm).num_operations(initial, task, stage, None)
 
 
@@ -192,6 +198,7 @@ def prepare(
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is None:
         MODELS[config.model.name]
+    check_optimizer(config.outer)
     names = own_names(model=model, source=source, algorithm=algorithm, loss=loss)
     given = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     own = tuple(name for name, each in given.items() if each is not None)
@@ -201,16 +208,17 @@ def prepare(
         config = _with_check_sum(config, source)
     _check_tasks(config, source, method, splits)
     probe = probe_of(first_task(config, source, splits))
+    inputs = input_format(source, probe.support)
     algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
     if {"model", "algorithm"} & set(own):
         config = with_digest(config, algorithm.network, of_model="model" in own)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, probe, initial)
-    layout, options = Layout.of(initial), config.runtime
+    layout, options = Layout.of(initial), config.compute
     work = TaskWorkFactory(
         algorithm=algorithm,
         estimator=estimator,
-        plan="vmap" if options.plan == "auto" else options.plan,
+        plan="vmap" if options.plan == "auto" or options.plan == "measure" else options.plan,
         chunk_size=None if options.chunk_size == "auto" else options.chunk_size,
         precision=options.precision,
         gradient_precision=options.gradient_precision,
@@ -223,7 +231,7 @@ def prepare(
     )
     vector = layout.flatten(initial).float().numpy()
     outer = OuterLoopFactory(vector, layout, config.outer, config.steps)
-    return Run(config, algorithm, work, outer, own)
+    return Run(config, algorithm, work, outer, inputs, own)
 
 
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:

@@ -59,7 +59,7 @@ IMAGES = {"task": "glyphs", "task__num_classes": 50, "model": "conv4", "model__f
         (tuple(PEERS), {"algorithm": "maml", "algorithm__inner_steps": 3}),
         (tuple(PEERS), {"algorithm": "maml", **IMAGES}),
         (tuple(PEERS), {"gradient": "checkpointed", "algorithm__inner_steps": 3}),
-        (tuple(PEERS), {"gradient": "annealed", "runtime__plan": "loop"}),
+        (tuple(PEERS), {"gradient": "annealed", "compute__plan": "loop"}),
         (("learn2learn", "higher"), {"algorithm": "fomaml", "algorithm__inner_steps": 3}),
         (("learn2learn", "higher"), {"gradient": "annealed", "gradient__first_order_until": 9}),
         (("learn2learn",), {"algorithm": "anil", "algorithm__inner_steps": 2, **IMAGES}),

@@ -89,7 +89,7 @@ def test_a_block_is_that_of_the_run_where_no_size_is_asked_for() -> None:
 
 def test_chunks_of_the_run_are_kept() -> None:
     whole, chunked = (
-        costs_of(run_of(runtime__chunk_size=size), plans=("vmap",), num_tasks=(4,)).rows[0]
+        costs_of(run_of(compute__chunk_size=size), plans=("vmap",), num_tasks=(4,)).rows[0]
         for size in ("auto", 1)
     )
     assert (chunked.peak_bytes or 0) < 0.6 * (whole.peak_bytes or 0)
@@ -131,7 +131,7 @@ def test_what_can_not_be_compiled_is_left_out_with_the_reason() -> None:
 
 
 def test_a_model_that_can_not_be_vectorised_has_the_loop() -> None:
-    run = prepare(tiny_config("run", runtime__plan="auto"), model=Branching())
+    run = prepare(tiny_config("run", compute__plan="auto"), model=Branching())
     costs = costs_of(run)
     assert names_of(costs) == [("loop", 2)]
     reasons = {each.plan: each.reason for each in costs.left_out}

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dmeta.bench import rates
-from dmeta.bench.rates import operations_of, product_rate
+from dmeta.bench.rates import product_rate
+from dmeta.training.autotune.operations import operations_of
 
 
 def test_a_product_and_its_gradients_are_counted() -> None:

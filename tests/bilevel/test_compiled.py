@@ -76,7 +76,7 @@ def test_the_program_is_the_loop_or_says_why_there_is_none(
     program = blocks_of(at, estimator)
     reason = LOOKS_AT_THE_STEP if gradient == "annealed" else REFUSED.get(algorithm)
     if reason is not None:
-        with pytest.raises(NotCompilable, match=f"runtime.plan=compiled must have .*{reason}"):
+        with pytest.raises(NotCompilable, match=f"compute.plan=compiled must have .*{reason}"):
             program(at.params, at.tasks, TRAINING, None)
         return
     got = program(at.params, at.tasks, TRAINING, None)
@@ -120,7 +120,7 @@ def test_one_program_serves_every_step_and_smaller_blocks_too() -> None:
 
 def test_steps_drawn_for_every_outer_step_make_no_program() -> None:
     at = problem("mlp", inner_steps_max=3)
-    with pytest.raises(NotCompilable, match=r"look at the step's seed; choose runtime\.plan=vmap"):
+    with pytest.raises(NotCompilable, match=r"look at the step's seed; choose compute\.plan=vmap"):
         blocks_of(at, exact)(at.params, at.tasks, TRAINING, None)
 
 
@@ -259,4 +259,4 @@ def test_compiled_for_real_or_told_that_there_is_no_compiler() -> None:
         refusal = None
         check_same(got, expected)
     assert refusal is None or shutil.which("g++") is None
-    assert refusal is None or "runtime.plan=compiled must have a compiler" in refusal
+    assert refusal is None or "compute.plan=compiled must have a compiler" in refusal

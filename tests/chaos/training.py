@@ -45,12 +45,12 @@ class Recipe:
 _COMMON = (
     "seed=0",
     "joint_baseline=false",
-    "runtime.plan=vmap",
+    "compute.plan=vmap",
     "eval.every=0",
     "eval.num_tasks=8",
 )
 
-SMALL = Recipe("sinusoid", ("task=sinusoid", "runtime.block_size=5", *_COMMON))
+SMALL = Recipe("sinusoid", ("task=sinusoid", "compute.block_size=5", *_COMMON))
 """About 50 steps a second; 5 blocks of 5 tasks."""
 
 RARE_NAN = Recipe("sinusoid, 1% NaN", SMALL.settings, ("tests.chaos.rare_nan",))
@@ -64,7 +64,7 @@ LARGE = Recipe(
         "algorithm.inner_steps=1",
         "algorithm.eval_inner_steps=1",
         "meta_batch_size=4",
-        "runtime.block_size=1",
+        "compute.block_size=1",
         *_COMMON,
     ),
 )

@@ -90,7 +90,7 @@ def test_bench_peers_tells_what_each_library_takes(
 ) -> None:
     write_peer(tmp_path, "higher", factor=2.0)
     few = [
-        "runtime.plan=vmap",
+        "compute.plan=vmap",
         "bench.num_tasks=2",
         "bench.repeats=2",
         "bench.peers=[higher]",
@@ -119,7 +119,7 @@ def test_bench_plans_tells_what_each_makes_of_the_tasks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ["bench.plans=[loop,loop_channels_last,vmap]", "bench.repeats=1", "bench.out=out"]
-    quick = [*few, "runtime.plan=vmap", "algorithm.inner_lr=0.02"]
+    quick = [*few, "compute.plan=vmap", "algorithm.inner_lr=0.02"]
     assert dmeta("bench", "plans", *quick, "bench.num_tasks=[1,3]") == 0
     out = capsys.readouterr().out
     for words in ("tasks/s", "GFLOP/s", "not measured: loop_channels_last: no", "out/plans.png"):
@@ -134,7 +134,7 @@ def test_bench_plans_tells_what_each_makes_of_the_tasks(
         per_second = row["num_tasks"] / row["median_seconds"]
         assert row["tasks_per_second"] == pytest.approx(per_second)
     assert (tmp_path / "out" / "plans.png").stat().st_size > 10_000
-    assert dmeta("bench", "plans", *quick, "runtime.block_size=4") == 0
+    assert dmeta("bench", "plans", *quick, "compute.block_size=4") == 0
     assert "one block of 4 tasks" in capsys.readouterr().out
 
 
@@ -142,7 +142,7 @@ def test_bench_profile_tells_where_a_steps_time_goes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ["bench.steps=2", "bench.warmup=1", "bench.out=out"]
-    assert dmeta("bench", "profile", *few, "runtime=local", "runtime.plan=vmap") == 0
+    assert dmeta("bench", "profile", *few, "runtime=local", "compute.plan=vmap") == 0
     out = capsys.readouterr().out
     for words in ("mathematics", "local, 1 worker", "everything around", "out/profile.png"):
         assert words in out
@@ -243,7 +243,9 @@ def test_a_signal_ends_it_as_a_shell_expects(
 def test_a_training_told_to_stop_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(_: object, folder: Path, *__: object) -> None:
+        folder.mkdir()
+        (folder / "config.json").touch()
         raise Stopped(7, signal.SIGTERM)
 
     monkeypatch.setattr("dmeta.cli.train.run_session", stop)
@@ -251,3 +253,17 @@ def test_a_training_told_to_stop_says_how_to_go_on(
     told = capsys.readouterr().err
     assert "stopped after step 7, which is kept" in told
     assert "go on with: dmeta train run_dir=run resume=true" in told
+
+
+def test_a_training_interrupted_before_its_first_step_has_nothing_to_go_on_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dmeta.cli.train.settled", stop)
+        assert dmeta("train", *QUICK, "run_dir=run") == 130
+    told = capsys.readouterr().err
+    assert told == "dmeta: interrupted; nothing was written; begin it again with the same command\n"
+    assert dmeta("train", *QUICK, "run_dir=run") == 0

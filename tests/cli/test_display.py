@@ -218,6 +218,18 @@ def test_the_table_is_followed_by_what_was_written_and_what_to_do_next() -> None
     ]
 
 
+def test_passwords_in_addresses_are_not_shown() -> None:
+    console, file = _console()
+    address = "s3://me:secret1@host/run?token=secret2"
+    Display(console).start([f"writing to {address}"], 5, 0, "mse")
+    print_results(_RESULTS, [address], f"dmeta evaluate run_dir={address}", console)
+    text = file.getvalue()
+    assert "secret" not in text
+    assert text.count("s3://***@host/run?token=***") == 3
+    assert "next      dmeta evaluate run_dir=s3://***@host/run" in text
+    assert text.endswith("passwords and keys in addresses are shown as ***\n")
+
+
 def test_errors_have_three_digits_and_equal_modes_share_a_column() -> None:
     mse = [3.9, 0.12345]
     text = _printed(

@@ -19,7 +19,7 @@ from dmeta.quoting import override_word, overrides_of
 from dmeta.training.config import RunConfig, run_config
 from tests.conftest import TINY
 
-QUICK = ["runtime=local", "steps=2", "eval.num_tasks=4", "eval.every=0", "runtime.plan=vmap"]
+QUICK = ["runtime=local", "steps=2", "eval.num_tasks=4", "eval.every=0", "compute.plan=vmap"]
 NAMES = ("a=b, 50% [x](y){z}", "it's é@\"#1;2&3|4")
 """That a user types as they are, but for what the shell wants."""
 

@@ -17,7 +17,7 @@ from tests.plugin_package import install, write_package
 
 QUICK = [
     "runtime=local",
-    "runtime.plan=vmap",
+    "compute.plan=vmap",
     "steps=2",
     "eval.every=0",
     "eval.num_tasks=4",

@@ -29,7 +29,7 @@ def test_the_table_has_enough_different_cases() -> None:
 @pytest.mark.parametrize("runtime", ["local", "ray"])
 def test_right_settings_start_something(runtime: str) -> None:
     with pytest.raises(Started):
-        main.main(["train", f"runtime={runtime}", "runtime.plan=vmap", "joint_baseline=false"])
+        main.main(["train", f"runtime={runtime}", "compute.plan=vmap", "joint_baseline=false"])
 
 
 @pytest.mark.parametrize(

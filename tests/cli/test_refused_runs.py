@@ -158,7 +158,7 @@ def whole(run: Path) -> None:
 
 GO_ON = "train run_dir=runs/run resume=true "
 OF_A_RUN = [
-    (whole, "train run_dir=runs/run runtime.plan=vmap", r"run_dir must be new.*add resume=true"),
+    (whole, "train run_dir=runs/run compute.plan=vmap", r"run_dir must be new.*add resume=true"),
     (whole, GO_ON + "algorithm.inner_lr=0.5", r"\(different: algorithm.inner_lr\)"),
     (whole, GO_ON + "model.hidden=9", r"\(different: model.hidden\)"),
     (whole, GO_ON + "seed=1 outer.lr=1", r"\(different: outer.lr, seed\)"),

@@ -15,7 +15,7 @@ from dmeta.cli.main import main
 from dmeta.runs.metrics import read_metrics
 
 SETTINGS = [
-    "task=sinusoid", "runtime=local", "runtime.plan=vmap", "runtime.block_size=3", "eval.every=0",
+    "task=sinusoid", "runtime=local", "compute.plan=vmap", "compute.block_size=3", "eval.every=0",
     "meta_batch_size=6", "steps=6", "checkpoint.every=2", "eval.num_tasks=4", "checkpoint.keep=9",
 ]  # fmt: skip
 

@@ -24,7 +24,7 @@ def test_the_token_is_neither_shown_nor_written_into_the_run_directory(tmp_path:
     environment |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     run_dir = tmp_path / "run"
     settings = ["steps=2", "joint_baseline=false", "eval.val_tasks=4", "eval.num_tasks=4"]
-    settings += ["runtime.plan=vmap", "runtime.num_workers=1", f"run_dir={run_dir}"]
+    settings += ["compute.plan=vmap", "runtime.num_workers=1", f"run_dir={run_dir}"]
     command = [sys.executable, "-m", "dmeta", "train", *settings]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ SETTINGS = {
     "eval.num_tasks": 4,
     "checkpoint.every": 50,
     "runtime": "local",
-    "runtime.plan": "vmap",
+    "compute.plan": "vmap",
 }
 ENDLESS = {**SETTINGS, "steps": 10**6, "checkpoint.every": 10**6}
 DEADLINE_S = 300.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 import dmeta
 from dmeta.cli.tune import Search
-from dmeta.cli.user_source import defaults_for
+from dmeta.cli.user_source import defaults_for, refuse_ignored
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 
 
@@ -90,3 +91,30 @@ def test_a_search_on_an_own_source_has_a_model_that_fits(
         dmeta.tune(settings | {"steps": "choice(2,4)"}, source=Shaped((1, 28, 28)))
     assert [search.config.model.name for search in asked] == ["conv4", "conv4"]
     assert not any(search.config.joint_baseline for search in asked)
+
+
+@pytest.mark.parametrize(
+    ("key", "argument"),
+    [
+        ("algorithm.inner_lr", "algorithm"),
+        ("model.hidden", "model"),
+        ("task.amplitude_max", "source"),
+        ("+task.noise", "source"),
+    ],
+)
+def test_a_setting_that_an_own_object_does_not_read_is_refused(key: str, argument: str) -> None:
+    own = {"algorithm": Shaped, "model": torch.nn.ReLU(), "source": Shaped((4,))}
+    refuse_ignored([f"{key}=1"], {})
+    refuse_ignored(["task.train_shots=2", "outer.lr=0.1", "algorithm=maml"], own)
+    words = rf"^{re.escape(key.lstrip('+'))} must not be set together with {argument}=\.\.\., which"
+    with pytest.raises(ValueError, match=words):
+        refuse_ignored(["steps=1", f"{key}=1"], own)
+
+
+@pytest.mark.parametrize("verb", [dmeta.train, dmeta.tune])
+def test_it_is_refused_before_anything_is_written(verb: Any, tmp_path: Path) -> None:
+    settings = {"run_dir": str(tmp_path / "run"), "algorithm.inner_lr": 0.5}
+    words = r"algorithm\.inner_lr must not be set together with algorithm=.*, got Shaped; leave"
+    with pytest.raises(ValueError, match=words):
+        verb(settings, algorithm=Shaped)
+    assert not list(tmp_path.iterdir())

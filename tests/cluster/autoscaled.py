@@ -22,7 +22,7 @@ from tests.cluster.walk import DMETA, digest, last_row, train_here
 STEPS = 4000
 SETTINGS = (
     *("task=sinusoid", f"steps={STEPS}", "joint_baseline=false", "eval.every=0", "log_every=10"),
-    *("eval.num_tasks=100", "runtime.plan=vmap", "runtime.block_size=4", "checkpoint.every=500"),
+    *("eval.num_tasks=100", "compute.plan=vmap", "compute.block_size=4", "checkpoint.every=500"),
 )
 GROWING = (
     *("runtime=ray", "runtime.num_workers=3", "runtime.min_workers=1", "runtime.autoscale=true"),

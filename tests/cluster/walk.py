@@ -22,7 +22,7 @@ from tests.chaos.processes import MARK, find, none_left
 STEPS, KILLED_AT, JOINED_AT = 1500, 300, 700
 SETTINGS = (
     *("task=sinusoid", f"steps={STEPS}", "joint_baseline=false", "eval.every=0", "log_every=10"),
-    *("eval.num_tasks=100", "runtime.plan=vmap", "runtime.block_size=4", "checkpoint.every=100"),
+    *("eval.num_tasks=100", "compute.plan=vmap", "compute.block_size=4", "checkpoint.every=100"),
 )
 DMETA = (sys.executable, "-m", "dmeta")
 

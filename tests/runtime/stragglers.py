@@ -35,7 +35,7 @@ from dmeta.training.setup import Run, prepare
 BLOCK_S, FACTOR, STEPS = 0.05, 10.0, 60
 GOAL, EVERY, MOST = 0.8, 20, 1200
 SETTINGS = (
-    *("task=sinusoid", "runtime=ray", "runtime.plan=vmap", "runtime.block_size=4"),
+    *("task=sinusoid", "runtime=ray", "compute.plan=vmap", "compute.block_size=4"),
     *("meta_batch_size=16", f"steps={MOST}", "algorithm.inner_lr=0.03", "outer.lr=0.003"),
     *("algorithm.inner_steps=3", "runtime.num_workers=4", "runtime.cpus_per_worker=0.5"),
 )
@@ -85,7 +85,7 @@ def running(run: Run, factor: float, **changes: object) -> Iterator[Runtime]:
 
 def blocks(run: Run, step: int) -> list[Block]:
     config = run.config
-    return blocks_of("train", step, config.meta_batch_size, config.runtime.block_size)
+    return blocks_of("train", step, config.meta_batch_size, config.compute.block_size)
 
 
 def step_times(run: Run) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from dmeta.runtime import RuntimeOptions, make_runtime
+from dmeta.runtime import ComputeOptions, RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from tests.runtime import toy
 from tests.runtime.toy_torch import TorchWorkerFactory
@@ -19,9 +19,13 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "runtime"
 
 
 def local(worker_factory=None, *, threads=1):
-    options = RuntimeOptions(name="local", threads_per_worker=threads)
     return make_runtime(
-        options, worker_factory or toy.ToyWorkerFactory(), toy.ToyServerFactory(100), "cpu", 4
+        RuntimeOptions(name="local"),
+        worker_factory or toy.ToyWorkerFactory(),
+        toy.ToyServerFactory(100),
+        "cpu",
+        4,
+        compute=ComputeOptions(threads_per_worker=threads),
     )
 
 
@@ -110,7 +114,7 @@ def test_a_local_run_never_imports_ray():
 import sys
 sys.modules["ray"] = None  # any import of it fails
 from tests.runtime import toy
-from dmeta.runtime import RuntimeOptions, make_runtime, protocol
+from dmeta.runtime import ComputeOptions, RuntimeOptions, make_runtime, protocol
 from dmeta.runtime.blocks import blocks_of
 runtime = make_runtime(RuntimeOptions(), toy.ToyWorkerFactory(), toy.ToyServerFactory(9), "cpu", 1)
 runtime.step(0, blocks_of("train", 0, 2, 1))

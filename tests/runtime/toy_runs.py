@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from dmeta.runtime import RuntimeOptions, make_runtime
+from dmeta.runtime import ComputeOptions, RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from tests.runtime import toy
 
@@ -15,7 +15,7 @@ THREADS = 2
 
 
 def start(worker_factory=None, server_factory=None, run_id="run", device="cpu", **changes):
-    asked = {"name": "ray", "num_workers": 2, "cpus_per_worker": 0.5, "threads_per_worker": THREADS}
+    asked = {"name": "ray", "num_workers": 2, "cpus_per_worker": 0.5}
     return make_runtime(
         RuntimeOptions(**asked | changes),
         worker_factory or toy.ToyWorkerFactory(),
@@ -23,6 +23,7 @@ def start(worker_factory=None, server_factory=None, run_id="run", device="cpu", 
         device,
         max_useful_workers=4,
         run_id=run_id,
+        compute=ComputeOptions(threads_per_worker=THREADS),
     )
 
 

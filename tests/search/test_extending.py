@@ -81,7 +81,7 @@ def test_a_searcher_that_learns_begins_with_what_was_tried(tmp_path: Path) -> No
 def test_overrides_extend_one_at_an_address_too(tmp_path: Path) -> None:
     where = f"run_dir=shared://{tmp_path / 'search'}"
     begun = ["steps=2", "eval.every=2", "eval.val_tasks=4", "eval.num_tasks=4", "device=cpu"]
-    begun += ["runtime.block_size=2", "meta_batch_size=4", "outer.lr=interval(0.001,0.01)"]
+    begun += ["compute.block_size=2", "meta_batch_size=4", "outer.lr=interval(0.001,0.01)"]
     assert len(dmeta.tune([where, *begun, "search.num_trials=1"])) == 1
     more = ["resume=true", "search.num_trials=2", "steps=4"]
     assert len(dmeta.tune([where, *more])) == 2

@@ -38,11 +38,11 @@ def test_a_trial_with_workers_reserves_them_and_the_memory_of_its_driver() -> No
 
 
 def test_auto_takes_as_many_workers_as_have_a_block() -> None:
-    ray = {"runtime": "ray", "device": "cpu", "runtime__block_size": 8}
+    ray = {"runtime": "ray", "device": "cpu", "compute__block_size": 8}
     assert len(reserved(**ray)) == 1 + 2
-    assert len(reserved(**{**ray, "runtime__block_size": 1})) == 1 + 8
+    assert len(reserved(**{**ray, "compute__block_size": 1})) == 1 + 8
     # One place is the driver's.
-    assert len(reserved(cpus_per_driver=1, **{**ray, "runtime__block_size": 1})) == 1 + 7
+    assert len(reserved(cpus_per_driver=1, **{**ray, "compute__block_size": 1})) == 1 + 7
 
 
 @pytest.mark.parametrize(

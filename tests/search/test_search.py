@@ -98,7 +98,7 @@ def test_the_best_settings_are_an_experiment(whole: Path) -> None:
     assert config.outer.lr == point["outer.lr"]
     assert config.algorithm.options["inner_lr"] == point["algorithm.inner_lr"]
     assert (config.steps, config.meta_batch_size, config.eval.val_tasks) == (6, 5, 4)
-    assert config.runtime.block_size == 2
+    assert config.compute.block_size == 2
     assert config.run_dir is None
     assert "The best of 4 trials" in preset.read_text()
     with pytest.raises(ValueError, match="experiment must be a preset's name or a YAML file"):
@@ -173,8 +173,8 @@ def test_trials_with_workers_of_their_own_have_the_same_bits(whole: Path, tmp_pa
         "runtime": "ray",
         "runtime__num_workers": 2,
         "runtime__cpus_per_worker": 0.5,
-        "runtime__block_size": 2,
-        "runtime__plan": "vmap",
+        "compute__block_size": 2,
+        "compute__plan": "vmap",
     }
     space = Space({"outer.lr": Choice((0.001, 0.01)), "algorithm.inner_lr": Choice((0.02,))})
     search(tmp_path / "search", space, settings=ray_runtime, evaluate_best=False)
@@ -202,7 +202,7 @@ def test_a_search_from_texts_is_the_one_from_python(tmp_path: Path) -> None:
             "eval.every": 2,
             "eval.val_tasks": 4,
             "eval.num_tasks": 6,
-            "runtime.block_size": 2,
+            "compute.block_size": 2,
             "algorithm": "choice(maml,anil)",
             "outer.lr": "choice(0.001,0.01)",
             "search": "optuna",
@@ -236,7 +236,7 @@ def test_an_own_searcher_and_its_study_are_at_hand(tmp_path: Path) -> None:
         (Space({"eval.seed": Choice((1, 2))}), {}, "eval.seed must be the same in all trials"),
         (Space({"task.shots": Choice((5, 10))}), {}, "task.shots must be the same in all trials"),
         (Space({"steps": Choice((6, 8))}), {}, "'steps' must be a key of a group"),
-        (Space({"runtime.block_size": Choice((1, 2))}), {}, "must be the same in all trials"),
+        (Space({"compute.block_size": Choice((1, 2))}), {}, "must be the same in all trials"),
         (Space({"outer.lr": Choice((0.1, -1.0))}), {}, r"outer.lr must be > 0.*at outer.lr=-1.0"),
         (Space({"outer.lrr": Choice((0.1, 1.0))}), {}, "unknown key 'outer.lrr'"),
         (RATES, {"eval__every": 0}, "eval.every must be >= 1 in a search"),

@@ -30,7 +30,7 @@ SETTINGS = {
     "eval.every": 2,
     "eval.val_tasks": 4,
     "eval.num_tasks": 4,
-    "runtime.block_size": 2,
+    "compute.block_size": 2,
     "device": "cpu",
     "search": "grid",
 }

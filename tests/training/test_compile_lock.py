@@ -83,7 +83,7 @@ def test_a_worker_takes_turns_for_its_compiled_program(monkeypatch: pytest.Monke
         lambda program, what: taken.append(what) or program,
     )
     for plan, expected in (("vmap", 0), ("compiled", 2)):
-        work = prepare(tiny_config("run", runtime__plan=plan)).work
+        work = prepare(tiny_config("run", compute__plan=plan)).work
         work.build("cpu")
         work.build("cpu")
         assert len(taken) == expected

@@ -70,21 +70,21 @@ def test_out_of_memory_names_what_was_used_and_what_to_change(
         "a block must fit the GPU's memory, got out of memory with 4 tasks at once: peak 18.0 GiB "
         "of tensors, reserved 19.5 GiB of the 20.0 GiB that this worker may use of the GPU's "
         "80.0 GiB (runtime.gpus_per_worker), 70.0 GiB free on the GPU; raise "
-        "runtime.gpus_per_worker, or begin a run with runtime.chunk_size below 4 or "
+        "runtime.gpus_per_worker, or begin a run with compute.chunk_size below 4 or "
         "gradient=checkpointed"
     )
 
 
 def test_a_whole_gpu_that_others_use_too_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, reserved=20, free=1)
-    said = fails(monkeypatch, "val", runtime__plan="loop")
+    said = fails(monkeypatch, "val", compute__plan="loop")
     assert "with 1 task at once" in said
     assert said.endswith(
         "end the other processes on the GPU, or begin a run with gradient=checkpointed"
     )
     gpu(monkeypatch, reserved=78, free=0.5)
-    said = fails(monkeypatch, "val", runtime__chunk_size="2")
+    said = fails(monkeypatch, "val", compute__chunk_size="2")
     assert said.endswith(
-        "512.0 MiB free on the GPU; begin a run with runtime.chunk_size below 2 or "
+        "512.0 MiB free on the GPU; begin a run with compute.chunk_size below 2 or "
         "gradient=checkpointed"
     )

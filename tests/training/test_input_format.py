@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from dmeta.bilevel.types import Examples
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.inputs import unit_vectors
 from dmeta.tasks.sinusoid import Sinusoid
-from dmeta.tasks.source import EpisodeSize
+from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.input_format import InputFormat, input_format, read_values
 
 GREY = InputFormat((1, 28, 28), "images")
@@ -31,11 +32,17 @@ def floats(*shape: int) -> Any:
     return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
+def format_of(source: TaskSource, size: EpisodeSize) -> InputFormat:
+    drawn = source.draw("train", size, np.random.default_rng(0))
+    y = torch.from_numpy(drawn.support_y)
+    return input_format(source, Examples(source.preprocess(torch.from_numpy(drawn.support_x)), y))
+
+
 def test_stored_images_become_what_the_source_makes_of_them() -> None:
     source = make_glyphs(num_classes=30, drawings=4)
     stored = source.class_examples("test", 0)
     expected = source.preprocess(torch.from_numpy(stored))
-    form = input_format(source, EpisodeSize(5, 1, 1))
+    form = format_of(source, EpisodeSize(5, 1, 1))
     assert form == GREY
     for given in (stored, stored[:, None], stored[..., None], expected, expected.numpy()):
         assert torch.equal(form.read("x", given), expected)
@@ -138,15 +145,15 @@ def test_what_was_given_is_not_changed_nor_shared() -> None:
     assert given.all()
 
 
-def test_a_source_that_says_nothing_is_asked_for_a_task() -> None:
-    assert input_format(Sinusoid(), EpisodeSize(1, 3, 3)) == InputFormat((1,), target_shape=(1,))
+def test_of_a_source_that_says_nothing_a_task_says_it() -> None:
+    assert format_of(Sinusoid(), EpisodeSize(1, 3, 3)) == InputFormat((1,), target_shape=(1,))
     vectors = FeatureClasses(
         floats(6, 4),
         ("a", "b"),
         np.array([0, 3, 6]),
         {"train": np.arange(2)},  # type: ignore[arg-type]
     )
-    assert input_format(vectors, EpisodeSize(2, 1, 1)) == InputFormat((4,))
+    assert format_of(vectors, EpisodeSize(2, 1, 1)) == InputFormat((4,))
 
 
 def test_a_preprocess_gets_what_is_given_and_its_failure_is_explained() -> None:

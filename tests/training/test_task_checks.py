@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import dmeta
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.types import Kind
+from dmeta.models.embeddings import check_ids
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.autotune.memory_budget import first_block_inputs
@@ -232,7 +233,7 @@ def as_tokens(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def test_whole_numbers_reach_an_embedding_as_they_are(
     tmp_path: Path, algorithm: str, plan: Literal["loop", "vmap"]
 ) -> None:
-    settings = {"run_dir": str(tmp_path), "algorithm": algorithm, "runtime.plan": plan}
+    settings = {"run_dir": str(tmp_path), "algorithm": algorithm, "compute.plan": plan}
     model = Words(None if algorithm == "protonet" else 3)
     result = dmeta.train(TINY | WAYS | settings, source=Source(inputs(as_tokens)), model=model)
     assert result.test.num_non_finite == 0
@@ -240,10 +241,37 @@ def test_whole_numbers_reach_an_embedding_as_they_are(
     assert set(loaded.meta_params) >= {"words.weight"}
 
 
+def beyond(task: DrawnTask, rng: np.random.Generator) -> DrawnTask:
+    """Now and then a task has an id that `Words` lacks."""
+    x = as_tokens(task.support_x)
+    x[0, 0] = 30 if rng.random() < 0.03 else 0
+    return task._replace(support_x=x, query_x=as_tokens(task.query_x))
+
+
+@pytest.mark.parametrize("plan", ["loop", "vmap"])
+def test_a_token_id_that_the_embedding_lacks_is_named(
+    tmp_path: Path, plan: Literal["loop", "vmap"]
+) -> None:
+    settings = {"run_dir": str(tmp_path), "compute.plan": plan, "steps": 40}
+    words = r"token ids must be those of .* \(words: 0 to 29\), got ids from \d+ to 30; raise"
+    with pytest.raises(ValueError, match=words):
+        dmeta.train(TINY | WAYS | settings, source=Source(beyond), model=Words())
+    assert (tmp_path / "config.json").exists()  # not among the tasks that are tried before
+
+
+def test_an_index_error_of_something_else_is_left_alone() -> None:
+    ids = torch.zeros(2, 4, dtype=torch.int64)
+    check_ids(Words(), ids)
+    check_ids(nn.Linear(4, 3), ids + 30)
+    check_ids(Words(), ids.float() + 30)
+    with pytest.raises(ValueError, match="from -1 to 29"):
+        check_ids(Words(), torch.tensor([[29, -1]]))
+
+
 def test_logits_of_whole_numbers_are_no_whole_numbers_in_a_coarser_precision(
     tmp_path: Path,
 ) -> None:
-    config = tiny_config(tmp_path, task__ways=3, runtime__precision="bfloat16")
+    config = tiny_config(tmp_path, task__ways=3, compute__precision="bfloat16")
     network = prepare(config, source=Source(inputs(as_tokens)), model=Words()).algorithm.network
     out = network.apply(network.init_params(), torch.ones(2, 4, dtype=torch.int64))
     assert out.dtype == torch.float32
@@ -295,7 +323,7 @@ def _hooked(hook: Callable[[nn.Module], Any]) -> nn.Module:
         ({"model": _frozen}, r"a parameter to learn, got model=Sequential with 4 .*all frozen"),
         (
             {"model": lambda: _hooked(nn.utils.weight_norm)},
-            r"got 0\.weight, which a hook computes .*parametrizations\.weight_norm",
+            r"deepcopy can copy, got 0\.weight, which a hook computes; use .*parametriza",
         ),
         ({"loss": lambda: _each}, r"must return a scalar tensor, .* got shape \[3\]; end it"),
         ({"loss": lambda: _number}, r"must return a scalar tensor, .* got float; end it"),

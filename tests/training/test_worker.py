@@ -34,7 +34,7 @@ SMALL = {
 )
 def test_a_block_has_the_same_bits_on_any_worker_in_any_order(algorithm: str, kind: Any) -> None:
     overrides = [f"algorithm={algorithm}", *SMALL[kind], *NEEDED.get(algorithm, [])]
-    run = prepare(run_config(compose("train", [*overrides, "runtime.block_size=2"])))
+    run = prepare(run_config(compose("train", [*overrides, "compute.block_size=2"])))
     vector = run.outer.build().vector()
     blocks = blocks_of("train", 3, 5, 2)
     evaluated = blocks_of("test", 0, 5, 2, with_predictions=True)
@@ -72,7 +72,7 @@ def test_a_tasks_seed_is_its_slots() -> None:
 def test_leos_noise_does_not_depend_on_how_slots_are_cut_into_blocks(
     tmp_path: Path, plan: str
 ) -> None:
-    run = leo(tmp_path, runtime__plan=plan)
+    run = leo(tmp_path, compute__plan=plan)
     work, vector = run.work.build("cpu"), run.outer.initial
     whole = work.gradient(vector, block(0, 3))
     parts = [work.gradient(vector, block(0, 2)), work.gradient(vector, block(2, 1))]
@@ -96,7 +96,7 @@ def test_leos_initial_parts_follow_the_runs_seed(tmp_path: Path) -> None:
 def test_a_gradient_travels_in_the_precision_of_the_run(tmp_path: Path) -> None:
     results = []
     for precision in ("float32", "bfloat16"):
-        run = prepare(tiny_config(tmp_path, runtime__gradient_precision=precision))
+        run = prepare(tiny_config(tmp_path, compute__gradient_precision=precision))
         work, vector = run.work.build("cpu"), run.outer.initial
         results.append(work.gradient(vector, block(0, 2)))
     whole, half = results
@@ -111,7 +111,7 @@ def test_every_plan_computes_in_the_precision_of_the_run(tmp_path: Path, plan: s
     small = {"task": "glyphs", "model": "conv4", "model__filters": 8, "task__num_classes": 30}
     results = {}
     for precision in ("float32", "tf32", "bfloat16"):
-        changes = {**small, "runtime__plan": plan, "runtime__precision": precision}
+        changes = {**small, "compute__plan": plan, "compute__precision": precision}
         run = prepare(tiny_config(tmp_path, **changes))
         work, vector = run.work.build("cpu"), run.outer.initial
         results[precision] = work.gradient(vector, block(0, 2)).gradient
@@ -126,7 +126,7 @@ def test_a_program_is_written_down_in_the_precision_of_the_run(tmp_path: Path) -
     small = {"task": "glyphs", "model": "conv4", "model__filters": 8, "task__num_classes": 30}
     gradients = {}
     for precision in ("float32", "bfloat16"):
-        run = prepare(tiny_config(tmp_path, **small, runtime__precision=precision))
+        run = prepare(tiny_config(tmp_path, **small, compute__precision=precision))
         inputs = first_block_inputs(run, 2)
         program = CompiledBlocks(run.work.estimator, inputs.algorithm, None, lambda graph: graph)
         found = program(*inputs[1:]).gradients
@@ -140,7 +140,7 @@ def test_an_own_algorithm_that_is_ready_computes_in_the_precision_of_the_run(
 ) -> None:
     ready = prepare(tiny_config(tmp_path)).algorithm
     for precision in ("bfloat16", "float32"):
-        config = tiny_config(tmp_path, runtime__precision=precision)
+        config = tiny_config(tmp_path, compute__precision=precision)
         made, own = prepare(config), prepare(config, algorithm=ready)
         ready = own.algorithm  # the next run is not bound by what this one asked for
         vector = made.outer.initial
@@ -149,5 +149,5 @@ def test_an_own_algorithm_that_is_ready_computes_in_the_precision_of_the_run(
 
 
 def test_a_precision_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"runtime\.gradient_precision must be"):
-        tiny_config(tmp_path, runtime__gradient_precision="float16")
+    with pytest.raises(ValueError, match=r"compute\.gradient_precision must be"):
+        tiny_config(tmp_path, compute__gradient_precision="float16")

@@ -2,7 +2,8 @@
 
 Ray then leaves by `_exit`, which no handler and no `finally` sees. A small process waits for that:
 it reads from a pipe that this program holds open, and prints one line if the pipe breaks and the
-raylet is gone. Knows nothing of what is computed.
+raylet is gone, as it also is where the program was killed and had started it. Knows nothing of what
+is computed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if is_gone:
     sys.stderr.write(notice)
 """
 
-GO_ON = "a training or search goes on with resume=true and the same run_dir"
+GO_ON = "a training or search that has a run_dir goes on with it and resume=true"
 
 _watchers: list[subprocess.Popen[bytes]] = []
 """Of this process: at most one, as it is in at most one cluster."""
@@ -43,7 +44,8 @@ def start_exit_notice(raylet_pid: int, go_on: str) -> None:
         go_on: what to do then.
     """
     end()
-    notice = f"\ndmeta: {sentence(go_on)}\n"
+    # A raylet that this program started is killed along with it: which was first, nothing says.
+    notice = f"\ndmeta: the program was killed, or {sentence(go_on)}\n"
     # In a session of its own: Ctrl-C is for the program alone.
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _WATCHER, str(raylet_pid), notice],

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import ServerFactory
 from dmeta.runtime.ray.actors import (
     AdderActor,
@@ -21,17 +20,15 @@ from dmeta.runtime.ray.calls import Actor, Ref
 from dmeta.runtime.ray.placement import Placement
 
 
-def worker_starter(
-    placement: Placement, options: RuntimeOptions, run_id: str
-) -> Callable[[int], Actor]:
-    """Starts the worker of a number."""
+def worker_starter(placement: Placement, threads: int, run_id: str) -> Callable[[int], Actor]:
+    """Starts the worker of a number, each with so many CPU threads."""
     worker = ray.remote(TaskWorkerActor).options(
         num_cpus=placement.cpus_per_worker,
         num_gpus=placement.gpus_per_worker,
         max_restarts=-1,  # `max_attempts` is the limit
     )
     return lambda number: worker.remote(
-        options.threads_per_worker,
+        threads,
         actor_label(run_id, f"worker-{number}"),
         placement.gpus_per_worker,
     )
@@ -44,19 +41,17 @@ class ServerStarter:
     and what they say is copied to the driver's: a lost node takes a part, not its state.
     """
 
-    def __init__(
-        self, factory: ServerFactory, options: RuntimeOptions, run_id: str, num_parts: int
-    ) -> None:
+    def __init__(self, factory: ServerFactory, threads: int, run_id: str, num_parts: int) -> None:
         """Start nothing yet.
 
         Args:
             factory: of the whole server.
-            options: of the run.
+            threads: CPU threads of torch in each actor.
             run_id: of the run.
             num_parts: among how many actors the vector is divided; fewer if it is short.
         """
         self._parts = factory.parts(num_parts)
-        self._options, self._run_id = options, run_id
+        self._threads, self._run_id = threads, run_id
         self._keepers: list[Actor] = []
         if len(self._parts) > 1:
             keeper = ray.remote(KeeperActor).options(
@@ -72,7 +67,7 @@ class ServerStarter:
         label = actor_label(self._run_id, "server")
         return [
             server.options(num_cpus=0, num_gpus=0, scheduling_strategy=place).remote(
-                part, self._options.threads_per_worker, label
+                part, self._threads, label
             )
             for part, place in zip(self._parts, places, strict=False)
         ]

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from dmeta.runtime.cluster import connect
-from dmeta.runtime.options import Device, RuntimeOptions
+from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
 from dmeta.runtime.protocol import Seat
 from dmeta.runtime.ray.actor_factory import worker_starter
 from dmeta.runtime.ray.calls import Actor, Ref, is_from_the_work, raise_cause
@@ -36,7 +36,12 @@ class RayWorkplace:
     """
 
     def __init__(
-        self, options: RuntimeOptions, device: Device, max_useful_workers: int, run_id: str
+        self,
+        options: RuntimeOptions,
+        device: Device,
+        max_useful_workers: int,
+        run_id: str,
+        compute: ComputeOptions,
     ) -> None:
         """Join or start the cluster; see `dmeta.runtime.make_runtime`.
 
@@ -44,6 +49,7 @@ class RayWorkplace:
             ValueError: the workers cannot be placed there; nothing has been started then.
         """
         self._options, self._device, self._run_id = options, device, run_id
+        self._threads = compute.threads_per_worker
         self._max_useful_workers = max_useful_workers
         self._first: tuple[Placement, Actor] | None = None
         if not connect.joins_existing(options.address):
@@ -74,7 +80,7 @@ class RayWorkplace:
         """See `dmeta.runtime.protocol.Workplace.call`."""
         placement, nodes = self.placement()
         if self._first is None:
-            start = worker_starter(placement, self._options, self._run_id)
+            start = worker_starter(placement, self._threads, self._run_id)
             self._first = (placement, start(0))
         _, worker = self._first
         num_workers = min(placement.num_workers, self._max_useful_workers)
@@ -87,7 +93,7 @@ class RayWorkplace:
 
     def starter(self, placement: Placement) -> Callable[[int], Actor]:
         """Starts the worker of a number; the first may be there already."""
-        start = worker_starter(placement, self._options, self._run_id)
+        start = worker_starter(placement, self._threads, self._run_id)
         (placed, first), self._first = self._first or (None, None), None
         if first is not None and placed != placement:  # nodes have come or gone since
             ray.kill(first, no_restart=True)
@@ -134,7 +140,7 @@ def _answer(started: Ref, ref: Ref) -> Any:
             raise_cause(error)
         cause = str(error).strip().splitlines()[0]
         raise RuntimeError(
-            "the worker that chooses runtime.plan and runtime.chunk_size must not die, got: "
+            "the worker that chooses compute.plan and compute.chunk_size must not die, got: "
             f"{cause}; set them, or give it more memory"
         ) from error
     finally:

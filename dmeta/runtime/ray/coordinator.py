@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, ServerState, StepReport
@@ -47,6 +47,7 @@ class Team:
         options: RuntimeOptions,
         start_adder: Callable[[str], Actor],
         num_blocks: int,
+        gradient_precision: Literal["float32", "bfloat16"],
     ) -> None:
         """Nothing is waited for yet: `begin` does.
 
@@ -56,10 +57,12 @@ class Team:
             options: of the run.
             start_adder: starts an `AdderActor` on a node.
             num_blocks: of a step.
+            gradient_precision: in which gradients travel.
         """
         self.crew, self.host = crew, host
         self.tree: Tree | None = None
         self._options, self._start_adder, self._num_blocks = options, start_adder, num_blocks
+        self._gradient_precision = gradient_precision
         self.room: Room | None = None
         self._vector: Pieces = ()
         self._begun: Batch | None = None  # the next step's blocks
@@ -238,7 +241,7 @@ class Team:
     def _measures(self, computed: Sequence[Computed]) -> dict[str, list[float]]:
         """Of the last step (see `StepReport.measures`)."""
         accepted = all(result.report.finite for result in computed)
-        size = _ITEM_BYTES[self._options.gradient_precision] * self.host.num_parameters
+        size = _ITEM_BYTES[self._gradient_precision] * self.host.num_parameters
         return {
             "workers": [self.crew.num_up],
             "server_wait_seconds": [self._waited_s],

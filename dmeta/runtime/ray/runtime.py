@@ -16,7 +16,7 @@ import ray
 from ray.experimental import get_object_locations
 
 from dmeta.runtime.cluster import connect
-from dmeta.runtime.options import Device, RuntimeOptions
+from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
 from dmeta.runtime.protocol import (
     Block,
     BlockReport,
@@ -37,6 +37,8 @@ from dmeta.runtime.ray.placement import Node, Placement, num_that_fit, place
 from dmeta.runtime.ray.server_client import ServerHost
 from dmeta.runtime.ray.worker_pool import Crew
 
+_DEFAULT = ComputeOptions()
+
 
 class RayRuntime:
     """Workers and server as Ray actors (see `dmeta.runtime.protocol.Runtime`)."""
@@ -50,6 +52,7 @@ class RayRuntime:
         max_useful_workers: int,
         run_id: str = "run",
         workplace: RayWorkplace | None = None,
+        compute: ComputeOptions = _DEFAULT,
     ) -> None:
         """Start the actors and wait until each is built.
 
@@ -63,18 +66,19 @@ class RayRuntime:
             max_useful_workers: blocks of a step.
             run_id: of the run.
             workplace: of these options, open until the runtime is closed; None: one of its own.
+            compute: how blocks are computed.
 
         Raises:
             ValueError: the workers cannot be placed; nothing has been started then.
             RuntimeError: they could be, but were not started in time.
         """
-        self._options, self._run_id = options, run_id
+        self._options, self._compute, self._run_id = options, compute, run_id
         self._team: Team | None = None
         self._head: HeadWatch | None = None
         self._room: Room | None = None
         self._own_place: RayWorkplace | None = None
         if workplace is None:
-            workplace = RayWorkplace(options, device, max_useful_workers, run_id)
+            workplace = RayWorkplace(options, device, max_useful_workers, run_id, compute)
             self._own_place = workplace
         try:
             placement, nodes = workplace.placement()
@@ -159,12 +163,15 @@ class RayRuntime:
         options, start = self._options, time.perf_counter()
         factory = ray.put(worker_factory)  # one object: its arrays are shared on each node
         num_parts = parts_of(len(nodes)) if options.reduce == "sharded" else 1
-        starter = ServerStarter(server_factory, options, self._run_id, num_parts)
+        threads = self._compute.threads_per_worker
+        starter = ServerStarter(server_factory, threads, self._run_id, num_parts)
         host = ServerHost(server_factory, starter, options)
         self._head = connect.watch_head()
         check = self._head.check if self._head is not None else lambda: None
         crew = Crew(workplace.starter(placement), factory, placement.num_workers, options, check)
-        self._team = Team(crew, host, options, start_adder, num_blocks)
+        self._team = Team(
+            crew, host, options, start_adder, num_blocks, self._compute.gradient_precision
+        )
         statuses = self._team.begin()
         start_up = {
             "cluster_s": workplace.cluster_s,

@@ -68,7 +68,7 @@ def first_block_inputs(run: Run, num_tasks: int | None = None) -> BlockInputs:
     """
     config = run.config
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    block = blocks_of("train", 0, config.meta_batch_size, config.runtime.block_size)[0]
+    block = blocks_of("train", 0, config.meta_batch_size, config.compute.block_size)[0]
     if num_tasks is not None:
         block = dataclasses.replace(block, num_slots=num_tasks)
     return run.work.build("cuda" if on_gpu else "cpu").block_inputs(run.outer.initial, block)
@@ -125,11 +125,11 @@ def _refusal(
     ]
     less = []
     if size > 1:
-        less.append(f"lower runtime.chunk_size ({size} tasks at once)")
+        less.append(f"lower compute.chunk_size ({size} tasks at once)")
         if not one_by_one(run.work.plan):
             least: Exact = "checkpointed" if "checkpointed" in predicted else "exact"
             loop = predicted_peak(least, "loop", inputs, size, steps)
-            less.append(f"choose runtime.plan=loop ({least}: predicted {shown_bytes(loop)})")
+            less.append(f"choose compute.plan=loop ({least}: predicted {shown_bytes(loop)})")
     if steps > 1:
         less.append(f"lower algorithm.inner_steps ({steps})")
     return (

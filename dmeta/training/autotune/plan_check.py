@@ -36,7 +36,7 @@ WRONG = 1e-3
 """A plan is refused over this relative error, if it is more than `_TIMES` that of loop."""
 
 INEXACT = 1e-5
-"""The same for what ``runtime.plan=auto`` takes."""
+"""The same for what ``compute.plan=auto`` takes."""
 
 _TIMES = 10
 _NUM_TASKS = 2

@@ -1,11 +1,14 @@
-"""`runtime.plan=auto`: the fastest way to compute a block, found by trying.
+"""Choosing the execution plan of a run, and the tasks that it computes at once.
 
-The candidates are timed on the run's own first block, for a few seconds: in this process by a
-worker (`dmeta.training.autotune.selection`), or by the run itself where it computes there. What is
-chosen becomes part of the run's settings, so that every worker and every resumed run stays with it.
-A chosen plan is never a guess: where nothing can be timed, it is what was asked for, or ``vmap``.
-However it was chosen, it is compared with the plain loop before the run begins, and an evaluation
-is tried (`dmeta.training.autotune.plan_check`).
+``compute.plan=auto`` follows a rule that reads no clock and no free memory, so that the same
+command gives the same bits on any number of workers: ``vmap`` on a GPU, and on a CPU if a task's
+meta-gradient is less than `LOOP_FROM_OPERATIONS` operations, else ``loop``. (Below, the time goes
+into calls, which ``vmap`` makes once for all tasks; above, into convolutions, of which ``vmap``
+makes slower ones.) ``compute.plan=measure`` times all plans on the run's first block.
+
+Whatever is chosen becomes part of the run's settings, so that every worker and every resumed run
+stays with it. It is compared with the plain loop before the run begins, and an evaluation is tried
+(`dmeta.training.autotune.plan_check`); a plan that fails is replaced by the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -24,12 +27,13 @@ from dmeta.bilevel.compiled import (
     NotCompilable,
     block_program,
 )
-from dmeta.bilevel.plans import PlanName, has_images, one_by_one
+from dmeta.bilevel.plans import PlanName, block_gradient, has_images, one_by_one
 from dmeta.capacity import available_memory_bytes
-from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.options import ComputeOptions
 from dmeta.runtime.protocol import ALONE, Seat
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.memory_prediction import block_peak, most_inner_steps, sized
+from dmeta.training.autotune.operations import operations_of
 from dmeta.training.autotune.plan_check import INEXACT, WRONG, PlanTrial
 from dmeta.training.config import RunConfig
 from dmeta.training.gpu import random_numbers_kept
@@ -37,7 +41,13 @@ from dmeta.training.gpu_memory import free_gpu_bytes
 from dmeta.training.setup import PlanChoice, Run
 from dmeta.training.worker import BlockInputs
 
-AUTO = "auto"
+AUTO, MEASURE = "auto", "measure"
+
+LOOP_FROM_OPERATIONS = 1_000_000_000
+"""Operations of a task's meta-gradient from which ``auto`` takes ``loop`` on a CPU."""
+
+# Bytes of tensors that ``vmap`` may take at once. Not what is free: that is not the same twice.
+_AT_ONCE_BYTES = {"cpu": 2 * 2**30, "cuda": 8 * 2**30}
 
 # vmap is taken unless another plan takes at most this part of its time: so that a run chooses the
 # same when it is begun again, as far as a clock can tell.
@@ -64,17 +74,19 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None, seat: Seat = ALO
     """
     options = kept_options(run.config, resumed)
     if options.plan == AUTO:
+        choice = _by_rule(run, seat)
+    elif options.plan == MEASURE:
         choice = _fastest(run, seat)
     elif options.chunk_size == AUTO:
         plan = cast(PlanName, options.plan)
         chunk_size = _block_size(run.config)
         if not one_by_one(plan):
-            chunk_size = most_tasks_at_once(run, first_block_inputs(run), seat)
+            chunk_size = most_tasks_at_once(run, first_block_inputs(run))
         choice = PlanChoice(plan, chunk_size)
     else:
         assert isinstance(options.chunk_size, int)
         choice = PlanChoice(cast(PlanName, options.plan), options.chunk_size)
-    if resumed is None and options.plan != AUTO:
+    if resumed is None and options.plan not in (AUTO, MEASURE):
         choice = _checked(run, choice, seat)
     elif choice.plan == "compiled" and not choice.seconds:
         # Now rather than in every worker at once: they find it on the disk.
@@ -83,20 +95,20 @@ def planned(run: Run, resumed: Mapping[str, Any] | None = None, seat: Seat = ALO
     return with_choice(run, choice)
 
 
-def kept_options(config: RunConfig, resumed: Mapping[str, Any] | None) -> RuntimeOptions:
-    """The runtime's options, with what was chosen when the run was begun where they are ``auto``.
+def kept_options(config: RunConfig, resumed: Mapping[str, Any] | None) -> ComputeOptions:
+    """The options of `compute`; what is open is as it was chosen when the run was begun.
 
     Args:
         config: settings.
         resumed: settings that the run was begun with, or None.
     """
-    options = config.runtime
+    options = config.compute
     if resumed is None:
         return options
     kept = {
-        key: resumed["runtime"][key]
+        key: resumed["compute"][key]
         for key in ("plan", "chunk_size")
-        if getattr(options, key) == AUTO
+        if getattr(options, key) in (AUTO, MEASURE)
     }
     return dataclasses.replace(options, **kept)
 
@@ -104,7 +116,7 @@ def kept_options(config: RunConfig, resumed: Mapping[str, Any] | None) -> Runtim
 def plan_line(run: Run) -> str | None:
     """What was chosen and why, as a user reads it; None: nothing was compared."""
     choice = run.plan
-    if choice is None or not (choice.seconds or choice.comparison):
+    if choice is None or not (choice.seconds or choice.comparison or choice.operations):
         return None
     timed = ", ".join(f"{plan} {_shown(seconds)}" for plan, seconds in choice.seconds.items())
     size = _block_size(run.config)
@@ -115,30 +127,51 @@ def plan_line(run: Run) -> str | None:
     ]
     compared = [] if choice.comparison is None else [choice.comparison.in_words()]
     plan = f"plan={choice.plan} for blocks of {size} tasks{chunk}"
+    if choice.operations is not None:
+        timed = f"{choice.operations / 1e6:,.3g} million operations a task"
     return "; ".join([f"{plan} ({timed})" if timed else plan, *left_out, *compared])
 
 
-def most_tasks_at_once(run: Run, inputs: BlockInputs, seat: Seat = ALONE) -> int:
-    """The tasks of a block that ``vmap`` may compute at once: all, or as many as the memory holds.
+def most_tasks_at_once(run: Run, inputs: BlockInputs, limit: float | None = None) -> int:
+    """The tasks of a block that ``vmap`` may compute at once: all, or as many as fit.
 
     Args:
         run: the run.
         inputs: of its first block.
-        seat: who shares the memory.
+        limit: bytes of tensors that they may take; None: 2 GiB on a CPU, 8 GiB on a GPU.
     """
+    if limit is None:
+        limit = _AT_ONCE_BYTES[_device_of(inputs)]
     size = len(inputs.tasks.support.x)
     steps = most_inner_steps(inputs)
 
     def peak(num_tasks: int) -> int:
         return block_peak("vmap", run.work.estimator, sized(inputs, num_tasks, steps))
 
-    limit = _memory_limit(inputs, seat)
     if peak(1) * size <= limit:  # what the tasks share is counted for each of them
         return size
     few, more = max(1, min(3, size - 1)), min(4, size)
     start, slope = peak(few), (peak(more) - peak(few)) / max(1, more - few)
     at_once = few + math.floor((limit - start) / max(slope, 1))
     return max(1, min(size, at_once))
+
+
+def _by_rule(run: Run, seat: Seat) -> PlanChoice:
+    inputs = first_block_inputs(run)
+    task = sized(inputs, 1, most_inner_steps(inputs))
+    with random_numbers_kept(_device_of(inputs)):
+        operations = operations_of(lambda: block_gradient("loop", run.work.estimator, *task))
+    order: list[PlanName] = ["vmap", "loop"]
+    if _device_of(inputs) == "cpu" and operations >= LOOP_FROM_OPERATIONS:
+        order.reverse()
+    size, left_out = len(inputs.tasks.support.x), dict[PlanName, str]()
+    try:
+        size = most_tasks_at_once(run, inputs)
+    except (RuntimeError, ValueError) as error:
+        left_out["vmap"] = _first_line(error)
+        order.remove("vmap")
+    choice = PlanChoice("loop", size, left_out=left_out, operations=operations)
+    return _first_right(_trial(run, inputs, seat), choice, order, {})
 
 
 def _fastest(run: Run, seat: Seat) -> PlanChoice:
@@ -148,7 +181,7 @@ def _fastest(run: Run, seat: Seat) -> PlanChoice:
     left_out: dict[PlanName, str] = {}
     chunk_size = len(inputs.tasks.support.x)
     try:
-        chunk_size = most_tasks_at_once(run, inputs, seat)
+        chunk_size = most_tasks_at_once(run, inputs, _memory_limit(inputs, seat))
         seconds["vmap"] = _eager_seconds(run, "vmap", inputs, chunk_size)
     except (RuntimeError, ValueError) as error:
         left_out["vmap"] = _first_line(error)
@@ -165,41 +198,40 @@ def _fastest(run: Run, seat: Seat) -> PlanChoice:
             seconds["compiled"] = outcome
     timed = PlanChoice("loop", chunk_size, seconds, left_out)
     trial = _trial(run, inputs, seat)
-    return _first_right(trial, timed, seconds, {"compiled": compiled})
+    return _first_right(trial, timed, _fastest_first(seconds), {"compiled": compiled})
 
 
 def _first_right(
     trial: PlanTrial,
-    timed: PlanChoice,
-    seconds: Mapping[PlanName, float],
+    choice: PlanChoice,
+    order: Sequence[PlanName],
     programs: Mapping[PlanName, BlockProgram],
 ) -> PlanChoice:
-    """The fastest plan that computes what the plain loop does, and can evaluate.
+    """The first plan that computes what the plain loop does, and can evaluate.
 
     Args:
         trial: compares a plan with the plain loop on the run's first block.
-        timed: what was timed.
-        seconds: plan -> seconds of a block, ``loop`` among them.
+        choice: what is known of the plans.
+        order: plans, the preferred one first, ``loop`` among them.
         programs: plan -> its program, of those that were compiled.
 
     Raises:
         ValueError: not even ``loop`` can evaluate.
     """
-    left, left_out = dict(seconds), dict(timed.left_out)
-    while True:
-        plan = _best(left)
+    left_out = dict(choice.left_out)
+    for plan in order:
         try:
-            objection = trial.objection(plan, timed.chunk_size, INEXACT, programs.get(plan))
+            objection = trial.objection(plan, choice.chunk_size, INEXACT, programs.get(plan))
         except NotCompilable as error:  # with the inner steps that are compared
             objection = str(error)
         if objection is None:
             return dataclasses.replace(
-                timed, plan=plan, left_out=left_out, comparison=trial.comparison
+                choice, plan=plan, left_out=left_out, comparison=trial.comparison
             )
         if plan == "loop":
             raise ValueError(_refusal(plan, objection))
         left_out[plan] = objection
-        del left[plan]
+    raise AssertionError("loop is always among the plans")
 
 
 def _checked(run: Run, choice: PlanChoice, seat: Seat) -> PlanChoice:
@@ -221,18 +253,20 @@ def _trial(run: Run, inputs: BlockInputs, seat: Seat) -> PlanTrial:
 
 
 def _refusal(plan: PlanName, objection: str) -> str:
-    remedy = "change the model" if plan == "loop" else "choose runtime.plan=loop or auto"
+    remedy = "change the model" if plan == "loop" else "choose compute.plan=loop or auto"
     return (
-        f"runtime.plan={plan} must compute and evaluate as the plain loop does, got {objection}; "
+        f"compute.plan={plan} must compute and evaluate as the plain loop does, got {objection}; "
         f"{remedy}"
     )
 
 
-def _best(seconds: Mapping[PlanName, float]) -> PlanName:
-    fastest = min(seconds, key=lambda plan: seconds[plan])
-    if "vmap" in seconds and seconds[fastest] > _CLEARLY * seconds["vmap"]:
-        return "vmap"
-    return fastest
+def _fastest_first(seconds: Mapping[PlanName, float]) -> list[PlanName]:
+    """Plans in the order in which they are to be taken; ``vmap`` before those about as fast."""
+
+    def time_of(plan: PlanName) -> float:
+        return seconds[plan] * (_CLEARLY if plan == "vmap" else 1.0)
+
+    return sorted(seconds, key=time_of)
 
 
 def _eager_seconds(run: Run, plan: PlanName, inputs: BlockInputs, chunk_size: int) -> float:
@@ -267,7 +301,7 @@ def _compiled_seconds(
 
 def _seconds(program: BlockProgram, inputs: BlockInputs) -> float:
     """Of one block, after a first one that is not counted."""
-    on_gpu = next(iter(inputs.meta_params.values())).device.type == "cuda"
+    on_gpu = _device_of(inputs) == "cuda"
 
     def once() -> float:
         started = time.perf_counter()
@@ -292,18 +326,22 @@ def _memory_limit(inputs: BlockInputs, seat: Seat) -> float:
     return _MEMORY_SHARE * available_memory_bytes() / seat.num_beside
 
 
+def _device_of(inputs: BlockInputs) -> str:
+    return next(iter(inputs.meta_params.values())).device.type
+
+
 def _block_size(config: RunConfig) -> int:
-    return min(config.runtime.block_size, config.meta_batch_size)
+    return min(config.compute.block_size, config.meta_batch_size)
 
 
 def with_choice(run: Run, choice: PlanChoice) -> Run:
     """The run with a plan and a chunk size that were chosen."""
-    runtime = dataclasses.replace(
-        run.config.runtime, plan=choice.plan, chunk_size=choice.chunk_size
+    compute = dataclasses.replace(
+        run.config.compute, plan=choice.plan, chunk_size=choice.chunk_size
     )
     return dataclasses.replace(
         run,
-        config=dataclasses.replace(run.config, runtime=runtime),
+        config=dataclasses.replace(run.config, compute=compute),
         work=dataclasses.replace(run.work, plan=choice.plan, chunk_size=choice.chunk_size),
         plan=choice,
     )

@@ -17,7 +17,7 @@ from dmeta.bilevel.plans import PlanName, one_by_one
 from dmeta.runtime.protocol import ALONE, Seat, Workplace
 from dmeta.training.autotune.memory_budget import with_gradient, within_budget
 from dmeta.training.autotune.memory_prediction import Exact, PeakMemory
-from dmeta.training.autotune.planning import AUTO, kept_options, planned, with_choice
+from dmeta.training.autotune.planning import AUTO, MEASURE, kept_options, planned, with_choice
 from dmeta.training.gpu_memory import out_of_memory
 from dmeta.training.setup import PlanChoice, Run
 
@@ -69,7 +69,7 @@ def with_selection(run: Run, begun: Mapping[str, Any] | None, workplace: Workpla
         workplace: where it will compute; is asked only if something has to be found out there.
 
     Raises:
-        ValueError: no gradient fits the budget, or ``runtime.plan=compiled`` cannot be compiled.
+        ValueError: no gradient fits the budget, or ``compute.plan=compiled`` cannot be compiled.
         GpuMemoryError: a GPU has not enough memory for one task.
     """
     settle = _Settle(dataclasses.replace(run, algorithm=cast(Any, None)), begun)
@@ -84,6 +84,6 @@ def is_open(run: Run, begun: Mapping[str, Any] | None) -> bool:
     if begun is None:
         return True  # the plan is compared with the plain loop, chosen or asked for
     options = kept_options(run.config, begun)
-    if run.config.memory_budget is not None or options.plan in (AUTO, "compiled"):
+    if run.config.memory_budget is not None or options.plan in (AUTO, MEASURE, "compiled"):
         return True
     return options.chunk_size == AUTO and not one_by_one(cast(PlanName, options.plan))

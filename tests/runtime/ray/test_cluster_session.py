@@ -90,7 +90,7 @@ def test_what_is_raised_there_is_raised_here_and_a_death_is_told_of(cluster):
     with place as workplace:
         with pytest.raises(LookupError, match="no such plan"):
             workplace.call(Raises())
-        with pytest.raises(RuntimeError, match=r"worker that chooses runtime\.plan .*set them"):
+        with pytest.raises(RuntimeError, match=r"worker that chooses compute\.plan .*set them"):
             workplace.call(Dies())
     assert num_actors() == before
 
@@ -138,11 +138,11 @@ def test_a_plan_is_chosen_by_a_worker_and_not_by_the_driver(cluster, tmp_path, m
 
     for where, name in ((planning, "_seconds"), (torch.cuda, "_lazy_init")):
         monkeypatch.setattr(where, name, here)
-    asked = {"runtime": "ray", "runtime.plan": "auto", "runtime.cpus_per_worker": 0.25}
+    asked = {"runtime": "ray", "compute.plan": "measure", "runtime.cpus_per_worker": 0.25}
     asked |= {"device": "cpu", "run_dir": str(tmp_path / "run"), "steps": 2, "eval.every": 0}
     result = dmeta.train(TINY | asked)
     assert result.summary["plan"]["seconds"].keys() == {"vmap", "loop"}
-    assert result.summary["settings"]["runtime"]["plan"] in ("vmap", "loop")
+    assert result.summary["settings"]["compute"]["plan"] in ("vmap", "loop")
 
 
 def test_a_trial_without_a_gpu_sees_none(cluster, tmp_path, monkeypatch):

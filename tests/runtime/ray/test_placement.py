@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.runtime.ray.placement import Node, Placement, place
 
 
@@ -71,8 +71,6 @@ def test_device_and_gpus_may_not_contradict_each_other(device, gpus):
         {"gpus_per_worker": -1},
         {"gpus_per_worker": 1.5},
         {"gpus_per_worker": 2},
-        {"block_size": 0},
-        {"threads_per_worker": 0},
         {"max_attempts": 0},
         {"max_attempts": "auto"},
     ],
@@ -81,6 +79,15 @@ def test_options_out_of_range_are_refused_by_name(changes):
     [field] = changes
     with pytest.raises(ValueError, match=rf"runtime\.{field} must be"):
         options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("block_size", 0), ("threads_per_worker", 0), ("chunk_size", 0), ("chunk_size", "some")],
+)
+def test_options_of_computing_out_of_range_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=rf"compute\.{field} must be a whole number >= 1"):
+        ComputeOptions(**{field: value})
 
 
 def test_more_than_one_gpu_is_refused_for_only_one_would_be_used():

@@ -48,7 +48,7 @@ def test_the_choice_flips_at_the_peak_of_exact(peaks: dict[str, int]) -> None:
     assert (tight.config.gradient.name, tight.work.estimator) == ("checkpointed", Checkpointed())
     least = chosen(peaks["checkpointed"])
     assert least.config.gradient.name == "checkpointed"
-    with pytest.raises(ValueError, match="; lower runtime") as refused:
+    with pytest.raises(ValueError, match="; lower compute") as refused:
         chosen(peaks["checkpointed"] - 1)
     for words in ("exact: predicted ", "checkpointed: predicted ", "lower algorithm.inner_steps"):
         assert words in str(refused.value)

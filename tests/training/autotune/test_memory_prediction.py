@@ -24,7 +24,7 @@ from tests.conftest import tiny_config
 CONV4 = {"task": "glyphs", "model": "conv4", "model__filters": 4}
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {},
-    "mlp, one task at a time": {"runtime__plan": "loop"},
+    "mlp, one task at a time": {"compute__plan": "loop"},
     "mlp, inner Adam": {"algorithm__inner_optimizer": "adam"},
     "mlp, multi-step loss": {"algorithm__multi_step_loss_until": 10},
     "conv4": CONV4,
@@ -35,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
 def inputs_of(run_dir: Path, num_tasks: int, **changes: Any) -> tuple[BlockInputs, Any]:
     run = prepare(tiny_config(run_dir, **changes))
     block = Block("train", 0, 0, 0, num_tasks)
-    return run.work.build("cpu").block_inputs(run.outer.initial, block), run.config.runtime.plan
+    return run.work.build("cpu").block_inputs(run.outer.initial, block), run.config.compute.plan
 
 
 @pytest.mark.parametrize("gradient", EXACT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from dmeta.bilevel.plans import BlockGradient, PlanName
 from dmeta.bilevel.types import Params, Stage, Task
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.training.autotune import planning
+from dmeta.training.autotune.gradient_error import flat, in_float64
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.plan_check import INEXACT, WRONG, PlanTrial, loop_reference
 from dmeta.training.autotune.planning import plan_line, planned
@@ -85,7 +87,7 @@ def test_a_plan_that_is_wrong_is_refused_with_the_module_suspected(
 ) -> None:
     run = run_of(model(inner()), algorithm__inner_lr=0.3)
     with pytest.raises(
-        ValueError, match=r"runtime\.plan=vmap must .*; choose runtime\.plan=loop"
+        ValueError, match=r"compute\.plan=vmap must .*; choose compute\.plan=loop"
     ) as refused:
         planned(run)
     assert f"suspected: {suspect};" in str(refused.value)
@@ -94,7 +96,7 @@ def test_a_plan_that_is_wrong_is_refused_with_the_module_suspected(
 
 def test_another_plan_is_taken_and_the_run_says_why(vmap_is_fastest: None, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    asked = TINY | {"runtime.plan": "auto", "run_dir": str(run_dir)}
+    asked = TINY | {"compute.plan": "auto", "run_dir": str(run_dir)}
     result = dmeta.train(asked, model=model(WrongUnderVmap()))
     plan = result.summary["plan"]
     assert plan["plan"] == "loop"
@@ -108,7 +110,7 @@ def test_another_plan_is_taken_and_the_run_says_why(vmap_is_fastest: None, tmp_p
 
 def test_a_plan_that_is_right_is_taken_and_its_error_is_said(vmap_is_fastest: None) -> None:
     for plan in ("auto", "vmap"):
-        run = planned(run_of(runtime__plan=plan))
+        run = planned(run_of(compute__plan=plan))
         assert run.plan is not None
         assert run.plan.comparison is not None
         assert run.plan.comparison.num_tasks == 2
@@ -122,7 +124,7 @@ def test_a_plan_that_is_right_is_taken_and_its_error_is_said(vmap_is_fastest: No
 
 
 def test_the_loop_is_not_compared_with_itself() -> None:
-    run = planned(run_of(model(WrongUnderVmap()), runtime__plan="loop"))
+    run = planned(run_of(model(WrongUnderVmap()), compute__plan="loop"))
     assert run.plan is not None
     assert run.plan.comparison is None
 
@@ -165,7 +167,7 @@ def test_a_plan_that_is_much_less_exact_than_the_loop_is_not_taken(
             *(nn.Conv2d(1, 8, 3), nn.ReLU(), Shift(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)),
             *(nn.Tanh(), nn.AvgPool2d(12), nn.Flatten(), nn.Linear(32, 5)),
         )
-    settings = {"task": "glyphs", "gradient": "first_order", "runtime__plan": "auto"}
+    settings = {"task": "glyphs", "gradient": "first_order", "compute__plan": "auto"}
     run = planned(run_of(images, **settings))
     assert run.work.plan in ("loop", "vmap")
     assert run.plan is not None
@@ -257,13 +259,13 @@ class Sequence(nn.Module):
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # by vmap, of the LSTM
 def test_a_plan_that_cannot_evaluate_is_not_taken(vmap_is_fastest: None) -> None:
     settings, module = {"gradient": "checkpointed"}, Sequence()
-    run = planned(run_of(module, runtime__plan="auto", **settings))
+    run = planned(run_of(module, compute__plan="auto", **settings))
     assert run.work.plan == "loop"
     assert run.plan is not None
     assert "an evaluation that fails: " in run.plan.left_out["vmap"]
     with pytest.raises(ValueError, match=r"plan=vmap must .* an evaluation that fails.*or auto$"):
         planned(run_of(module, **settings))
-    assert planned(run_of(module, runtime__plan="loop", **settings)).work.plan == "loop"
+    assert planned(run_of(module, compute__plan="loop", **settings)).work.plan == "loop"
 
 
 @pytest.mark.parametrize("plan", ["auto", "loop"])
@@ -275,4 +277,41 @@ def test_a_model_that_cannot_evaluate_at_all_is_refused(
 
     monkeypatch.setattr(TaskWork, "evaluate", fail)
     with pytest.raises(ValueError, match=r"evaluation that fails: no prediction in val; change th"):
-        planned(run_of(runtime__plan=plan))
+        planned(run_of(compute__plan=plan))
+
+
+def strokes() -> nn.Module:
+    """Two blocks of convolution, ReLU and max-pool, as in conv4, without its normalisation."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(4 * 7 * 7, 2)),
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_code_on_images_with_a_flat_background_is_judged_by_its_error() -> None:
+    """Equal values tie in ReLU and max-pool; which of them gets the gradient may differ."""
+    settings = {"task": "glyphs", "task__ways": 2, "task__queries": 2, "algorithm": "maml"}
+    run = run_of(strokes(), **settings, algorithm__inner_steps=1, compute__plan="compiled")
+    inputs = first_block_inputs(run)
+    windows = F.unfold(inputs.tasks.query.x.flatten(0, 1), 2, stride=2)
+    assert (windows.amin(1) == windows.amax(1)).float().mean() > 0.5  # ties in most of them
+    program = block_program("compiled", run.work.estimator, inputs.algorithm, 2)
+    loop = block_program("loop", run.work.estimator, inputs.algorithm)
+    expected = flat(loop(*in_float64(inputs)[1:]).gradients)
+    errors = {
+        plan: float((flat(compute(*inputs[1:]).gradients) - expected).norm() / expected.norm())
+        for plan, compute in (("loop", loop), ("compiled", program))
+    }
+    trial = trial_of(run)
+    for least in (WRONG, INEXACT):
+        objection = trial.objection("compiled", 2, least, program)
+        assert (objection is not None) == (errors["compiled"] > max(least, 10 * errors["loop"]))
+    assert trial.comparison is not None
+    assert trial.comparison.errors["compiled"] == pytest.approx(errors["compiled"], rel=1e-3)
+    assert trial.comparison.errors["loop"] == pytest.approx(errors["loop"], rel=1e-3)

@@ -1,7 +1,8 @@
-"""`runtime.plan=auto`: what is fastest on the run's own first block, once, and kept."""
+"""`compute.plan`: chosen by rule (auto) or by timing the first block (measure), and kept."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from dmeta.training.autotune.planning import plan_line, planned
 from dmeta.training.setup import Run, prepare
 from tests.conftest import TINY, Branching, tiny_config
 
-AUTO = {"runtime__plan": "auto"}
+AUTO, MEASURE = {"compute__plan": "auto"}, {"compute__plan": "measure"}
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return seconds
 
 
-def auto(**changes: Any) -> Run:
-    return planned(prepare(tiny_config("run", **AUTO, **changes)))
+def measured(**changes: Any) -> Run:
+    return planned(prepare(tiny_config("run", **MEASURE, **changes)))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,9 @@ def test_the_fastest_is_taken_if_it_is_clearly_faster(
     clock: dict[str, float], seconds: Mapping[str, float], expected: str
 ) -> None:
     clock.update(seconds)
-    run = auto(task="glyphs", model__filters=2)
-    assert run.config.runtime.plan == run.work.plan == expected
-    assert run.config.runtime.chunk_size == run.work.chunk_size == 2
+    run = measured(task="glyphs", model__filters=2)
+    assert run.config.compute.plan == run.work.plan == expected
+    assert run.config.compute.chunk_size == run.work.chunk_size == 2
     line = plan_line(run)
     assert line is not None
     assert line.startswith(f"plan={expected} for blocks of 2 tasks (vmap 1 s, loop ")
@@ -60,7 +61,7 @@ def test_the_fastest_is_taken_if_it_is_clearly_faster(
 
 
 def test_images_are_no_question_without_convolutions(clock: dict[str, float]) -> None:
-    choice = auto().plan
+    choice = measured().plan
     assert choice is not None
     assert choice.seconds.keys() == {"vmap", "loop"}
 
@@ -72,7 +73,7 @@ def test_compiling_is_not_tried_where_it_would_not_be_repaid(
     clock: dict[str, float], steps: int, words: str
 ) -> None:
     clock.update(vmap=0.001)
-    choice = auto(steps=steps).plan
+    choice = measured(steps=steps).plan
     assert choice is not None
     assert choice.plan == "vmap"
     assert words in choice.left_out["compiled"]
@@ -84,22 +85,23 @@ def test_compiled_is_timed_where_it_would_be_repaid(
 ) -> None:
     monkeypatch.setattr(planning, "_seconds", lambda program, inputs: seconds)
     monkeypatch.setattr(planning.PlanTrial, "objection", lambda *asked: None)  # nor compiled for it
-    run = auto(steps=10000)
+    run = measured(steps=10000)
     assert run.plan is not None
     assert run.plan.seconds["compiled"] == seconds
     assert run.work.plan == expected
 
 
 def test_a_method_that_can_not_be_compiled_says_why(clock: dict[str, float]) -> None:
-    choice = auto(steps=10000, algorithm="maml_pp").plan
+    choice = measured(steps=10000, algorithm="maml_pp").plan
     assert choice is not None
     assert "does not look at the outer step" in choice.left_out["compiled"]
 
 
+@pytest.mark.parametrize("plan", [AUTO, MEASURE])
 def test_a_model_that_can_not_be_vectorised_falls_back_with_a_reason(
-    clock: dict[str, float],
+    clock: dict[str, float], plan: Mapping[str, str]
 ) -> None:
-    config = tiny_config("run", **AUTO)
+    config = tiny_config("run", **plan)
     run = planned(prepare(config, model=Branching()))
     assert run.work.plan == "loop"
     line = plan_line(run)
@@ -107,29 +109,35 @@ def test_a_model_that_can_not_be_vectorised_falls_back_with_a_reason(
     assert "vmap not timed: " in line
     assert "data-dependent control flow" in line
     for plan in ("vmap", "compiled"):
-        with pytest.raises(ValueError, match=rf"runtime.plan={plan} must have a model that .*loop"):
-            prepare(tiny_config("run", runtime__plan=plan), model=Branching())
+        with pytest.raises(ValueError, match=rf"compute.plan={plan} must have a model that .*loop"):
+            prepare(tiny_config("run", compute__plan=plan), model=Branching())
 
 
 def test_a_plan_that_was_asked_for_is_taken_and_nothing_is_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(planning, "_seconds", None)
+    monkeypatch.setattr(planning, "operations_of", None)
     for plan in ("loop", "loop_channels_last", "vmap"):
-        run = planned(prepare(tiny_config("run", runtime__plan=plan)))
+        run = planned(prepare(tiny_config("run", compute__plan=plan)))
         assert run.work.plan == plan
         assert run.plan is not None
         assert not run.plan.seconds
         assert plan_line(run) is None or plan != "loop"
 
 
+@pytest.mark.parametrize("plan", ["vmap", "measure"])
 def test_a_block_is_cut_where_the_memory_does_not_hold_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, clock: dict[str, float], plan: str
 ) -> None:
-    def at_once(available: float) -> Run:
-        monkeypatch.setattr(planning, "available_memory_bytes", lambda: available)
-        config = tiny_config("run", runtime__block_size=5, meta_batch_size=5)
-        return planned(prepare(config))
+    def at_once(limit: float) -> Run:
+        if plan == "measure":  # half of what is free
+            monkeypatch.setattr(planning, "available_memory_bytes", lambda: 2 * limit)
+        else:
+            monkeypatch.setattr(planning, "available_memory_bytes", lambda: 1e12)
+            monkeypatch.setitem(planning._AT_ONCE_BYTES, "cpu", limit)
+        sizes = {"compute__block_size": 5, "meta_batch_size": 5}
+        return planned(prepare(tiny_config("run", compute__plan=plan, **sizes)))
 
     whole = at_once(1e12)
     assert whole.work.chunk_size == 5
@@ -138,16 +146,42 @@ def test_a_block_is_cut_where_the_memory_does_not_hold_it(
     few = planning.sized(inputs, 3, 1)
     # The first count of a run has what is made once, the network's copy for this thread.
     peak = min(planning.block_peak("vmap", whole.work.estimator, few) for _ in range(2))
-    assert at_once(2 * peak).work.chunk_size == 3
-    assert at_once(2 * peak - 2).work.chunk_size == 2
+    assert at_once(peak).work.chunk_size == 3
+    assert at_once(peak - 1).work.chunk_size == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "device", "expected"),
+    [(1e9, "cpu", "vmap"), (1.0, "cpu", "loop"), (1.0, "cuda", "vmap")],
+)
+def test_auto_follows_a_rule_and_reads_no_clock(
+    monkeypatch: pytest.MonkeyPatch, limit: float, device: str, expected: str
+) -> None:
+    monkeypatch.setattr(planning, "_seconds", None)
+    monkeypatch.setattr(planning, "LOOP_FROM_OPERATIONS", limit)
+    monkeypatch.setattr(planning, "_device_of", lambda inputs: device)
+    monkeypatch.setattr(planning, "_memory_limit", lambda inputs, seat: 1e12)
+    monkeypatch.setattr(planning, "random_numbers_kept", lambda device: contextlib.nullcontext())
+    run = planned(prepare(tiny_config("run", **AUTO)))
+    assert run.work.plan == expected
+    assert run.plan is not None
+    assert not run.plan.seconds
+    # Of the forward and the backward pass of the tiny network: counted, the same every time.
+    again = planned(prepare(tiny_config("run", **AUTO))).plan
+    assert again is not None
+    assert run.plan.operations == again.operations
+    assert (run.plan.operations or 0) > 1000
+    line = plan_line(run)
+    assert line is not None
+    assert "million operations a task" in line
 
 
 def test_chunks_change_a_result_by_rounding_alone(tmp_path: Path) -> None:
-    same = TINY | {"eval.every": 0, "runtime.block_size": 5}
+    same = TINY | {"eval.every": 0, "compute.block_size": 5}
     losses = []
     for size in (2, 5):
         result = dmeta.train(
-            same | {"run_dir": str(tmp_path / f"{size}"), "runtime.chunk_size": size}
+            same | {"run_dir": str(tmp_path / f"{size}"), "compute.chunk_size": size}
         )
         losses.append(result.test.value)
         assert result.summary["plan"]["chunk_size"] == size
@@ -158,18 +192,18 @@ def test_what_was_chosen_is_kept_when_the_run_is_resumed(
     tmp_path: Path, clock: dict[str, float]
 ) -> None:
     clock.update(loop=0.1)
-    asked = TINY | {"runtime.plan": "auto", "run_dir": str(tmp_path / "run"), "eval.every": 0}
+    asked = TINY | {"compute.plan": "measure", "run_dir": str(tmp_path / "run"), "eval.every": 0}
     first = dmeta.train(asked | {"steps": 2})
     assert first.summary["plan"]["plan"] == "loop"
     assert first.summary["plan"]["seconds"] == {"vmap": 1.0, "loop": 0.1}
-    saved = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["runtime"]
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["compute"]
     assert (saved["plan"], saved["chunk_size"]) == ("loop", 2)
     clock.update(loop=10.0)
     for again in (asked, {"run_dir": asked["run_dir"]}):
         longer = dmeta.train(again | {"resume": True, "steps": 4})
-        assert longer.summary["settings"]["runtime"]["plan"] == "loop"
-    with pytest.raises(ValueError, match=r"different: runtime.plan"):
-        dmeta.train({"run_dir": asked["run_dir"], "resume": True, "runtime.plan": "vmap"})
+        assert longer.summary["settings"]["compute"]["plan"] == "loop"
+    with pytest.raises(ValueError, match=r"different: compute.plan"):
+        dmeta.train({"run_dir": asked["run_dir"], "resume": True, "compute.plan": "vmap"})
 
 
 def test_seconds_are_the_least_of_a_few_and_leave_torchs_random_numbers_alone() -> None:

@@ -39,10 +39,10 @@ class Elsewhere:
 
 def test_plan_and_chunk_are_chosen_by_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_eager_seconds", lambda _, plan, *__: {"loop": 1.0}.get(plan, 9))
-    place, run = Elsewhere(), prepare(tiny_config("run", runtime__plan="auto"))
+    place, run = Elsewhere(), prepare(tiny_config("run", compute__plan="measure"))
     done = with_selection(run, None, place)
     assert isinstance(place.answers[0], Selection)
-    assert (done.config.runtime.plan, done.work.plan, done.config.runtime.chunk_size) == (
+    assert (done.config.compute.plan, done.work.plan, done.config.compute.chunk_size) == (
         "loop",
         "loop",
         2,
@@ -53,8 +53,9 @@ def test_plan_and_chunk_are_chosen_by_a_worker(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config("run", runtime__block_size=5, meta_batch_size=5)
-    run = prepare(config)
+    sizes = {"compute__block_size": 5, "meta_batch_size": 5}
+    monkeypatch.setattr(planning, "_eager_seconds", lambda *_: 1.0)
+    run = prepare(tiny_config("run", compute__plan="measure", **sizes))
     peak = planning.block_peak("vmap", run.work.estimator, planning.first_block_inputs(run))
     monkeypatch.setattr(planning, "available_memory_bytes", lambda: 8 * peak)
     at_once = {
@@ -62,7 +63,7 @@ def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPa
     }
     assert at_once[1] == at_once[4] == 5
     assert at_once[40] == 1
-    budget = prepare(tiny_config("run", gradient__memory_budget="1GB", runtime__plan="loop"))
+    budget = prepare(tiny_config("run", gradient__memory_budget="1GB", compute__plan="loop"))
     place = Elsewhere()
     memory = with_selection(budget, None, place).memory
     assert memory is not None
@@ -73,12 +74,12 @@ def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("changes", "begun", "asked"),
     [
-        ({"runtime__plan": "loop"}, None, 1),  # an evaluation is tried
-        ({"runtime__plan": "vmap", "runtime__chunk_size": "2"}, None, 1),  # is compared
-        ({"runtime__plan": "vmap"}, None, 1),
-        ({"runtime__plan": "loop"}, {"runtime": {"plan": "loop", "chunk_size": 2}}, 0),
-        ({"runtime__plan": "auto"}, {"runtime": {"plan": "vmap", "chunk_size": 2}}, 0),
-        ({"runtime__plan": "auto"}, {"runtime": {"plan": "compiled", "chunk_size": 2}}, 1),
+        ({"compute__plan": "loop"}, None, 1),  # an evaluation is tried
+        ({"compute__plan": "vmap", "compute__chunk_size": "2"}, None, 1),  # is compared
+        ({"compute__plan": "vmap"}, None, 1),
+        ({"compute__plan": "loop"}, {"compute": {"plan": "loop", "chunk_size": 2}}, 0),
+        ({"compute__plan": "auto"}, {"compute": {"plan": "vmap", "chunk_size": 2}}, 0),
+        ({"compute__plan": "auto"}, {"compute": {"plan": "compiled", "chunk_size": 2}}, 1),
     ],
 )
 def test_a_worker_is_asked_only_if_something_is_open(
@@ -91,9 +92,9 @@ def test_a_worker_is_asked_only_if_something_is_open(
     place = Elsewhere()
     run = with_selection(prepare(tiny_config("run", **changes)), begun, place)
     assert len(place.answers) == asked
-    assert run.config.runtime.chunk_size == 2
+    assert run.config.compute.chunk_size == 2
     if begun is not None:
-        assert run.config.runtime.plan == begun["runtime"]["plan"]
+        assert run.config.compute.plan == begun["compute"]["plan"]
 
 
 def test_a_gpu_without_room_for_one_task_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,7 @@ def test_a_gpu_without_room_for_one_task_is_told_of(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(torch.cuda, name, lambda *_: 5)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda *_: 1.0)
     with pytest.raises(GpuMemoryError, match=r"with 1 task at once.*gradient=checkpointed"):
-        with_selection(prepare(tiny_config("run", runtime__plan="auto")), None, Elsewhere())
+        with_selection(prepare(tiny_config("run", compute__plan="measure")), None, Elsewhere())
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def forbidden_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("forbidden_gpu")
 def test_a_run_on_the_cpu_leaves_the_gpu_alone(tmp_path: Any) -> None:
-    asked = {"device": "cpu", "runtime.plan": "auto", "gradient.memory_budget": "1GB"}
+    asked = {"device": "cpu", "compute.plan": "measure", "gradient.memory_budget": "1GB"}
     result = dmeta.train(TINY | asked | {"run_dir": str(tmp_path / "run")})
     assert result.summary["plan"]["seconds"]
     dmeta.evaluate(tmp_path / "run", num_tasks=2, device="cpu")
