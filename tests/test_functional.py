@@ -55,7 +55,7 @@ def run_of(run_dir: Path, task: str, algorithm: str, **changes: Any) -> Run:
 def test_it_has_the_bits_of_a_runs_block(
     tmp_path: Path, task: str, algorithm: str, plan: Any
 ) -> None:
-    run = run_of(tmp_path, task, algorithm, runtime__plan=plan)
+    run = run_of(tmp_path, task, algorithm, compute__plan=plan)
     work, vector = run.work.build("cpu"), run.outer.initial
     expected, inputs = work.gradient(vector, BLOCK), work.block_inputs(vector, BLOCK)
     gradients, report = dmeta.meta_gradient(
