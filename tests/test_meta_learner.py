@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ import dmeta
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.bilevel.types import Kind, Stage, Task
+from dmeta.runtime.protocol import Block
+from dmeta.training.setup import prepare
 from dmeta.training.worker import predict_task
 from tests.bilevel.problems import LEARNS, draw_tasks, network
+from tests.conftest import tiny_config
 from tests.test_functional import by_autograd, mlp, tuple_of
 
 WAYS = 3
@@ -308,3 +312,23 @@ def test_any_module_has_the_meta_gradient_of_plain_autograd(
     learner.backward(*tuple_of(tasks))
     for name, p in module.named_parameters():
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
+def test_an_own_loop_learns_what_a_run_learns(tmp_path: Path, algorithm: str) -> None:
+    """From a run's initial weights and tasks, with torch's Adam: the run's meta-parameters."""
+    config = tiny_config(tmp_path / "run", algorithm=algorithm, compute__block_size=5)
+    run = prepare(config)
+    work, vector = run.work.build("cpu"), run.outer.initial
+    learner = dmeta.MetaLearner(run.algorithm.network.module, algorithm)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=config.outer.lr)
+    for step in range(config.steps):
+        inputs = work.block_inputs(vector, Block("train", step, 0, 0, config.meta_batch_size))
+        optimizer.zero_grad()
+        learner.backward(*tuple_of(inputs.tasks))
+        optimizer.step()
+    trained = dmeta.load(dmeta.train(config).run_dir).meta_params
+    assert trained.keys() == learner.meta_params.keys()
+    for name, p in learner.meta_params.items():
+        torch.testing.assert_close(p.detach(), trained[name], rtol=1e-6, atol=1e-7)
+        assert not torch.equal(p, inputs.meta_params[name])

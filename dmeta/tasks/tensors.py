@@ -55,7 +55,7 @@ def stacked_task(given: GivenTask, like: Tensor, *, batched: bool | None) -> Tas
             of one task usually have: labels [S], values [S, D].
 
     Raises:
-        ValueError: they are not tasks, or it cannot be told how many.
+        ValueError: they are not tasks, or their number is ambiguous.
     """
     task = _task(given, like)
     y = task.support.y
