@@ -150,8 +150,9 @@ def meta_gradient(
     Raises:
         ValueError: the method, its options and the tasks do not fit; the message says why.
     """
-    some = next(iter(meta_params.values()))
-    groups = stacked_tasks(tasks, some)
+    if not meta_params:
+        raise ValueError("meta_params must have at least one tensor, got none; give some")
+    groups = stacked_tasks(tasks, next(iter(meta_params.values())))
     estimator = estimator_of(algorithm, gradient)
     if isinstance(algorithm, str) or not hasattr(algorithm, "adapt"):
         if network is None:

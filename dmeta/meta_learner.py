@@ -37,6 +37,8 @@ from dmeta.training.losses import AUTO
 class MetaLearner(nn.Module):
     """What a method meta-learns, as parameters; its meta-gradients, and adaptation to a task.
 
+    For example::
+
         learner = dmeta.MetaLearner(network, "maml", inner_lr=0.4, inner_steps=1)
         optimizer = torch.optim.Adam(learner.parameters())
         for support_x, support_y, query_x, query_y in batches:

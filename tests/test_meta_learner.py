@@ -251,6 +251,15 @@ def test_examples_that_do_not_fit_are_refused(given: Any, message: str) -> None:
         learner.adapt(*given)
 
 
+def test_there_must_be_something_to_learn() -> None:
+    module = mlp().requires_grad_(False)
+    with pytest.raises(ValueError, match="the module must have a parameter to learn"):
+        dmeta.MetaLearner(module)
+    maml = dmeta.make_algorithm("maml", mlp())
+    with pytest.raises(ValueError, match="meta_params must have at least one tensor"):
+        dmeta.meta_gradient(maml, {}, tasks_of("regression"))
+
+
 def test_a_refused_batch_leaves_no_trace() -> None:
     learner = learner_of("maml")
     support_x, support_y, query_x, query_y = tuple_of(tasks_of("regression"))
