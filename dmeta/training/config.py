@@ -316,8 +316,13 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     return checked(RunConfig, values, "")
 
 
-def with_moved_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version wrote, under the keys of this one."""
+def with_moved_keys(settings: Any) -> Any:
+    """Settings that an earlier version wrote, under the keys of this one.
+
+    What is not a group of settings is returned as it is, for `run_config` to refuse.
+    """
+    if not isinstance(settings, Mapping):
+        return settings
     moved = {key: dict(v) if isinstance(v, Mapping) else v for key, v in settings.items()}
     outer = moved.get("outer")
     if isinstance(outer, dict) and "beta1" in outer:  # adam and sgd had the keys of both
@@ -328,7 +333,9 @@ def with_moved_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     for old, new in MOVED.items():
         group, _, key = old.partition(".")
         if isinstance(moved.get(group), dict) and key in moved[group]:
-            moved.setdefault(new.partition(".")[0], {})[key] = moved[group].pop(key)
+            target = moved.setdefault(new.partition(".")[0], {})
+            if isinstance(target, dict):
+                target[key] = moved[group].pop(key)
     return moved
 
 

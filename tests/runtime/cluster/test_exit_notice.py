@@ -13,10 +13,10 @@ from dmeta.runtime.options import RuntimeOptions
 
 _PROGRAM = """
 import os, signal, subprocess, sys
-from dmeta.runtime import exit_notice
+from dmeta.runtime.cluster import exit_notice
 nothing = subprocess.DEVNULL
 raylet = subprocess.Popen(["sleep", "3"], stdout=nothing, stderr=nothing)
-exit_notice.begin(raylet.pid, "go on so")
+exit_notice.start_exit_notice(raylet.pid, "go on so")
 {ending}
 """
 
