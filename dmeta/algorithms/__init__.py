@@ -2,7 +2,9 @@
 
 They know no data set, no runtime and no configuration system. A factory is called as
 ``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
-it has parameters besides the network's, is given them too. Looking up names imports no torch.
+it has parameters besides the network's, is given them too. An entry is the whole method: the
+factory's defaults are its inner loop, `Entry.gradient` names its meta-gradient estimator. Looking
+up names imports no torch.
 """
 
 from __future__ import annotations

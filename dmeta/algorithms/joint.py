@@ -2,6 +2,8 @@
 
 Finn et al. 2017 (arXiv:1703.03400), section 5.1. MAML without inner steps in training: the
 meta-loss is the plain query loss, whose average over tasks is that of one network for all of them.
+
+    meta-loss(theta) = L_query(theta)
 """
 
 from __future__ import annotations
