@@ -45,16 +45,19 @@ class LazyEntry:
         target: where the factory is, as in an entry point: ``dmeta.algorithms.maml:Maml``.
         summary: as of `Entry`.
         source: as of `Entry`.
+        settings: as of `Entry`.
     """
 
     target: str
     summary: str
     source: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Entry[Any]:
         """The entry, its factory imported."""
         module, _, name = self.target.partition(":")
-        return Entry(getattr(import_module(module), name), self.summary, self.source)
+        make = getattr(import_module(module), name)
+        return Entry(make, self.summary, self.source, self.settings)
 
 
 def nearest(name: str, known: Iterator[str] | list[str]) -> str:
