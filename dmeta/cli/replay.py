@@ -117,7 +117,7 @@ def _replay(
     config = _locally(with_root(saved.config, wanted.root), wanted.device)
     if not trust:
         check_saved(config.as_mapping(), place.name, typed=typed_root(wanted.root))
-    if config.runtime.mode == "async":
+    if saved.config.runtime.mode == "async":
         raise ValueError(
             "a run to be replayed must have runtime.mode=sync, got async, where the workers' speed "
             "decides what a block is computed at; train again with runtime.mode=sync"

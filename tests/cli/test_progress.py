@@ -35,7 +35,7 @@ def settings(run_dir: Path, **changes: Any) -> dict[str, Any]:
 def test_a_run_and_its_joint_baseline_show_their_progress_and_what_comes_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = {"joint_baseline": True, "compute.plan": "auto", "steps": 4}
+    changes = {"joint_baseline": True, "compute.plan": "measure", "steps": 4}
     dmeta.train(settings(tmp_path / "run", **changes), progress=True)
     lines = capsys.readouterr().out.splitlines()
     main, joint = (i for i, line in enumerate(lines) if line.startswith("step 4/4 "))
