@@ -160,13 +160,14 @@ def test_a_lazy_entry_is_imported_once_when_it_is_asked_for(
     (tmp_path / "imported_late.py").write_text("def make() -> str:\n    return 'made'\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     registered: Registry[Any] = Registry(
-        "thing", {"late": LazyEntry("imported_late:make", "comes late", "nowhere")}
+        "thing", {"late": LazyEntry("imported_late:make", "comes late", "nowhere", {"a": 1})}
     )
     assert list(registered) == ["late"]
     assert registered.builtin["late"].summary == "comes late"
     assert "imported_late" not in sys.modules
     entry = registered["late"]
     assert (entry.make(), entry.summary, entry.source) == ("made", "comes late", "nowhere")
+    assert entry.settings == {"a": 1}
     assert registered["late"] is entry
     del sys.modules["imported_late"]
 

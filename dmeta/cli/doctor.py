@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dmeta.addresses import folder_here
 from dmeta.cli import doctor_machine, doctor_software
 from dmeta.cli.doctor_finding import Finding, Level
 from dmeta.formatting import safe_text
@@ -35,7 +36,8 @@ def doctor_command(arguments: Sequence[str]) -> int:
     folders = [word.partition("=")[2] for word in rest if word.startswith("run_dir=")]
     if len(folders) < len(rest) or not all(folders):
         raise ValueError(f"dmeta doctor takes run_dir=FOLDER and --json, got {' '.join(rest)}")
-    findings = run_checks(checks(Path(folders[-1] if folders else "runs")))
+    run_dir = folder_here(folders[-1] if folders else "runs", "run_dir")
+    findings = run_checks(checks(run_dir))
     if len(rest) < len(arguments):
         print(json.dumps(as_plain(findings), indent=2))
     else:

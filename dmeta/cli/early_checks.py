@@ -5,8 +5,8 @@ The verbs check the same again, and more: these checks only make the answer quic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.models import MODELS
@@ -14,17 +14,41 @@ from dmeta.tasks import TASKS
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.options import checked_options
 
+if TYPE_CHECKING:
+    from dmeta.search.space import Dimension
 
-def check_early(verb: str, settings: Mapping[str, Any]) -> None:
-    """Check names, types and ranges of the settings of `dmeta train`.
 
-    Not those of a run that is resumed, which are in its folder; other verbs are not checked.
+def check_early(
+    verb: str,
+    settings: Mapping[str, Any],
+    space: Mapping[str, Dimension] | None = None,
+    arguments: Sequence[str] = (),
+) -> None:
+    """Check names, types and ranges of the settings of `dmeta train` and `dmeta tune`.
+
+    Not those of a run or search that is resumed, which are in its folder; other verbs are not
+    checked.
+
+    Args:
+        verb: the verb.
+        settings: composed.
+        space: of `dmeta tune`, what is searched.
+        arguments: of `dmeta tune`, its command line.
 
     Raises:
         ValueError: whatever is wrong, with the key to change.
     """
-    if verb == "train" and not settings.get("resume"):
+    if verb not in ("train", "tune") or settings.get("resume"):
+        return
+    if verb == "train":
         _check_options(run_config(settings))
+        return
+    from dmeta.cli.planned_search import fixed_of, planned_search
+    from dmeta.cli.presets import own_presets
+
+    space = space or {}
+    fixed = fixed_of(arguments, space)
+    _check_options(planned_search(settings, fixed, space, own_presets(arguments)).config)
 
 
 def _check_options(config: RunConfig) -> None:

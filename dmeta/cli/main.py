@@ -142,7 +142,7 @@ def _checked_command(
     """Run a verb; it is imported, with torch and Ray, once its settings are checked."""
     from dmeta.cli.early_checks import check_early
 
-    check_early(verb, settings)
+    check_early(verb, settings, **more)
     getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")(settings, overrides, **more)
 
 

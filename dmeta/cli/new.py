@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.cli.scaffold import Piece, checkout_files, package_files
+from dmeta.cli.scaffold import Piece, checkout_files, names_in_use, package_files
 from dmeta.cli.verbs import KINDS
 from dmeta.models import MODELS
 from dmeta.quoting import shell_word
@@ -97,6 +97,12 @@ def check_name(kind: str, name: str) -> None:
         )
     if name in _REGISTRIES[kind].builtin or name in plugin_names(kind):
         raise ValueError(f"NAME must be new, got {name!r}, which is one already; choose another")
+    factory = Piece(kind, name).factory
+    if factory in names_in_use(kind):
+        raise ValueError(
+            f"NAME must differ from what the new module imports or uses ({factory}), got {name!r}; "
+            "choose another"
+        )
 
 
 def checkout_at(folder: Path) -> Path | None:

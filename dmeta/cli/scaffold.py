@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -68,6 +69,17 @@ class Piece:
         text = text.replace("$entry_import\n", entry_import)
         names = {each: getattr(self, each) for each in ("kind", "name", "title")}
         return Template(text).substitute(names, package=self.package, project=self.project)
+
+
+def names_in_use(kind: str) -> set[str]:
+    """Names that a new module of this kind uses itself: none of them may be its factory's."""
+    tree = ast.parse(Piece(kind, "placeholder").filled(f"{kind}.py"))
+    nodes = list(ast.walk(tree))
+    return (
+        {node.id for node in nodes if isinstance(node, ast.Name)}
+        | {node.arg for node in nodes if isinstance(node, ast.arg)}
+        | {node.name for node in nodes if isinstance(node, ast.alias)}
+    )
 
 
 def checkout_files(piece: Piece, checkout: Path) -> dict[Path, str]:

@@ -13,9 +13,10 @@ from torch import nn
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
 from dmeta.cli.hydra_app import compose
+from dmeta.cli.planned_search import fixed_of, is_of_search, planned_search
 from dmeta.cli.presets import named, own_presets
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.sweeps import Composer, first_choices, space_of_preset, split_overrides
+from dmeta.cli.sweeps import Composer, first_choices, split_overrides
 from dmeta.cli.trust import KEY, trust_word, trusting, trusts
 from dmeta.cli.tune_display import TuneDisplay
 from dmeta.cli.user_source import defaults_for, refuse_ignored
@@ -28,20 +29,17 @@ from dmeta.search import ResultGrid, SearchOptions, Space
 from dmeta.search.experiment import run as run_search
 from dmeta.search.finalize import summary_lines
 from dmeta.search.search_state import NO_SEARCH, read_search
-from dmeta.search.space import Dimension, probes
+from dmeta.search.space import Dimension
 from dmeta.search.space_check import check_search_without_data
 from dmeta.search.tune_callback import Watcher
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
-from dmeta.training.options import checked
 
 _PER_CALL = ("run_dir", "resume", "runtime.address", "runtime.allow_unauthenticated", KEY)
 """Keys that the command line alone says when a search is continued."""
 
 _MORE = ("search.num_trials", "steps")
 """Keys that extend the search that is there."""
-
-_SEARCH = ("search=", "search.", "search/")
 
 _SEVERAL = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle|int|float)\(")
 """How a text begins, in settings from Python, that is a sweep."""
@@ -110,7 +108,7 @@ def tune(
     refuse_ignored(fixed, own)
     chosen: list[str] = []
     if source is not None:
-        words = [each for each in (*fixed, *first_choices(space)) if not _is_of_search(each)]
+        words = [each for each in (*fixed, *first_choices(space)) if not is_of_search(each)]
         has_network = model is not None or hasattr(algorithm, "network")
         chosen = defaults_for(source, words, has_network=has_network)
         fixed = [*chosen, *fixed]
@@ -169,12 +167,8 @@ def _asked_for(
 ) -> Search:
     """The search that a command line asks for."""
     given = [a for a in arguments if "=" in a and not a.startswith("-")]
-    fixed = [a for a in given if a.partition("=")[0].lstrip("+") not in space]
+    fixed = fixed_of(arguments, space)
     return _search_of(settings, fixed, space, given, own_presets(arguments))
-
-
-def _is_of_search(override: str) -> bool:
-    return override.lstrip("+").startswith(_SEARCH)
 
 
 def _run(search: Search, watchers: Sequence[Watcher], own: Mapping[str, Any]) -> ResultGrid:
@@ -222,15 +216,10 @@ def _search_of(
         given, presets = there
         fixed, space = split_overrides(given)
         settings = compose("tune", [*fixed, *first_choices(space)], presets=presets)
-    group = dict(settings["search"])
-    preset = space_of_preset(group.pop("space", None) or {})
-    whole = Space({**preset.dimensions, **space}, preset.conditions)
-    options = checked(SearchOptions, group, "search")
-    # What a search is of is nothing to its trials.
-    own = (each for each in fixed if not _is_of_search(each))
-    composer = Composer(tuple(own), tuple(presets.items()))
-    first = probes(whole)[0] if whole else {}
-    return Search(list(given), composer(first), whole, options, composer, run_dir, resume)
+    plan = planned_search(settings, fixed, space, presets)
+    return Search(
+        list(given), plan.config, plan.space, plan.options, plan.composer, run_dir, resume
+    )
 
 
 def _continued(place: RunPlace, given: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:

@@ -77,7 +77,7 @@ def test_every_key_that_can_be_set_is_offered(words: str) -> None:
 
 def test_what_a_name_means_is_said() -> None:
     assert candidates(["train", "algorithm=anil"])["algorithm=anil"].startswith("MAML whose")
-    assert candidates(["train", "st"]) == {"steps=": "default 10000"}
+    assert candidates(["train", "max_"]) == {"max_rejected=": "default 10"}
 
 
 def test_a_shell_is_answered_without_slow_imports() -> None:

@@ -100,6 +100,8 @@ def test_the_real_checks_find_this_machine(
 def test_other_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--jsn") == 2
     assert "dmeta doctor takes run_dir=FOLDER and --json, got --jsn" in capsys.readouterr().err
+    assert run("run_dir=s3://bucket/runs") == 2
+    assert "run_dir must be" in capsys.readouterr().err
     assert run("--help") == 0
     assert "usage: dmeta doctor" in capsys.readouterr().out
 
