@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import Algorithm, kinds
+from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
 from dmeta.bilevel.compiled import BlockProgram, block_program
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import EagerPlan
@@ -92,6 +92,8 @@ def make_algorithm(
     if isinstance(network, nn.Module):
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         network = Network.of(network).to(str(device), training=True)
+    if not (embeds(make) or network.names):
+        raise nothing_to_learn()
     if example is not None and network.seen is None:
         network = network.traced(example)
     checked = checked_options(make, NamedOptions(name, options), "algorithm")
@@ -106,6 +108,14 @@ def make_algorithm(
             )
         checked["input_shape"] = tuple(example.shape[1:])
     return make(network=network, loss=_loss_of(loss), **checked)
+
+
+def nothing_to_learn() -> ValueError:
+    """The refusal of a module without trainable parameters."""
+    return ValueError(
+        "the module must have a parameter to learn, got none that requires gradients; call "
+        "requires_grad_(True) on those that are to be learned"
+    )
 
 
 def meta_gradient(

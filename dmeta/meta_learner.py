@@ -28,6 +28,7 @@ from dmeta.functional import (
     estimator_of,
     example_of,
     make_algorithm,
+    nothing_to_learn,
 )
 from dmeta.models.network import Network
 from dmeta.tasks.tensors import given_examples, kind_of, stacked_task, ways_of
@@ -96,19 +97,18 @@ class MetaLearner(nn.Module):
         self._plan, self._chunk_size, self._seed = plan, chunk_size, seed
         self._num_batches = 0
         self._program: BlockProgram | None = None
-        meta_params, own, still = (
-            made.init_meta_params(),
-            dict(module.named_parameters()),
-            constants(made),
-        )
+        meta_params = made.init_meta_params()
+        if not meta_params:
+            raise nothing_to_learn()
         self._names = tuple(meta_params)
         self.params = nn.Module()
+        own, not_learned = dict(module.named_parameters()), constants(made)
         for name, value in meta_params.items():
-            shared = own.get(name)
-            if shared is None or shared.shape != value.shape or name in still:
-                shared = nn.Parameter(value, requires_grad=name not in still)
+            parameter = own.get(name)
+            if parameter is None or parameter.shape != value.shape or name in not_learned:
+                parameter = nn.Parameter(value, requires_grad=name not in not_learned)
             layer, last = _layer(self.params, name)
-            layer.register_parameter(last, shared)
+            layer.register_parameter(last, parameter)
         self.frozen = nn.Module()
         self._set_network(made.network)
 

@@ -253,8 +253,9 @@ def test_examples_that_do_not_fit_are_refused(given: Any, message: str) -> None:
 
 def test_there_must_be_something_to_learn() -> None:
     module = mlp().requires_grad_(False)
-    with pytest.raises(ValueError, match="the module must have a parameter to learn"):
-        dmeta.MetaLearner(module)
+    for algorithm in ("maml", "protonet"):
+        with pytest.raises(ValueError, match="the module must have a parameter to learn"):
+            dmeta.MetaLearner(module, algorithm)
     maml = dmeta.make_algorithm("maml", mlp())
     with pytest.raises(ValueError, match="meta_params must have at least one tensor"):
         dmeta.meta_gradient(maml, {}, tasks_of("regression"))
@@ -326,7 +327,8 @@ def test_any_module_has_the_meta_gradient_of_plain_autograd(
 @pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
 def test_an_own_loop_learns_what_a_run_learns(tmp_path: Path, algorithm: str) -> None:
     """From a run's initial weights and tasks, with torch's Adam: the run's meta-parameters."""
-    config = tiny_config(tmp_path / "run", algorithm=algorithm, compute__block_size=5)
+    changes = {"compute__block_size": 5, "outer__schedule": "constant"}
+    config = tiny_config(tmp_path / "run", algorithm=algorithm, **changes)
     run = prepare(config)
     work, vector = run.work.build("cpu"), run.outer.initial
     learner = dmeta.MetaLearner(run.algorithm.network.module, algorithm)
