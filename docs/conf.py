@@ -30,6 +30,7 @@ myst_heading_anchors = 4
 nitpicky = False
 
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
