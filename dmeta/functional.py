@@ -32,7 +32,7 @@ from dmeta.training.worker import metric_name, metric_of
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 Method: TypeAlias = str | Callable[..., Algorithm]
-"""A registered name, or an own factory: called with ``network=, loss=`` and its options."""
+"""A registered name, or your own factory: called with ``network=, loss=`` and its options."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +73,7 @@ def make_algorithm(
     """A method on a network; `init_meta_params` gives the meta-parameters to begin with.
 
     Args:
-        algorithm: a name in `dmeta.ALGORITHMS`, or an own factory.
+        algorithm: a name in `dmeta.ALGORITHMS`, or your own factory.
         network: any module, of which a copy is used; an embedding, without output layer, for a
             method that has an output layer of its own (protonet, proto_maml, leo).
         loss: of support and query set: (prediction, target) -> scalar mean, or a name;

@@ -76,7 +76,7 @@ class MetaLearner(nn.Module):
         Args:
             module: the network; an embedding, without output layer, for ``protonet``,
                 ``proto_maml`` and ``leo``.
-            algorithm: a name in `dmeta.ALGORITHMS`, or an own factory.
+            algorithm: a name in `dmeta.ALGORITHMS`, or your own factory.
             loss: see `dmeta.make_algorithm`.
             gradient: a name in `dmeta.GRADIENTS`, or an estimator; None: the one that belongs to
                 the method.

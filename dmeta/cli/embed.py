@@ -155,8 +155,8 @@ def _embed(
     method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
     if model is not None and not embeds(method):
         raise ValueError(
-            "an own model must belong to a method that embeds, whose network has no output layer, "
-            f"got {config.algorithm.name}; train protonet with it"
+            "a custom model must belong to a method that embeds, whose network has no output "
+            f"layer, got {config.algorithm.name}; train protonet with it"
         )
     meta_params = find_checkpoint(place.folder, config, wanted.checkpoint).meta_params()
     shapes = saved.shapes

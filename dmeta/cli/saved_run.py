@@ -25,7 +25,7 @@ _MAX_INPUT = 2**28  # a gigabyte in float32
 _PARTS = ("model", "source", "algorithm", "loss")
 
 NONE: Mapping[str, Any] = dict.fromkeys(_PARTS)
-"""No own objects: what a command line can give."""
+"""No custom objects: what a command line can give."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class SavedRun:
     own: tuple[str, ...]
 
     def check_own(self, given: Mapping[str, Any], name: str, call: str) -> None:
-        """Refuse to go on without the own objects that the run was trained with.
+        """Refuse to go on without the custom objects that the run was trained with.
 
         Args:
-            given: ``model``, ``source``... -> the own object or None; of those that are needed.
+            given: ``model``, ``source``... -> the object or None; of those that are needed.
             name: of the run's folder.
             call: what takes them, from Python.
 
@@ -93,10 +93,10 @@ class SavedRun:
             "algorithm": self.config.algorithm.name,
             "loss": self.config.loss,
         }
-        trained_with = " and ".join(f"an own {part} ({names[part]})" for part in lacking)
+        trained_with = " and ".join(f"a custom {part} ({names[part]})" for part in lacking)
         keywords = ", ".join(f"{part}=..." for part in lacking)
         raise ValueError(
-            f"the own objects that a run was trained with must be given, got none: {name} was "
+            f"the custom objects that a run was trained with must be given, got none: {name} was "
             f"trained with {trained_with}, which no settings can make; from Python, call "
             f"{call}, {keywords})"
         )

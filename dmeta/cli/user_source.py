@@ -18,14 +18,14 @@ _LEAST_POOLED = 16  # conv4 halves an image four times
 # Groups of settings that bring a model.
 _BRING_MODEL = ("model", "task", "experiment")
 
-# A task's sizes are read with an own source too.
+# A task's sizes are read with a custom source too.
 _SIZES = tuple(f"task.{prefix}{key}" for prefix in ("", "train_") for key in EPISODE_KEYS)
 
 
 def defaults_for(source: TaskSource, overrides: Sequence[str], *, has_network: bool) -> list[str]:
     """Overrides to put before the user's: a model for the source's inputs, no joint baseline.
 
-    The defaults are otherwise those of the sinusoid, which an own source is not.
+    The defaults are otherwise those of the sinusoid, which a custom source is not.
 
     Args:
         source: the user's own.

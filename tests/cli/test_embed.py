@@ -95,7 +95,7 @@ def test_runs_that_cannot_embed_say_why(tmp_path: Path) -> None:
     own = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 5))
     settings = TINY | GLYPHS | {"run_dir": str(tmp_path / "own"), "steps": 1}
     dmeta.train(settings, model=own)
-    with pytest.raises(ValueError, match="an own model must belong to a method that embeds"):
+    with pytest.raises(ValueError, match="a custom model must belong to a method that embeds"):
         dmeta.embed(tmp_path / "own", model=own)
     with pytest.raises(ValueError, match="batch_size must be >= 2, got 1; raise it"):
         dmeta.embed(tmp_path / "own", batch_size=1)

@@ -189,7 +189,7 @@ def test_an_own_loss_or_a_named_one_decides_the_result(tmp_path: Path) -> None:
     again = dmeta.evaluate(own.run_dir, num_tasks=6, loss=median_away)
     assert again == own.test
     with pytest.raises(
-        ValueError, match=r"an own loss \(median_away\).* call dmeta\.load\(.*loss="
+        ValueError, match=r"a custom loss \(median_away\).* call dmeta\.load\(.*loss="
     ):
         dmeta.load(own.run_dir)
     assert dmeta.load(own.run_dir, loss=median_away).algorithm.loss is median_away
@@ -223,7 +223,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
 
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained with an own model, source, algorithm and loss."""
+    """Trained with a custom model, source, algorithm and loss."""
     run_dir = tmp_path_factory.mktemp("runs") / "own"
     dmeta.train(
         settings(run_dir, steps=2),
@@ -233,8 +233,8 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TRAINED_WITH = (
-    r"was trained with an own model \(Own\) and an own source \(Lines\) and an own algorithm "
-    r"\(Maml\) and an own loss \(median_away\), which no settings can make; from Python, call "
+    r"was trained with a custom model \(Own\) and a custom source \(Lines\) and a custom algorithm "
+    r"\(Maml\) and a custom loss \(median_away\), which no settings can make; from Python, call "
 )
 
 
@@ -257,9 +257,11 @@ def test_the_command_line_says_that_a_run_has_own_objects_and_how_to_pass_them(
 
 
 def test_only_the_own_objects_that_are_lacking_are_named(own_run: Path) -> None:
-    with pytest.raises(ValueError, match=r"trained with an own model \(Own\) and an own algorithm"):
+    with pytest.raises(
+        ValueError, match=r"trained with a custom model \(Own\) and a custom algorithm"
+    ):
         dmeta.embed(own_run, source=Lines())
-    with pytest.raises(ValueError, match=r"trained with an own source \(Lines\), which"):
+    with pytest.raises(ValueError, match=r"trained with a custom source \(Lines\), which"):
         dmeta.evaluate(own_run, model=Own(), algorithm=Maml, loss=median_away)
     # An earlier version did not write which they were: then it shows by their names.
     config = json.loads((own_run / "config.json").read_text())
@@ -267,7 +269,9 @@ def test_only_the_own_objects_that_are_lacking_are_named(own_run: Path) -> None:
     older = own_run.parent / "older"
     shutil.copytree(own_run, older)
     (older / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"own model .* own source .* own algorithm .* own loss"):
+    with pytest.raises(
+        ValueError, match=r"custom model .* custom source .* custom algorithm .* custom loss"
+    ):
         dmeta.evaluate(older)
 
 
