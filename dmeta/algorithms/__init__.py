@@ -2,13 +2,15 @@
 
 They know no data set, no runtime and no configuration system. A factory is called as
 ``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
-it has parameters beside the network's, is given them too.
+it has parameters in addition to the network's, is given them too. An entry is the whole method: the
+factory's defaults are its inner loop, `Entry.gradient` names its meta-gradient estimator.
 """
 
 from dmeta.algorithms.algorithm import Algorithm
 from dmeta.algorithms.anil import anil, body_only
 from dmeta.algorithms.cavia import Cavia
 from dmeta.algorithms.imaml import imaml
+from dmeta.algorithms.joint import joint
 from dmeta.algorithms.learned_optimizer import LearnedOptimizer
 from dmeta.algorithms.leo import Leo
 from dmeta.algorithms.maml import Maml
@@ -17,6 +19,7 @@ from dmeta.algorithms.meta_curvature import meta_curvature
 from dmeta.algorithms.meta_sgd import meta_sgd
 from dmeta.algorithms.proto_maml import ProtoMaml
 from dmeta.algorithms.protonet import ProtoNet
+from dmeta.algorithms.reptile import reptile
 from dmeta.registry import Entry, Registry
 
 ALGORITHMS: Registry[Algorithm] = Registry(
@@ -31,11 +34,13 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             Maml,
             "MAML with the first-order meta-gradient",
             "Finn et al. 2017, section 5.2; Nichol et al. 2018, arXiv:1803.02999",
+            {"gradient": "first_order"},
         ),
         "reptile": Entry(
-            Maml,
+            reptile,
             "move the initial weights towards the adapted ones",
             "Nichol et al. 2018, arXiv:1803.02999",
+            {"gradient": "displacement"},
         ),
         "anil": Entry(
             anil,
@@ -61,21 +66,25 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             LearnedOptimizer,
             "a meta-learned update rule: an LSTM that says the step of every weight",
             "Andrychowicz et al. 2016, arXiv:1606.04474",
+            {"gradient": "first_order"},
         ),
         "cavia": Entry(
             Cavia,
             "adapt a few context parameters; the network is learned by the outer loop alone",
             "Zintgraf et al. 2019, arXiv:1810.03642",
+            {"model.context": 5},
         ),
         "maml_pp": Entry(
             maml_pp,
             "MAML with a multi-step loss, learned rates and batch-norm per step (MAML++)",
             "Antoniou et al. 2019, arXiv:1810.09502",
+            {"gradient": "annealed"},
         ),
         "imaml": Entry(
             imaml,
             "a proximal inner problem, differentiated at its solution",
             "Rajeswaran et al. 2019, arXiv:1909.04630",
+            {"gradient": "implicit"},
         ),
         "protonet": Entry(
             ProtoNet,
@@ -93,7 +102,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "Rusu et al. 2019, arXiv:1807.05960",
         ),
         "joint": Entry(
-            Maml,
+            joint,
             "pre-train on all tasks at once, fine-tune at evaluation (the classical baseline)",
             "Finn et al. 2017, section 5.1",
         ),
