@@ -71,7 +71,7 @@ def grow_old(run_dir: Path, seconds: float) -> None:
 def told(run_dir: Path | str, *more: str) -> str:
     console = Console(file=io.StringIO(), width=200)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(status, "Console", lambda: console)
+        patch.setattr(status_command, "Console", lambda: console)
         main.main(["status", f"run_dir={run_dir}", *more])
     file = console.file
     assert isinstance(file, io.StringIO)

@@ -167,7 +167,7 @@ def test_a_plan_that_is_much_less_exact_than_the_loop_is_not_taken(
             *(nn.Conv2d(1, 8, 3), nn.ReLU(), Shift(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)),
             *(nn.Tanh(), nn.AvgPool2d(12), nn.Flatten(), nn.Linear(32, 5)),
         )
-    settings = {"task": "glyphs", "gradient": "first_order", "compute__plan": "auto"}
+    settings = {"task": "glyphs", "gradient": "first_order", "compute__plan": "measure"}
     run = planned(run_of(images, **settings))
     assert run.work.plan in ("loop", "vmap")
     assert run.plan is not None
