@@ -149,7 +149,7 @@ def check_token() -> Finding:
     if mode & 0o077:
         return Finding(
             "warning",
-            f"{path} has mode {mode:o}: whoever reads it can run programs on your clusters",
+            f"{path} has mode {mode:o}: anyone who reads it can run programs on your clusters",
             f"chmod 600 {path}",
         )
     return Finding("ok", f"{path}, readable by you alone")

@@ -49,7 +49,7 @@ def check_torchvision() -> Finding:
     except Exception as error:  # of another torch: whatever its import raises
         return Finding(
             "warning",
-            f"{found.found}, which can not be imported ({_first_line(error)}): task.download=true "
+            f"{found.found}, which cannot be imported ({_first_line(error)}): task.download=true "
             "will fail",
             f"install the torchvision that belongs to this torch: {_CUDA_WHEELS}",
         )
@@ -80,7 +80,7 @@ def check_gpu() -> Finding:
         )
     return Finding(
         "warning",
-        f"there is a GPU, but torch can not use it ({built})",
+        f"there is a GPU, but torch cannot use it ({built})",
         "update the NVIDIA driver (`nvidia-smi` shows the CUDA version it supports), or unset "
         "CUDA_VISIBLE_DEVICES",
     )
@@ -117,7 +117,7 @@ def _importable(package: str) -> Finding:
     except Exception as error:  # a missing or broken shared library, say
         return Finding(
             "problem",
-            f"{found.found} can not be imported: {_first_line(error)}",
+            f"{found.found} cannot be imported: {_first_line(error)}",
             f"install it again: pip install --force-reinstall '{package}'",
         )
     return found
