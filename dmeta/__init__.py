@@ -11,23 +11,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["embed", "evaluate", "load", "replay", "train", "tune"]
+__all__ = [
+    "ALGORITHMS",
+    "GRADIENTS",
+    "MODELS",
+    "TASKS",
+    "MetaLearner",
+    "embed",
+    "evaluate",
+    "load",
+    "make_algorithm",
+    "meta_gradient",
+    "replay",
+    "train",
+    "tune",
+]
 
 if TYPE_CHECKING:
+    from dmeta.algorithms import ALGORITHMS
+    from dmeta.bilevel.estimators import ESTIMATORS as GRADIENTS
     from dmeta.cli.embed import embed
     from dmeta.cli.evaluate import evaluate, load
     from dmeta.cli.replay import replay
     from dmeta.cli.train import train
     from dmeta.cli.tune import tune
+    from dmeta.functional import make_algorithm, meta_gradient
+    from dmeta.meta_learner import MetaLearner
+    from dmeta.models import MODELS
+    from dmeta.tasks import TASKS
 
 _HOMES = {
-    "train": "train",
-    "evaluate": "evaluate",
-    "load": "evaluate",
-    "embed": "embed",
-    "replay": "replay",
-    "tune": "tune",
+    "train": "cli.train",
+    "evaluate": "cli.evaluate",
+    "load": "cli.evaluate",
+    "embed": "cli.embed",
+    "replay": "cli.replay",
+    "tune": "cli.tune",
+    "meta_gradient": "functional",
+    "make_algorithm": "functional",
+    "MetaLearner": "meta_learner",
+    "ALGORITHMS": "algorithms",
+    "MODELS": "models",
+    "TASKS": "tasks",
+    "GRADIENTS": "bilevel.estimators",
 }
+_NAMES_THERE = {"GRADIENTS": "ESTIMATORS"}
 
 
 def __getattr__(name: str) -> Any:
@@ -36,4 +64,5 @@ def __getattr__(name: str) -> Any:
         return import_module("dmeta.search")
     if name not in _HOMES:
         raise AttributeError(f"module 'dmeta' has no attribute {name!r}")
-    return getattr(import_module(f"dmeta.cli.{_HOMES[name]}"), name)
+    home = import_module(f"dmeta.{_HOMES[name]}")
+    return getattr(home, _NAMES_THERE.get(name, name))

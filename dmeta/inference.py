@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmeta.algorithms.algorithm import Algorithm, with_network
+from dmeta.algorithms.algorithm import Algorithm
+from dmeta.algorithms.prediction import Predictor
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
-from dmeta.models.norms import Moments
 from dmeta.runs.checkpoint import Checkpoint
 from dmeta.training.build import num_outputs_of
 from dmeta.training.input_format import Array, InputFormat, read_values
@@ -91,33 +91,13 @@ class AdaptedLearner:
 
     def _outputs(self, x: Array, *, transductive: bool) -> Tensor:
         inputs = self.inputs.read("x", x, resize=self.resize).to(self.support_x.device)
-        algorithm = self.algorithm
-        mixes = algorithm.network.mixes_examples and not transductive
-        with torch.no_grad():
-            method = self._on_support_statistics if mixes else algorithm
-            if method is not None:
-                out = method.predict(self.adapted, inputs)
-            else:
-                rows = len(self.support_x)
-                apart = with_network(algorithm, algorithm.network.with_statistics_of_first(rows))
-                both = torch.cat([self.support_x, inputs])
-                out = apart.predict(self.adapted, both)[rows:]
+        out = self._predictor.predict(inputs, transductive=transductive)
         # A network of more outputs than the task has classes: the others are no class of it.
         return out if self.classes is None else out[..., : len(self.classes)]
 
     @functools.cached_property
-    def _on_support_statistics(self) -> Algorithm | None:
-        """The method on the batch statistics of the support set, which is run once for them.
-
-        None: it calls its network several times, each with statistics of its own.
-        """
-        recorded: list[tuple[Moments, ...]] = []
-        network = self.algorithm.network
-        method = with_network(self.algorithm, network.recording_moments(recorded))
-        method.predict(self.adapted, self.support_x)
-        if len(recorded) != 1:
-            return None
-        return with_network(self.algorithm, network.with_moments(recorded[0]))
+    def _predictor(self) -> Predictor:
+        return Predictor(self.algorithm, self.adapted, self.support_x)
 
     def _classes(self) -> Sequence[Hashable]:
         if self.classes is None:

@@ -24,15 +24,19 @@ class Entry(Generic[_T]):
         make: called with the entry's own options as keywords.
         summary: one line for `dmeta list`.
         source: the paper or origin, e.g. ``Finn et al. 2017, arXiv:1703.03400``.
-        settings: of a plug-in: what choosing it changes of the other settings, under the keys that
-            `dmeta.train` takes, e.g. ``{"model": "conv4", "task.queries": 15}``. (The built-in
-            entries have YAML files for this.)
+        settings: what choosing it changes of the other settings, under the keys that `dmeta.train`
+            takes, e.g. ``{"gradient": "first_order", "task.queries": 15}``.
     """
 
     make: Callable[..., _T]
     summary: str
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gradient(self) -> str:
+        """The name of the meta-gradient estimator that belongs to an algorithm."""
+        return str(self.settings.get("gradient", "exact"))
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,17 @@ class Setting:
 
 
 def setting(
-    model: str, kind: Kind, norm: bool = True, proximal: float = 2.0, **options: Any
+    model: str,
+    kind: Kind,
+    norm: bool = True,
+    proximal: float = 2.0,
+    ways: int = 3,
+    **options: Any,
 ) -> Setting:
     shape = (1, 16, 16) if model == "conv4" else (2,)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        module = MODELS[model].make(input_shape=shape, num_outputs=3, **options).double()
+        module = MODELS[model].make(input_shape=shape, num_outputs=ways, **options).double()
     for block in list(module.children()):
         for name, layer in list(block.named_children()):
             if isinstance(layer, nn.BatchNorm2d):
@@ -91,7 +96,8 @@ def setting(
                 layer.track_running_stats = False
                 layer.running_mean = layer.running_var = layer.num_batches_tracked = None
     loss = F.cross_entropy if kind == "classification" else F.mse_loss
-    return Setting(module, loss, draw_tasks(kind, shape, seed=1), proximal)
+    tasks = draw_tasks(kind, shape, seed=1, S=2 * ways, Q=2 * ways - 1, W=ways)
+    return Setting(module, loss, tasks, proximal)
 
 
 SETTINGS: dict[str, Callable[[], Setting]] = {
@@ -99,6 +105,9 @@ SETTINGS: dict[str, Callable[[], Setting]] = {
     "mlp, cross-entropy": lambda: setting("mlp", "classification", hidden=5),
     "conv4 without norm": lambda: setting("conv4", "classification", norm=False, filters=3),
     "conv4, batch-norm": lambda: setting("conv4", "classification", proximal=40.0, filters=3),
+    "conv4, batch-norm, 5-way": lambda: setting(
+        "conv4", "classification", proximal=40.0, ways=5, filters=8
+    ),
 }
 
 

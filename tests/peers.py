@@ -1,5 +1,7 @@
 """Meta-gradients against other libraries, on the same weights and tasks, in float64.
 
+dmeta's are computed by both eager plans and by `dmeta.MetaLearner`; the table has the worst.
+
     python -m tests.peers [--learn2learn PATH] [--higher PATH] [--torchopt PATH]
 
 Prints a table of differences. Not collected by pytest: the libraries (the peers) are no
@@ -14,6 +16,7 @@ what the difference would be with a wrong second order.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import sys
 import warnings
@@ -25,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import dmeta
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.bench.agreement import BAR
 from dmeta.bench.peer_libraries import (
@@ -100,7 +104,7 @@ def comparisons() -> Iterator[Comparison]:
 
 @dataclass(frozen=True)
 class Differences:
-    """For one number of inner steps; the worse of both plans.
+    """For one number of inner steps; the worst of both plans and of `dmeta.MetaLearner`.
 
     Attributes:
         relative: in the 2-norm, over the norm of the peer's meta-gradient.
@@ -113,11 +117,16 @@ class Differences:
     second_order: float
 
 
-def learner_of(case: Comparison, at: Setting, steps: int) -> tuple[Any, Params]:
-    """What dmeta makes of it, and the meta-parameters: no two learned rates are alike."""
+def options_of(case: Comparison, at: Setting, steps: int) -> dict[str, Any]:
     options = {"inner_steps": steps, "inner_lr": LR}
     if case.algorithm == "imaml":
         options |= {"inner_lr": at.proximal_lr, "inner_proximal": at.proximal}
+    return options
+
+
+def learner_of(case: Comparison, at: Setting, steps: int) -> tuple[Any, Params]:
+    """What dmeta makes of it, and the meta-parameters: no two learned rates are alike."""
+    options = options_of(case, at, steps)
     learner = make_algorithm(case.algorithm, Network.of(at.module), at.loss, **options)
     rng = torch.Generator().manual_seed(2)
     params = {
@@ -127,6 +136,22 @@ def learner_of(case: Comparison, at: Setting, steps: int) -> tuple[Any, Params]:
         for name, p in learner.init_meta_params().items()
     }
     return learner, params
+
+
+def of_module(case: Comparison, at: Setting, steps: int, params: Params) -> Tensor:
+    """The meta-gradient that `dmeta.MetaLearner` adds to the parameters."""
+    learner = dmeta.MetaLearner(
+        copy.deepcopy(at.module),
+        case.algorithm,
+        loss=at.loss,
+        gradient=case.estimator,
+        **options_of(case, at, steps),
+    )
+    with torch.no_grad():
+        for name, p in learner.meta_params.items():
+            p.copy_(params[name])
+    learner.backward(*at.tasks.support, *at.tasks.query, reduction="sum")
+    return torch.cat([learner.meta_params[name].grad.reshape(-1) for name in params])
 
 
 def differences(case: Comparison, at: Setting, steps: int) -> Differences:
@@ -141,6 +166,7 @@ def differences(case: Comparison, at: Setting, steps: int) -> Differences:
     assert of_peer.keys() == params.keys()
     expected = flat({name: of_peer[name] for name in params})
     got = [gradient(plan, case.estimator) for plan in ("loop", "vmap")]
+    got.append(of_module(case, at, steps, params))
     other = gradient("loop", exact if is_first_order else first_order)
     return Differences(
         relative=max(relative_error(g, expected) for g in got),

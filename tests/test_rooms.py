@@ -43,15 +43,19 @@ MAY_IMPORT["training"] = _SHARED - {"formatting"} | {
     "runs",
 }
 MAY_IMPORT["inference"] = MAY_IMPORT["search"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["functional"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["meta_learner"] = MAY_IMPORT["functional"] | {"functional"}
 MAY_IMPORT["reports"] = MAY_IMPORT["search"] | {"search", "inference"}
 MAY_IMPORT["bench"] = MAY_IMPORT["search"] | {"reports"}
 MAY_IMPORT["cli"] = MAY_IMPORT["reports"] | {"reports", "bench", "formatting", "front"}
-MAY_IMPORT["front"] = MAY_IMPORT["cli"] | {"cli"}
+MAY_IMPORT["front"] = MAY_IMPORT["cli"] | {"cli", "functional", "meta_learner"}
 
 # What others see of the runtime: plain types and how gradients are added, not who computes.
 SEEN_OF_RUNTIME = {
     "training": {"protocol", "options", "blocks", "reduction"},
     "reports": {"protocol"},
+    "functional": {"protocol"},
+    "meta_learner": set(),
     "runs": {"protocol"},
 }
 

@@ -2,7 +2,9 @@
 
 They know no data set, no runtime and no configuration system. A factory is called as
 ``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
-it has parameters beside the network's, is given them too. Looking up names imports no torch.
+it has parameters in addition to the network's, is given them too. An entry is the whole method: the
+factory's defaults are its inner loop, `Entry.gradient` names its meta-gradient estimator. Looking
+up names imports no torch.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "dmeta.algorithms.maml:Maml",
             "MAML with the first-order meta-gradient",
             "Finn et al. 2017, section 5.2; Nichol et al. 2018, arXiv:1803.02999",
+            {"gradient": "first_order"},
         ),
         "reptile": LazyEntry(
-            "dmeta.algorithms.maml:Maml",
+            "dmeta.algorithms.reptile:reptile",
             "move the initial weights towards the adapted ones",
             "Nichol et al. 2018, arXiv:1803.02999",
+            {"gradient": "displacement"},
         ),
         "anil": LazyEntry(
             "dmeta.algorithms.anil:anil",
@@ -56,21 +60,25 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "dmeta.algorithms.learned_optimizer:LearnedOptimizer",
             "a meta-learned update rule: an LSTM that says the step of every weight",
             "Andrychowicz et al. 2016, arXiv:1606.04474",
+            {"gradient": "first_order"},
         ),
         "cavia": LazyEntry(
             "dmeta.algorithms.cavia:Cavia",
             "adapt a few context parameters; the network is learned by the outer loop alone",
             "Zintgraf et al. 2019, arXiv:1810.03642",
+            {"model.context": 5},
         ),
         "maml_pp": LazyEntry(
             "dmeta.algorithms.maml_pp:maml_pp",
             "MAML with a multi-step loss, learned rates and batch-norm per step (MAML++)",
             "Antoniou et al. 2019, arXiv:1810.09502",
+            {"gradient": "annealed"},
         ),
         "imaml": LazyEntry(
             "dmeta.algorithms.imaml:imaml",
             "a proximal inner problem, differentiated at its solution",
             "Rajeswaran et al. 2019, arXiv:1909.04630",
+            {"gradient": "implicit"},
         ),
         "protonet": LazyEntry(
             "dmeta.algorithms.protonet:ProtoNet",
@@ -88,7 +96,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "Rusu et al. 2019, arXiv:1807.05960",
         ),
         "joint": LazyEntry(
-            "dmeta.algorithms.maml:Maml",
+            "dmeta.algorithms.joint:joint",
             "pre-train on all tasks at once, fine-tune at evaluation (the classical baseline)",
             "Finn et al. 2017, section 5.1",
         ),

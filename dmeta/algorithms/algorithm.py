@@ -71,6 +71,14 @@ def kinds(method: Any) -> tuple[Kind, ...]:
     return tuple(getattr(getattr(method, "func", method), "kinds", everything))
 
 
+def constants(algorithm: Any) -> frozenset[str]:
+    """Names of meta-parameters that are part of the state but not learned.
+
+    A method says so with a property ``constants``; without it there are none.
+    """
+    return frozenset(getattr(algorithm, "constants", ()))
+
+
 def with_network(algorithm: Any, network: Network) -> Algorithm:
     """The method on another network, or on the same one with other batch statistics."""
     replaced: Algorithm = dataclasses.replace(algorithm, network=network)

@@ -71,6 +71,11 @@ class LearnedOptimizer:
         self.inner.moved(self.network)
 
     @property
+    def constants(self) -> frozenset[str]:
+        """The meta-parameters that are not learned: the network's, if so chosen."""
+        return frozenset() if self.learn_initial_weights else frozenset(self.network.names)
+
+    @property
     def _maml(self) -> Maml:
         return Maml(self.network, self.loss, self.inner)
 

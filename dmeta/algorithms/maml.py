@@ -1,10 +1,9 @@
 """MAML: learn initial weights from which a few gradient steps learn a task.
 
 Finn, Abbeel & Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks"
-(arXiv:1703.03400), algorithm 1. With ``gradient=first_order`` this is FOMAML (section 5.2), with
-``gradient=displacement`` and the inner Adam it is Reptile (Nichol, Achiam & Schulman 2018,
-arXiv:1803.02999, algorithm 1), with no inner steps it is joint pre-training: the meta-loss is then
-the plain loss over all tasks.
+(arXiv:1703.03400), algorithm 1. With ``gradient=first_order`` this is FOMAML (section 5.2); with
+``gradient=displacement`` and the inner Adam, Reptile (`dmeta.algorithms.reptile`); with no inner
+steps, joint pre-training (`dmeta.algorithms.joint`).
 
     w_0 = theta,   w_{k+1} = w_k - inner_lr * grad L_support(w_k),   theta' = w_K
     meta-loss(theta) = L_query(theta')

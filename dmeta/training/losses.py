@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.bilevel.types import Kind, Loss
@@ -48,3 +49,19 @@ def loss_of(name: str, kind: Kind) -> Loss:
             f"{nearest(name, known)}; change it"
         )
     return LOSSES[name].loss
+
+
+def loss_by_target(prediction: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy for labels [N] of a whole type, the mean squared error for values [N, ...].
+
+    Raises:
+        ValueError: predicted values are not of the targets' shape (torch would broadcast them).
+    """
+    if not target.is_floating_point():
+        return F.cross_entropy(prediction, target)
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"targets must have the shape of the predictions, {list(prediction.shape)}, got "
+            f"{list(target.shape)}; reshape them"
+        )
+    return F.mse_loss(prediction, target)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmeta.algorithms import ALGORITHMS
+from dmeta.algorithms.inner_loop import network_params
 from dmeta.algorithms.maml import Maml
 from dmeta.bilevel.estimators import displacement, exact, first_order
 from dmeta.bilevel.plans import block_gradient
@@ -109,11 +111,21 @@ def test_two_steps_of_maml_are_two_steps_of_gradient_descent() -> None:
 
 
 def test_the_maml_family_differs_in_its_settings_only() -> None:
-    """One class: what tells them apart is the estimator and the defaults in their configs."""
+    """One class: what tells them apart is the inner loop's defaults and the estimator."""
     one, *others = (problem("mlp", algorithm=a) for a in ("maml", "fomaml", "reptile", "joint"))
     for other in others:
         assert type(one.algorithm) is type(other.algorithm) is Maml
-        assert torch.equal(flat(one.params), flat(other.params))
+        assert torch.equal(flat(one.params), flat(network_params(other.params)))
+
+
+def test_reptile_and_joint_training_are_what_their_papers_say_without_any_settings() -> None:
+    reptile, joint = (problem("mlp", algorithm=a).algorithm.inner for a in ("reptile", "joint"))
+    assert (reptile.inner_optimizer, reptile.carry_moments) == ("adam", True)
+    assert (reptile.inner_steps, reptile.inner_batch_size) == (5, 10)
+    assert joint.inner_steps == 0
+    assert joint.eval_inner_steps > 0
+    gradients = {name: ALGORITHMS[name].gradient for name in ("maml", "fomaml", "reptile")}
+    assert gradients == {"maml": "exact", "fomaml": "first_order", "reptile": "displacement"}
 
 
 @pytest.mark.parametrize("algorithm", ["anil", "body_only"])

@@ -51,8 +51,9 @@ def test_the_plans_agree_to_tolerance(algorithm: str, model: str, gradient: str)
     at = problem(model, algorithm=algorithm)
     loop, *others = (run(at, gradient, plan) for plan in plans_of(model))
     assert flat(loop.gradients).norm() > 0
-    # A difference divides what the plans round differently by its step, 3e-6.
-    bound = 1e-8 if gradient == "finite_difference" else 1e-10
+    # A difference divides what the plans round differently by its step, 3e-6; Reptile's Adam
+    # divides gradients that are rounding alone (of a bias before batch-norm) by its eps, 1e-8.
+    bound = 1e-8 if gradient == "finite_difference" or algorithm == "reptile" else 1e-10
     for got in others:
         assert relative_error(flat(got.gradients), flat(loop.gradients)) < bound
         torch.testing.assert_close(got.losses, loop.losses, rtol=1e-12, atol=0)

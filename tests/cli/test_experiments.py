@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor
 
 from dmeta.algorithms import ALGORITHMS
+from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.types import Kind
 from dmeta.cli.config_files import config_dir
 from dmeta.cli.hydra_app import compose
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.build import make_source
-from dmeta.training.config import run_config
+from dmeta.training.config import MEMORY_BUDGET, run_config
+from dmeta.training.options import default_options
 from dmeta.training.server import learning_rate
 from dmeta.training.setup import prepare
 
@@ -56,6 +59,38 @@ class Shaped:
 def test_every_method_needs_no_more_than_its_name_and_a_task(algorithm: str) -> None:
     overrides = [f"algorithm={algorithm}", "task=glyphs", "run_dir=unused"]
     assert prepare(run_config(compose("train", overrides))).config.algorithm.name == algorithm
+
+
+def flattened(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in group.items():
+        inner = isinstance(value, Mapping)
+        found |= flattened(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return found
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_a_methods_preset_says_what_its_entry_does_and_nothing_more(algorithm: str) -> None:
+    """So `dmeta.ALGORITHMS` from Python and ``algorithm=`` are the same method."""
+    entry = ALGORITHMS[algorithm]
+    composed = compose("train", [f"algorithm={algorithm}", "run_dir=unused"])
+    options = {"name": algorithm, **default_options(entry.make)}
+    assert composed["algorithm"].items() <= options.items()
+    left_out = options.keys() - composed["algorithm"].keys()
+    assert left_out <= {"per_step_norm"}, "an option of maml that maml_pp is there for"
+    assert composed["gradient"]["name"] == entry.gradient
+    settings = {"algorithm": "maml", "gradient": "exact", "run_dir": "unused", **entry.settings}
+    plain = compose("train", [f"{key}={value}" for key, value in settings.items()])
+    for group in ("algorithm", "gradient"):
+        del plain[group], composed[group]
+    assert flattened(composed) == flattened(plain)
+
+
+@pytest.mark.parametrize("gradient", sorted(ESTIMATORS))
+def test_an_estimators_preset_says_what_its_entry_does(gradient: str) -> None:
+    composed = compose("train", [f"gradient={gradient}", "run_dir=unused"])["gradient"]
+    composed.pop(MEMORY_BUDGET, None)  # read by the run
+    assert composed == {"name": gradient, **default_options(ESTIMATORS[gradient].make)}
 
 
 @pytest.mark.parametrize("name", PRESETS)
