@@ -1,8 +1,8 @@
-"""Few-shot learners, one method per file: adapt, predict, and what is meta-learned.
+"""Few-shot learners, one method a file: adapt, predict, and what is meta-learned.
 
 They know no data set, no runtime and no configuration system. A factory is called as
 ``make(network=..., loss=..., **options)``; one that takes ``input_shape`` or ``init_seed``, because
-it has parameters besides the network's, is given them too. An entry is the whole method: the
+it has parameters in addition to the network's, is given them too. An entry is the whole method: the
 factory's defaults are its inner loop, `Entry.gradient` names its meta-gradient estimator. Looking
 up names imports no torch.
 """
