@@ -26,7 +26,7 @@ from dmeta.models.network import Network
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.tensors import GivenTasks, kind_of, stacked_tasks, ways_of
 from dmeta.training.episodes import task_seeds
-from dmeta.training.losses import AUTO, LOSSES, loss_by_target
+from dmeta.training.losses import LOSS_AUTO, LOSSES, loss_by_target
 from dmeta.training.options import NamedOptions, checked_options
 from dmeta.training.worker import metric_name, metric_of
 
@@ -65,7 +65,7 @@ def make_algorithm(
     algorithm: Method,
     network: nn.Module | Network,
     *,
-    loss: str | Loss = AUTO,
+    loss: str | Loss = LOSS_AUTO,
     example: Tensor | None = None,
     seed: int = 0,
     **options: Any,
@@ -171,7 +171,7 @@ def meta_gradient(
             )
         example = example_of(groups[0])
         ready = make_algorithm(
-            algorithm, network, loss=loss or AUTO, example=example, seed=seed, **options
+            algorithm, network, loss=loss or LOSS_AUTO, example=example, seed=seed, **options
         )
     elif network is not None or loss is not None or options:
         raise ValueError(
@@ -281,8 +281,8 @@ def _joined(reports: Sequence[MetaReport]) -> MetaReport:
 def _loss_of(loss: str | Loss) -> Loss:
     if not isinstance(loss, str):
         return loss
-    if loss == AUTO:
+    if loss == LOSS_AUTO:
         return loss_by_target
     if loss not in LOSSES:
-        raise ValueError(f"loss must be {AUTO} or one of {', '.join(LOSSES)}, got {loss!r}")
+        raise ValueError(f"loss must be {LOSS_AUTO} or one of {', '.join(LOSSES)}, got {loss!r}")
     return LOSSES[loss].loss

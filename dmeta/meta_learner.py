@@ -32,7 +32,7 @@ from dmeta.functional import (
 )
 from dmeta.models.network import Network
 from dmeta.tasks.tensors import given_examples, kind_of, stacked_task, ways_of
-from dmeta.training.losses import AUTO
+from dmeta.training.losses import LOSS_AUTO
 
 
 class MetaLearner(nn.Module):
@@ -63,7 +63,7 @@ class MetaLearner(nn.Module):
         module: nn.Module,
         algorithm: Method = "maml",
         *,
-        loss: str | Loss = AUTO,
+        loss: str | Loss = LOSS_AUTO,
         gradient: str | Estimator | None = None,
         plan: PlanName = "vmap",
         chunk_size: int | None = None,

@@ -7,7 +7,6 @@ from typing import Any
 
 from dmeta.addresses import folder_here
 from dmeta.cli.bench_gradients import bench_gradients
-from dmeta.cli.bench_peers import bench_peers
 from dmeta.cli.bench_plans import bench_plans
 from dmeta.cli.bench_profile import bench_profile
 from dmeta.cli.bench_scale import bench_scale
@@ -15,7 +14,6 @@ from dmeta.runs.folder import check_folder
 
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
     "gradients": bench_gradients,
-    "peers": bench_peers,
     "plans": bench_plans,
     "profile": bench_profile,
     "scale": bench_scale,

@@ -39,7 +39,7 @@ def doctor_command(arguments: Sequence[str]) -> int:
     run_dir = folder_here(folders[-1] if folders else "runs", "run_dir")
     findings = run_checks(checks(run_dir))
     if len(rest) < len(arguments):
-        print(json.dumps(as_plain(findings), indent=2))
+        print(json.dumps(plain_checks(findings), indent=2))
     else:
         _show(findings, Console())
     return 1 if any(each.level == "problem" for each in findings.values()) else 0
@@ -85,7 +85,7 @@ def run_checks(wanted: Mapping[str, Check]) -> dict[str, Finding]:
     return found
 
 
-def as_plain(findings: Mapping[str, Finding]) -> dict[str, object]:
+def plain_checks(findings: Mapping[str, Finding]) -> dict[str, object]:
     """The findings as JSON holds them."""
     return {
         "ok": all(each.level != "problem" for each in findings.values()),

@@ -29,7 +29,7 @@ from dmeta.runs.layout import EVALUATION
 from dmeta.runs.progress import progress_of
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
-from dmeta.training.build import make_algorithm, make_network, make_source
+from dmeta.training.build import algorithm_from_config, make_network, make_source
 from dmeta.training.config import EPISODE_KEYS, RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.frozen_weights import check_same
@@ -203,7 +203,7 @@ def load(
     network = network.to("cpu", training=False)
     loss = loss_of(config.loss, shapes.kind) if loss is None else loss
     if not hasattr(algorithm, "network"):
-        algorithm = make_algorithm(config, network, loss, shapes.input_shape, algorithm)
+        algorithm = algorithm_from_config(config, network, loss, shapes.input_shape, algorithm)
     check_same(config, algorithm.network, str(run_dir))
     params = found.meta_params()
     _check_model(algorithm.init_meta_params(), params, run_dir)

@@ -39,7 +39,7 @@ _LONGEST = 40
 _YAML_VALUES = ("null", "true", "false", "yes", "no", "on", "off", "nan", "inf")
 
 
-class Asked(NamedTuple):
+class NewRequest(NamedTuple):
     """What is asked for.
 
     Attributes:
@@ -114,7 +114,7 @@ def checkout_at(folder: Path) -> Path | None:
     return None
 
 
-def _parsed(arguments: Sequence[str]) -> Asked:
+def _parsed(arguments: Sequence[str]) -> NewRequest:
     words = [word for word in arguments if not word.startswith("-")]
     flags = [word for word in arguments if word.startswith("-")]
     folders = [word.partition("=")[2] for word in flags if word.startswith("--folder=")]
@@ -129,7 +129,7 @@ def _parsed(arguments: Sequence[str]) -> Asked:
             f"dmeta new takes KIND NAME, --plugin and --folder=FOLDER, got {' '.join(arguments)!r}"
         )
     is_package = "--plugin" in flags or bool(folders)
-    return Asked(words[0], words[1], Path(folders[-1] if folders else "."), is_package)
+    return NewRequest(words[0], words[1], Path(folders[-1] if folders else "."), is_package)
 
 
 def _write(files: Mapping[Path, str], replaced: Path | None = None) -> None:

@@ -17,7 +17,7 @@ from dmeta.tasks import TASKS
 from dmeta.tasks.inputs import InputForm
 from dmeta.training.config import RunConfig, run_config, with_moved_keys
 from dmeta.training.input_format import InputFormat
-from dmeta.training.losses import AUTO, LOSSES
+from dmeta.training.losses import LOSS_AUTO, LOSSES
 from dmeta.training.options import checked
 from dmeta.training.resume import OWN, placed_at, read_settings
 
@@ -137,7 +137,7 @@ def _own_parts(saved: Mapping[str, Any], config: RunConfig) -> tuple[str, ...]:
         return tuple(part for part in _PARTS if part in written)
     known: dict[str, Collection[str]] = {
         "model": list(MODELS), "source": list(TASKS), "algorithm": list(ALGORITHMS),
-        "loss": [AUTO, *LOSSES],
+        "loss": [LOSS_AUTO, *LOSSES],
     }  # fmt: skip
     names = (config.model.name, config.task.source.name, config.algorithm.name, config.loss)
     return tuple(part for part, name in zip(_PARTS, names, strict=True) if name not in known[part])

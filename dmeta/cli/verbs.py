@@ -10,7 +10,7 @@ VERBS = {
     "evaluate": "evaluate a trained run on tasks of unseen classes",
     "embed": "write what a trained network makes of its data set, for task=features",
     "replay": "compute a block of a run again, alone: which task is it that went wrong?",
-    "bench": "what a run's choices cost: dmeta bench gradients, peers, plans, ...",
+    "bench": "what a run's choices cost: dmeta bench gradients, plans, ...",
     "submit": "train, tune or evaluate on a Ray cluster: dmeta submit train ...",
     "status": "how a run or a search is doing, while it goes on or afterwards",
     "list": "algorithms, tasks, models and presets",
@@ -35,7 +35,6 @@ WORDS = ("submit", "new", "doctor", "completion")
 
 BENCHES = {
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
-    "peers": "the same work in other libraries: seconds, memory, and whether it is the same",
     "plans": "every execution plan: tasks per second, memory, seconds to compile",
     "profile": "where the time of an outer step goes, with the run's own workers",
     "scale": "how many steps a second the parameter server takes, for any number of workers",

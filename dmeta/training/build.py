@@ -182,7 +182,7 @@ def num_outputs_of(method: Any, source: TaskSource, config: RunConfig) -> int | 
     return None if embeds(method) else source.num_outputs(config.task.evaluation.ways)
 
 
-def make_algorithm(
+def algorithm_from_config(
     config: RunConfig,
     network: Network,
     loss: Loss,
@@ -246,7 +246,7 @@ def algorithm_of(
         )
     loss = loss_of(config.loss, source.kind) if loss is None else loss
     _check_loss(loss, source, ways, target)
-    return make_algorithm(config, network, loss, source.input_shape, own)
+    return algorithm_from_config(config, network, loss, source.input_shape, own)
 
 
 def make_estimator(config: RunConfig) -> Estimator:

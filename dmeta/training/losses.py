@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dmeta.bilevel.types import Kind, Loss
 from dmeta.registry import nearest
 
-AUTO = "auto"
+LOSS_AUTO = "auto"
 
 
 class _Named(NamedTuple):
@@ -40,12 +40,12 @@ def loss_of(name: str, kind: Kind) -> Loss:
     Raises:
         ValueError: there is no such loss, or it is not one for this kind of task.
     """
-    if name == AUTO:
+    if name == LOSS_AUTO:
         name = "cross_entropy" if kind == "classification" else "mse"
     known = [other for other, entry in LOSSES.items() if entry.kind == kind]
     if name not in known:
         raise ValueError(
-            f"loss must be {AUTO} or one of {', '.join(known)} for {kind} tasks, got {name!r}"
+            f"loss must be {LOSS_AUTO} or one of {', '.join(known)} for {kind} tasks, got {name!r}"
             f"{nearest(name, known)}; change it"
         )
     return LOSSES[name].loss

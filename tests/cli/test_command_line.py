@@ -14,7 +14,6 @@ import torch
 
 from dmeta.cli import main
 from dmeta.training.interrupts import Stopped
-from tests.bench.fake_peers import write_peer
 
 QUICK = [
     "runtime=local",
@@ -86,36 +85,6 @@ def test_bench_gradients_tells_what_each_costs(
     assert (tmp_path / "out" / "gradients.png").stat().st_size > 10_000
 
 
-def test_bench_peers_tells_what_each_library_takes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_peer(tmp_path, "higher", factor=2.0)
-    few = [
-        "compute.plan=vmap",
-        "bench.num_tasks=2",
-        "bench.repeats=2",
-        "bench.peers=[higher]",
-        "bench.out=out",
-    ]
-    assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm.inner_lr=0.02") == 0
-    out = capsys.readouterr().out
-    for words in ("tasks/s", "one block of 2 tasks", "not the same: higher", "out/peers.png"):
-        assert words in out
-    assert max(map(len, _table_of(out))) <= 100
-    told = json.loads((tmp_path / "out" / "peers.json").read_text())
-    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
-    assert told["bench"]["paths"] == {"learn2learn": None, "higher": ".", "torchopt": None}
-    own, peer = told["rows"]
-    assert (own["library"], peer["library"]) == ("dmeta", "higher")
-    assert peer["ratio"] == pytest.approx(peer["median_seconds"] / own["median_seconds"])
-    assert peer["tasks_per_second"] == pytest.approx(2 / peer["median_seconds"])
-    assert peer["difference"] > told["bar"]
-    assert not peer["is_same"]
-    assert (tmp_path / "out" / "peers.png").stat().st_size > 10_000
-    assert dmeta("bench", "peers", *few, "bench.paths.higher=.", "algorithm=anil") == 0
-    assert "not measured: higher: ANIL is not compared with it" in capsys.readouterr().out
-
-
 def test_bench_plans_tells_what_each_makes_of_the_tasks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +126,7 @@ def test_bench_profile_tells_where_a_steps_time_goes(
 def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("bench") == 2
     told = capsys.readouterr().out
-    for what in ("gradients", "peers", "plans", "profile"):
+    for what in ("gradients", "plans", "profile"):
         assert what in told
     for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
         assert dmeta("bench", "gradients", *words) == 0

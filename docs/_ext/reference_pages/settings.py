@@ -33,7 +33,7 @@ CHOSEN = {"algorithm": ALGORITHMS, "model": MODELS, "task": TASKS, "gradient": E
 VERBS = ("evaluate", "embed", "replay", "submit")
 """Verbs with settings of their own besides those of a run."""
 
-_BENCHES = ("gradients", "peers", "plans", "profile", "scale")
+_BENCHES = ("gradients", "plans", "profile", "scale")
 
 
 @dataclass(frozen=True)

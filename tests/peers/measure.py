@@ -17,9 +17,6 @@ from pathlib import Path
 import torch
 
 from dmeta.bench.agreement import BAR
-from dmeta.bench.peer_libraries import LABELS, PEERS, Gradient, Peer, Work
-from dmeta.bench.peer_packages import import_peer, is_there
-from dmeta.bench.peer_work import Written, work_of
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import PlanName, block_gradient, eager
@@ -31,6 +28,9 @@ from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.results import versions
 from dmeta.training.setup import Run
 from dmeta.training.worker import BlockInputs
+from tests.peers.libraries import LABELS, PEERS, Gradient, Peer, Work
+from tests.peers.packages import import_peer, is_there
+from tests.peers.work import Written, work_of
 
 OWN = "dmeta"
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from dmeta.algorithms.inner_loop import RATE, InnerLoop, network_params
 from dmeta.algorithms.maml import Maml
-from dmeta.bench.peer_libraries import Method, Work
 from dmeta.bilevel.estimators import Annealed, Checkpointed, Implicit, exact, first_order
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params, Stage
@@ -19,6 +18,7 @@ from dmeta.models.network import Network
 from dmeta.models.norms import BatchStatisticsNorm
 from dmeta.training.setup import Run
 from dmeta.training.worker import BlockInputs
+from tests.peers.libraries import Method, Work
 
 Written: TypeAlias = Literal["same", "textbook"]
 """How a peer's network is written: as dmeta's, or with every activation before its pool, as in the

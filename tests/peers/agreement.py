@@ -31,7 +31,13 @@ from torch import Tensor
 import dmeta
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.bench.agreement import BAR
-from dmeta.bench.peer_libraries import (
+from dmeta.bilevel.estimators import Implicit, exact, first_order
+from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.surrogates import Estimator
+from dmeta.bilevel.types import Params
+from dmeta.models.network import Network
+from tests.bilevel.problems import TRAINING, flat, make_algorithm, relative_error
+from tests.peers.libraries import (
     PEERS,
     Gradient,
     Method,
@@ -40,14 +46,8 @@ from dmeta.bench.peer_libraries import (
     of_learn2learn,
     of_torchopt,
 )
-from dmeta.bench.peer_packages import import_peer
-from dmeta.bilevel.estimators import Implicit, exact, first_order
-from dmeta.bilevel.plans import block_gradient
-from dmeta.bilevel.surrogates import Estimator
-from dmeta.bilevel.types import Params
-from dmeta.models.network import Network
-from tests.bilevel.problems import TRAINING, flat, make_algorithm, relative_error
-from tests.peer_gradients import LR, SETTINGS, Setting, of_dense_solve
+from tests.peers.packages import import_peer
+from tests.peers.references import LR, SETTINGS, Setting, of_dense_solve
 
 STEPS = (1, 3, 5)
 FEW, MANY = 5, 40  # steps of conjugate gradient: as in Rajeswaran et al. 2019, and converged

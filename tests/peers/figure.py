@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmeta.bench.figures import draw_bars
-from dmeta.bench.peers import OWN, PeerCosts
 from dmeta.reports.drawing import BLUE, GREY, new_figure, save
+from tests.peers.measure import OWN, PeerCosts
 
 
 def peers_figure(costs: PeerCosts, title: str, path: Path) -> Path:

@@ -1,7 +1,7 @@
 """What `tests/peers.py` gives to dmeta and to its peers, and a peer of its own: a dense solve.
 
 Knows none of dmeta's mathematics. What other libraries make of the same work is in
-`dmeta.bench.peer_libraries`.
+`tests.peers.libraries`.
 
 Letters: T tasks, P parameters.
 """
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmeta.algorithms.inner_loop import RATE
-from dmeta.bench.peer_libraries import Gradient, Method, Work
 from dmeta.bilevel.types import Examples, Kind, Params, Task
 from dmeta.models import MODELS
 from tests.bilevel.problems import draw_tasks
+from tests.peers.libraries import Gradient, Method, Work
 
 LR = 0.1
 

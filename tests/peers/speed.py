@@ -1,18 +1,28 @@
-"""`dmeta bench peers`: the same work in dmeta and in other libraries."""
+"""The same work in dmeta and in other libraries: seconds, memory, and whether it is the same.
+
+    python -m tests.peers.speed experiment=omniglot_5w1s_maml bench.repeats=20
+
+Takes the settings of a run as `dmeta train` does, and ``bench.KEY=VALUE`` for `PeersOptions`
+(``bench.paths.higher=FOLDER``: the folder that a package lies in, if it is not installed;
+``bench.out=FOLDER``).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+from hydra.errors import HydraException
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dmeta.bench.peers import PeerCost, PeerCosts, PeersOptions, peer_costs
-from dmeta.bench.peers_figure import peers_figure
 from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
+from dmeta.cli.errors import format_error
+from dmeta.cli.hydra_app import compose
 from dmeta.formatting import digits
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
@@ -20,7 +30,10 @@ from dmeta.training.autotune.planning import plan_line, planned
 from dmeta.training.config import run_config
 from dmeta.training.options import checked
 from dmeta.training.setup import prepare
+from tests.peers.figure import peers_figure
+from tests.peers.measure import PeerCost, PeerCosts, PeersOptions, peer_costs
 
+_BENCH = "bench."
 _HEADINGS = ("seconds", "min..max", "tasks/s", "ratio", "MiB", "difference")
 
 _LEGEND = (
@@ -29,9 +42,36 @@ _LEGEND = (
 )
 
 
-def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
+def main(arguments: Sequence[str]) -> int:
+    """Measure what the command line asks for; 2: it is wrong."""
+    try:
+        _measure(
+            [word for word in arguments if not word.startswith(_BENCH)],
+            _options([word for word in arguments if word.startswith(_BENCH)]),
+        )
+    except (ValueError, HydraException) as error:
+        print(format_error(error, "train", list(arguments))[0], file=sys.stderr)
+        return 2
+    return 0
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """``bench.paths.higher=.`` and so on as nested values; none is given twice."""
+    options: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.removeprefix(_BENCH).partition("=")
+        *groups, name = key.split(".")
+        inner = options
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = yaml.safe_load(value)
+    return options
+
+
+def _measure(overrides: Sequence[str], bench: Mapping[str, Any]) -> None:
     """Time, memory and meta-gradient of dmeta and its peers: a table, JSON and a plot."""
     options = checked(PeersOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
+    settings = compose("train", overrides)
     config, console = run_config(settings), Console()
     keep_freed_memory()
     with torch_threads(config.compute.threads_per_worker):
@@ -52,7 +92,7 @@ def bench_peers(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
             say(console, f"not the same: {row.library}: its meta-gradient is another (difference)")
     for each in costs.left_out:
         say(console, f"not measured: {each.library}: {each.reason}")
-    folder = folder_of("peers", run, bench["out"])
+    folder = folder_of("peers", run, bench.get("out"))
     written = [
         write_report(run, options, _content(costs), folder / "peers.json"),
         peers_figure(costs, title, folder / "peers.png"),
@@ -94,3 +134,7 @@ def _content(costs: PeerCosts) -> dict[str, Any]:
         for row in costs.rows
     ]
     return {**dataclasses.asdict(costs), "rows": rows}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """How other libraries (the peers) compute the meta-gradient of a block.
 
 On a plain torch module, a loss and tasks that are given. A peer is imported where it is used (see
-`dmeta.bench.peer_packages`). Must not know dmeta's own mathematics, with which it is compared.
+`tests.peers.packages`). Must not know dmeta's own mathematics, with which it is compared.
 
 A task is differentiated as soon as its query loss is there, so that no peer has to hold the graphs
 of all tasks at a time.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,18 +15,19 @@ import pytest
 import torch
 
 from dmeta.bench.agreement import BAR
-from dmeta.bench.peer_libraries import PEERS
-from dmeta.bench.peer_packages import import_peer
-from dmeta.bench.peer_work import work_of
-from dmeta.bench.peers import OWN, PeerCost, PeerCosts, PeersOptions, peer_costs
-from dmeta.bench.peers_figure import peers_figure
 from dmeta.bilevel.plans import block_gradient
 from dmeta.training.autotune.gradient_error import in_float64, relative_difference
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.setup import Run, prepare
-from tests.bench.fake_peers import write_peer
 from tests.conftest import tiny_config
-from tests.peer_gradients import of_dense_solve
+from tests.peers.fake import write_peer
+from tests.peers.figure import peers_figure
+from tests.peers.libraries import PEERS
+from tests.peers.measure import OWN, PeerCost, PeerCosts, PeersOptions, peer_costs
+from tests.peers.packages import import_peer
+from tests.peers.references import of_dense_solve
+from tests.peers.speed import main
+from tests.peers.work import work_of
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +185,7 @@ def test_what_a_peer_can_not_do_is_left_out_with_the_reason(
 
 
 def test_a_peer_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmeta.bench.peers.import_peer", lambda name, folder: None)
+    monkeypatch.setattr("tests.peers.measure.import_peer", lambda name, folder: None)
     options = PeersOptions(peers=("higher", "higher"), repeats=1)
     costs = peer_costs(run_of(), options, lambda line: None)
     wanted = "not installed; pip install higher, or bench.paths.higher=FOLDER"
@@ -270,3 +273,55 @@ def test_a_folder_without_init_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "higher").mkdir()
     with pytest.raises(ValueError, match="must be the folder that the package higher lies in"):
         PeersOptions(paths={"higher": str(tmp_path)})
+
+
+def test_the_command_tells_what_each_library_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_peer(tmp_path, "higher", factor=2.0)
+    few = [
+        "compute.plan=vmap",
+        "bench.num_tasks=2",
+        "bench.repeats=2",
+        "bench.peers=[higher]",
+        "bench.out=out",
+    ]
+    assert main([*few, "bench.paths.higher=.", "algorithm.inner_lr=0.02"]) == 0
+    out = capsys.readouterr().out
+    for words in ("tasks/s", "one block of 2 tasks", "not the same: higher", "out/peers.png"):
+        assert words in out
+    told = json.loads((tmp_path / "out" / "peers.json").read_text())
+    assert told["settings"]["algorithm"]["inner_lr"] == 0.02
+    assert told["bench"]["paths"] == {"higher": "."}
+    own, peer = told["rows"]
+    assert (own["library"], peer["library"]) == ("dmeta", "higher")
+    assert peer["ratio"] == pytest.approx(peer["median_seconds"] / own["median_seconds"])
+    assert peer["tasks_per_second"] == pytest.approx(2 / peer["median_seconds"])
+    assert peer["difference"] > told["bar"]
+    assert not peer["is_same"]
+    assert (tmp_path / "out" / "peers.png").stat().st_size > 10_000
+    assert main([*few, "bench.paths.higher=.", "algorithm=anil"]) == 0
+    assert "not measured: higher: ANIL is not compared with it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("bench.peers=[lern2learn]", r"did you mean 'learn2learn'"),
+        ("bench.paths=5", r"bench.paths must be a group, of which each is a text or null"),
+        ("bench.paths.highr=x", r"did you mean 'higher'"),
+        ("bench.paths.higher=.", r"got ., which has no higher/__init__.py"),
+        (
+            "compute.precision=bfloat16 compute.plan=loop task=glyphs",
+            r"compute.precision must be float32, in which the peers compute",
+        ),
+        ("bench.network=theirs", r"bench.network must be same or textbook"),
+        ("bench.inner_steps=[1]", r"unknown key 'bench.inner_steps'"),
+    ],
+)
+def test_wrong_words_are_refused(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "task.name=sinusoid"]) == 2
+    assert re.search(message, capsys.readouterr().err)

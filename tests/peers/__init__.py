@@ -1,0 +1,1 @@
+"""Comparisons with other libraries: meta-gradients, seconds and memory. Not part of the package."""
