@@ -46,6 +46,7 @@ def run_of(run_dir: Path, task: str, algorithm: str, **changes: Any) -> Run:
     return prepare(tiny_config(run_dir, **SMALL[task], algorithm=algorithm, **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["vmap", "loop"])
 @pytest.mark.parametrize(
     ("task", "algorithm"),
@@ -253,6 +254,7 @@ def test_leo_must_see_an_input() -> None:
     assert isinstance(made.network, Network)
 
 
+@pytest.mark.slow
 def test_names_are_found_when_they_are_asked_for_and_importing_stays_light() -> None:
     code = (
         "import sys, dmeta\n"

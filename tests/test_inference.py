@@ -131,6 +131,7 @@ def test_the_support_set_is_run_once_for_all_predictions(
     assert rows[-1] == 4
 
 
+@pytest.mark.slow
 def test_threads_adapt_and_predict_as_one_alone_does() -> None:
     learner, x = maml(), images(10)
     labels = [np.random.default_rng(i).permutation(10) % 5 for i in range(16)]

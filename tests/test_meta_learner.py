@@ -49,6 +49,7 @@ def gradients_of(learner: dmeta.MetaLearner) -> dict[str, Tensor]:
     return {n: p.grad for n, p in learner.meta_params.items() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "kind"), LEARNS)
 def test_backward_adds_the_methods_own_meta_gradient(algorithm: str, kind: Kind) -> None:
     learner, tasks = learner_of(algorithm), tasks_of(kind)
@@ -69,6 +70,7 @@ def test_backward_adds_the_methods_own_meta_gradient(algorithm: str, kind: Kind)
             assert not expected[name].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "kind"), [each for each in LEARNS if each[0] != "leo"])
 def test_several_calls_add_up(algorithm: str, kind: Kind) -> None:
     """LEO draws for each task of a call: its numbers differ."""
@@ -80,6 +82,7 @@ def test_several_calls_add_up(algorithm: str, kind: Kind) -> None:
         torch.testing.assert_close(gradients_of(apart)[name], gradient, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "kind"), LEARNS)
 @pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
 def test_adapt_and_predict_are_those_of_a_runs_evaluation(
@@ -101,6 +104,7 @@ def test_adapt_and_predict_are_those_of_a_runs_evaluation(
     assert repr(predictor).startswith("Predictor(")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_any_optimiser_learns_what_the_method_learns(algorithm: str) -> None:
     """And a copy, and what is saved and loaded, go on to the same bits."""
@@ -324,6 +328,7 @@ def test_any_module_has_the_meta_gradient_of_plain_autograd(
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
 def test_an_own_loop_learns_what_a_run_learns(tmp_path: Path, algorithm: str) -> None:
     """From a run's initial weights and tasks, with torch's Adam: the run's meta-parameters."""

@@ -34,6 +34,7 @@ def composed(override: str) -> Any:
     return OmegaConf.to_container(OmegaConf.create({"key": value}), resolve=True)["key"]  # type: ignore[call-overload,index]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(text=TEXTS)
 @example("null")

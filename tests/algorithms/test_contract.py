@@ -32,6 +32,7 @@ from tests.bilevel.problems import (
 SMALLEST = 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
 @pytest.mark.parametrize(("algorithm", "kind"), LEARNS)
 def test_adapt_and_predict_are_pure(algorithm: str, model: str, kind: Kind) -> None:
@@ -68,6 +69,7 @@ def test_initial_meta_parameters_are_new_float_tensors_each_time(algorithm: str)
         assert p.data_ptr() != again[name].data_ptr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [TRAINING, EVALUATION])
 @pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
 @pytest.mark.parametrize(("algorithm", "kind"), LEARNS)
@@ -101,6 +103,7 @@ def test_evaluation_learns_from_the_support_set(algorithm: str, kind: Kind) -> N
         assert losses[-1] < ignorant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 @pytest.mark.parametrize(
     ("algorithm", "kind", "gradient"), [(a, k, g) for a, k in LEARNS for g in sensible(a)]
@@ -116,6 +119,7 @@ def test_meta_gradients_are_finite_and_not_all_zero(
     assert result.losses.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_has_an_estimator(algorithm: str) -> None:
     assert sensible(algorithm)

@@ -185,6 +185,7 @@ def test_the_meta_gradient_is_that_of_equation_3_through_windows(window: int, pl
     assert (relative_error(whole, expected) < 1e-12) is (window == K)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("learned", [True, False])
 @pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
@@ -219,6 +220,7 @@ def test_it_is_differentiable_where_a_weight_has_no_gradient(plan: Any, dtype: t
     assert flat(gradients).norm() > 0.01
 
 
+@pytest.mark.slow
 def test_the_rule_can_be_trained_and_leaves_the_constants_as_they_are() -> None:
     at = learner(inner_steps=8)
     task, params = first_task(at), {name: p.clone() for name, p in at.params.items()}

@@ -33,6 +33,7 @@ def row_of(costs: GradientCosts, gradient: str, steps: int) -> Cost:
     return row
 
 
+@pytest.mark.slow
 def test_every_gradient_is_measured_or_left_out_with_its_reason() -> None:
     costs = of_maml()
     measured = {row.gradient for row in costs.rows}
@@ -77,6 +78,7 @@ def test_a_method_without_inner_loop_has_the_gradients_that_need_none() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_needs_too_much_memory_is_not_computed() -> None:
     names = ("exact", "checkpointed")  # of 20 steps exact takes more than twice as much
     options = GradientsOptions(inner_steps=(20,), repeats=1, gradients=names)

@@ -53,6 +53,7 @@ def names_of(costs: PlanCosts) -> list[tuple[str, int]]:
     return [(row.plan, row.num_tasks) for row in costs.rows]
 
 
+@pytest.mark.slow
 def test_every_plan_is_measured_at_every_size() -> None:
     costs = costs_of(run_of(**IMAGES), num_tasks=(3, 1, 3), repeats=2)
     assert names_of(costs) == [(plan, size) for size in (1, 3) for plan in PLANS]

@@ -15,6 +15,7 @@ from dmeta.cli.main import main
 from dmeta.runtime.blocks import blocks_of
 
 
+@pytest.mark.slow
 def test_every_combination_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench.workers=[2]", "bench.megabytes=[0.1]", "bench.seconds=0.1"]
     main(["bench", "scale", *words, f"bench.out={tmp_path}"])

@@ -53,6 +53,7 @@ def test_relus_that_switch_on_both_sides_do() -> None:
     assert relative_error(got, 0.8 * V["w"]) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 @pytest.mark.parametrize("model", ["mlp", "conv4", "conv4_strided"])
 def test_differences_in_float32_come_near_the_exact_gradient(model: str, plan: str) -> None:

@@ -179,6 +179,7 @@ def implicit_by_hand(t: int, steps: int, proximal: float) -> Tensor:
     return proximal * torch.linalg.solve(hessian, b @ (w - d))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize(
@@ -218,6 +219,7 @@ def test_damping_is_added_to_the_hessian() -> None:
     assert_close(damped, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("solver", ["cg", "neumann"])
 def test_implicit_reports_how_well_the_system_is_solved(solver: Any, plan: str) -> None:

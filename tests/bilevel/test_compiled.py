@@ -66,6 +66,7 @@ def check_same(got: BlockGradient, expected: BlockGradient, bound: float = 1e-10
     assert got.notes.keys() == expected.notes.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "model", "gradient"), TRIED)
 def test_the_program_is_the_loop_or_says_why_there_is_none(
     algorithm: str, model: str, gradient: str
@@ -84,6 +85,7 @@ def test_the_program_is_the_loop_or_says_why_there_is_none(
     check_same(got, expected, 1e-8 if gradient == "finite_difference" else 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 3, 4])
 def test_a_chunk_that_is_too_small_is_filled_up_with_what_counts_nothing(
     chunk_size: int | None,
@@ -95,6 +97,7 @@ def test_a_chunk_that_is_too_small_is_filled_up_with_what_counts_nothing(
     assert len(got.losses) == 3
 
 
+@pytest.mark.slow
 def test_one_program_serves_every_step_and_smaller_blocks_too() -> None:
     at, written = problem("mlp"), []
 
@@ -207,6 +210,7 @@ LOOKS: dict[str, Callable[[Stage], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_whatever_looks_at_the_outer_step_makes_no_program(look: str) -> None:
     at = problem("mlp")
@@ -246,6 +250,7 @@ def test_nothing_that_was_given_is_changed_and_no_graph_is_left() -> None:
     assert torch.equal(flat(first.gradients), flat(second.gradients))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch itself
 def test_compiled_for_real_or_told_that_there_is_no_compiler() -> None:
     at = problem("mlp", inner_steps=1)

@@ -151,6 +151,7 @@ def table() -> Iterator[list[tuple[str, int, str, int, float]]]:
         print(f"| {name} | {steps} | {plan} | {count} | {error:.1e} |")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", CASES)
@@ -168,6 +169,7 @@ def test_the_exact_meta_gradient_is_that_of_finite_differences(
     assert error <= BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 @pytest.mark.parametrize("name", ["mlp", "mlp, cross-entropy", "conv4", "conv4_strided"])
 def test_the_first_order_meta_gradient_is_another_one_from_the_first_step_on(

@@ -26,6 +26,7 @@ def bits(tensor: Tensor) -> bytes:
     return tensor.contiguous().numpy().tobytes()
 
 
+@pytest.mark.slow
 @given(params)
 def test_unflatten_undoes_flatten_to_the_bit(given_params: dict[str, Tensor]) -> None:
     layout = Layout.of(given_params)

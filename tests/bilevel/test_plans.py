@@ -46,6 +46,7 @@ def run(at: Problem, gradient: str, plan: str) -> BlockGradient:
     return block_gradient(plan, estimator, at.algorithm, at.params, at.tasks, TRAINING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "model", "gradient"), CASES)
 def test_the_plans_agree_to_tolerance(algorithm: str, model: str, gradient: str) -> None:
     at = problem(model, algorithm=algorithm)
@@ -66,6 +67,7 @@ def test_the_plans_agree_to_tolerance(algorithm: str, model: str, gradient: str)
         assert got.predictions.shape == (2, 5, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "model", "gradient", "plan"), CASES_AND_PLANS)
 def test_a_block_changes_nothing_it_was_given_and_leaves_no_graph(
     algorithm: str, model: str, gradient: str, plan: str

@@ -61,6 +61,7 @@ def by_hand(window: int, exact_steps: int) -> Tensor:
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(total, list(theta.values()))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("last", [0, 1, 5])
 @pytest.mark.parametrize("window", [1, 2, 3, 4])
@@ -71,6 +72,7 @@ def test_a_loss_is_pulled_back_to_its_windows_begin(window: int, last: int, plan
     assert relative_error(expected, whole) > 1e-3, "a window that covers all would show nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("window", [None, STEPS, 100])
 def test_one_window_of_all_steps_truncates_nothing(window: int | None, plan: Any) -> None:

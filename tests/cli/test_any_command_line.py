@@ -73,6 +73,7 @@ def is_cheap(config: RunConfig) -> bool:
     return config.task.source.name == "sinusoid" and isinstance(layers, int) and layers <= 12
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(overrides=st.lists(OVERRIDES, min_size=1, max_size=3))
 def test_any_overrides_make_a_run_or_one_message(overrides: list[str]) -> None:

@@ -70,6 +70,7 @@ def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "altered or truncated" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bench_gradients_tells_what_each_costs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +86,7 @@ def test_bench_gradients_tells_what_each_costs(
     assert (tmp_path / "out" / "gradients.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_bench_plans_tells_what_each_makes_of_the_tasks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +137,7 @@ def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> N
     assert "inner_steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
     assert dmeta("train", "-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 0
     hashes = {
@@ -144,6 +147,7 @@ def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
     assert len(hashes) == 2
 
 
+@pytest.mark.slow
 def test_hydras_own_flags_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("train", "--cfg", "job", "algorithm=fomaml") == 0
     assert "name: first_order" in capsys.readouterr().out
@@ -211,6 +215,7 @@ def test_a_training_told_to_stop_says_how_to_go_on(
     assert "continue with: dmeta train run_dir=run resume=true" in told
 
 
+@pytest.mark.slow
 def test_a_training_interrupted_before_its_first_step_has_nothing_to_go_on_with(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_whatever_is_typed_nothing_fails(line: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "reply"),
     [

@@ -79,12 +79,14 @@ def test_what_is_embedded_beside_it_does_not_matter(protonet: Path, tmp_path: Pa
     assert np.array_equal(one["labels"], other["labels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["maml", "meta_sgd", "reptile", "joint"])
 def test_a_classifier_embeds_without_its_last_layer(algorithm: str, tmp_path: Path) -> None:
     run = train(tmp_path / "run", algorithm, **SMALL)
     assert load_features(file=str(dmeta.embed(run))).input_shape == (4,)
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_embed_say_why(tmp_path: Path) -> None:
     cavia = train(tmp_path / "cavia", "cavia", **SMALL, **{"model.context": 3})
     with pytest.raises(ValueError, match=r"got one without .*context; choose a run of protonet"):
@@ -110,6 +112,7 @@ def test_an_own_embedding_embeds(tmp_path: Path) -> None:
     assert load_features(file=str(dmeta.embed(tmp_path / "own", model=own))).input_shape == (3,)
 
 
+@pytest.mark.slow
 def test_from_a_run_to_leo_on_its_features_by_the_command_line(
     protonet: Path,
     tmp_path: Path,

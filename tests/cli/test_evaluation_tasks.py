@@ -38,6 +38,7 @@ def protonet(folder: Path) -> Path:
     return Path(train(folder, "protonet", **changes).run_dir)
 
 
+@pytest.mark.slow
 def test_other_sizes_are_those_of_a_run_that_was_trained_with_them(
     folder: Path, maml: Path
 ) -> None:
@@ -48,6 +49,7 @@ def test_other_sizes_are_those_of_a_run_that_was_trained_with_them(
     assert evaluation != dmeta.evaluate(maml, num_tasks=6)
 
 
+@pytest.mark.slow
 def test_a_method_that_embeds_is_evaluated_with_any_number_of_ways(protonet: Path) -> None:
     """The test classes alone must suffice: there are 20, and fewer in the validation split."""
     evaluation = dmeta.evaluate(protonet, num_tasks=6, task={"ways": 20})
@@ -58,6 +60,7 @@ def test_a_method_that_embeds_is_evaluated_with_any_number_of_ways(protonet: Pat
         dmeta.evaluate(protonet, split="val", task={"ways": 20})
 
 
+@pytest.mark.slow
 def test_options_of_the_source_may_differ(maml: Path) -> None:
     others = make_glyphs(num_classes=100, drawings=8, seed=7)
     evaluation = dmeta.evaluate(maml, num_tasks=6, task={"seed": 7})

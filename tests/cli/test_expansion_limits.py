@@ -47,6 +47,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_would_become_gigabytes_is_refused_at_once(name: str) -> None:
     text, message = BOMBS[name]

@@ -55,6 +55,7 @@ class Shaped:
         return x.to(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_every_method_needs_no_more_than_its_name_and_a_task(algorithm: str) -> None:
     overrides = [f"algorithm={algorithm}", "task=glyphs", "run_dir=unused"]
@@ -69,6 +70,7 @@ def flattened(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_a_methods_preset_says_what_its_entry_does_and_nothing_more(algorithm: str) -> None:
     """So `dmeta.ALGORITHMS` from Python and ``algorithm=`` are the same method."""
@@ -86,6 +88,7 @@ def test_a_methods_preset_says_what_its_entry_does_and_nothing_more(algorithm: s
     assert flattened(composed) == flattened(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", sorted(ESTIMATORS))
 def test_an_estimators_preset_says_what_its_entry_does(gradient: str) -> None:
     composed = compose("train", [f"gradient={gradient}", "run_dir=unused"])["gradient"]
@@ -93,6 +96,7 @@ def test_an_estimators_preset_says_what_its_entry_does(gradient: str) -> None:
     assert composed == {"name": gradient, **default_options(ESTIMATORS[gradient].make)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_fits_together(name: str) -> None:
     config = run_config(compose("train", [f"experiment={name}", "run_dir=unused"]))
@@ -119,6 +123,7 @@ ROTATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", [5, 20])
 @pytest.mark.parametrize("method", ROTATIONS)
 def test_omniglot_presets_turn_characters_as_their_code_does(method: str, ways: int) -> None:

@@ -13,6 +13,7 @@ from dmeta.cli.errors import unknown_key
 SWEEP = ["train", "-m", "task=glyphs", "runtime=local"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -50,6 +50,7 @@ def pasted(command: str) -> list[str]:
     return words[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_of_any_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"runs/{name}"
@@ -68,6 +69,7 @@ def test_a_folder_of_any_name(name: str, capsys: pytest.CaptureFixture[str]) -> 
     assert (Path(name) / "r" / "block-0.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_a_folder_whose_name_means_something_is_quoted(name: str) -> None:
     (word,) = pasted(f"dmeta {override_word('run_dir', name)}")
@@ -77,6 +79,7 @@ def test_a_folder_whose_name_means_something_is_quoted(name: str) -> None:
     assert typed == {"null": None, "'a'": "a", "x${seed}": "x3"}.get(name, name)
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_file_of_any_name(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("e=1.yaml", "a b,(c).yaml", "é'.yaml"):
         Path(name).write_text("# @package _global_\nsteps: 77\n")
@@ -90,6 +93,7 @@ def of(settings: dict[str, object]) -> RunConfig:
     return run_config(compose("train", overrides_of(settings)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["null", "true", "1e3", "${oc.env:HOME}", "/home/josé/runs", "a, b"]
 )
@@ -104,6 +108,7 @@ def test_a_text_from_python_stays_that_text(text: str) -> None:
                 of({key: text})
 
 
+@pytest.mark.slow
 def test_values_from_python_reach_a_run(tmp_path: Path) -> None:
     run_dir = tmp_path / "josé ${x}, [1]"
     result = dmeta.train(TINY | {"run_dir": run_dir, "steps": 1})

@@ -50,6 +50,7 @@ def trained(run_dir: str) -> dict[str, object]:
     return dict(json.loads(Path(run_dir, "results.json").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["algorithm=damped-maml", "model=narrow", "task=slopes"])
 def test_it_trains_with_nothing_else_said(choice: str) -> None:
     assert run("train", choice, *QUICK, "run_dir=run") == 0
@@ -84,6 +85,7 @@ def test_nothing_of_it_is_left_once_it_is_gone(monkeypatch: pytest.MonkeyPatch) 
         compose("train", ["algorithm=damped-maml"])
 
 
+@pytest.mark.slow
 def test_its_options_decide_the_run_which_resumes_evaluates_and_loads() -> None:
     line = ["algorithm=damped-maml", "task=slopes", *QUICK]
     assert run("train", *line, "run_dir=a") == 0
@@ -97,6 +99,7 @@ def test_its_options_decide_the_run_which_resumes_evaluates_and_loads() -> None:
     assert learner.algorithm.damping == 0.9  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_an_experiment_file_may_choose_it() -> None:
     Path("mine.yaml").write_text(
         "# @package _global_\n"
@@ -109,6 +112,7 @@ def test_an_experiment_file_may_choose_it() -> None:
     assert settings["task"]["name"] == "slopes"  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "words"),
     [

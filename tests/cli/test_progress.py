@@ -32,6 +32,7 @@ def settings(run_dir: Path, **changes: Any) -> dict[str, Any]:
     return TINY | {"run_dir": str(run_dir), "steps": 4} | changes
 
 
+@pytest.mark.slow
 def test_a_run_and_its_joint_baseline_show_their_progress_and_what_comes_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_run_and_its_joint_baseline_show_their_progress_and_what_comes_before(
     assert lines[main - 1].startswith(f"writing to {tmp_path / 'run'}") or "step" in lines[main - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [None, False])
 def test_nothing_is_shown_where_nobody_sees_it_or_wants_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], progress: bool | None
@@ -56,6 +58,7 @@ def test_nothing_is_shown_where_nobody_sees_it_or_wants_it(
     assert shown.out == shown.err == ""
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal())
     dmeta.train(settings(tmp_path / "run", joint_baseline=True))

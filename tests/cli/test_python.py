@@ -88,6 +88,7 @@ def settings(run_dir: Path, **changes: Any) -> dict[str, Any]:
     return TINY | {"run_dir": str(run_dir)} | changes
 
 
+@pytest.mark.slow
 def test_train_load_evaluate(tmp_path: Path) -> None:
     result = dmeta.train(settings(tmp_path / "run"))
     again = dmeta.evaluate(result.run_dir, num_tasks=6)
@@ -101,6 +102,7 @@ def test_train_load_evaluate(tmp_path: Path) -> None:
     assert isinstance(learner.adapt(x, np.sin(x)).predict(torch.from_numpy(x)), torch.Tensor)
 
 
+@pytest.mark.slow
 def test_overrides_may_be_the_command_lines_own(tmp_path: Path) -> None:
     texts = ["runtime=local", "steps=1", "eval.num_tasks=2", "joint_baseline=false"]
     one = dmeta.train([*texts, f"run_dir={tmp_path / 'a'}"])
@@ -109,6 +111,7 @@ def test_overrides_may_be_the_command_lines_own(tmp_path: Path) -> None:
     assert one.meta_params_sha256 == other.meta_params_sha256
 
 
+@pytest.mark.slow
 def test_own_model_source_and_algorithm(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Own()
@@ -128,6 +131,7 @@ def test_own_model_source_and_algorithm(tmp_path: Path) -> None:
 IMAGES = {"steps": 1, "eval.every": 0, "eval.num_tasks": 2, "model.filters": 4}
 
 
+@pytest.mark.slow
 def test_a_loaded_learner_prepares_images_as_its_task_did(tmp_path: Path) -> None:
     run = settings(tmp_path / "run", task="glyphs", **IMAGES)
     learner = dmeta.load(dmeta.train(run).run_dir)
@@ -141,6 +145,7 @@ def test_a_loaded_learner_prepares_images_as_its_task_did(tmp_path: Path) -> Non
         learner.adapt(GLYPHS.class_examples("test", 0)[:6], range(6))
 
 
+@pytest.mark.slow
 def test_an_own_sources_preprocess_is_applied_by_whoever_gives_the_source(tmp_path: Path) -> None:
     run = settings(
         tmp_path / "run",
@@ -163,6 +168,7 @@ def test_an_own_sources_preprocess_is_applied_by_whoever_gives_the_source(tmp_pa
         seen.adapt(stored[:, None], range(5))
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
     dmeta.train(settings(tmp_path / "run", steps=1))
     path = tmp_path / "run" / "config.json"
@@ -179,6 +185,7 @@ def median_away(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (prediction - target).abs().clamp(max=1.0).mean()
 
 
+@pytest.mark.slow
 def test_an_own_loss_or_a_named_one_decides_the_result(tmp_path: Path) -> None:
     hashes = {dmeta.train(settings(tmp_path / "mse")).meta_params_sha256}
     for name in ("l1", "huber"):
@@ -195,6 +202,7 @@ def test_an_own_loss_or_a_named_one_decides_the_result(tmp_path: Path) -> None:
     assert dmeta.load(own.run_dir, loss=median_away).algorithm.loss is median_away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -238,6 +246,7 @@ TRAINED_WITH = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "call"),
     [
@@ -275,6 +284,7 @@ def test_only_the_own_objects_that_are_lacking_are_named(own_run: Path) -> None:
         dmeta.evaluate(older)
 
 
+@pytest.mark.slow
 def test_a_run_with_own_objects_is_resumed_with_them(own_run: Path, tmp_path: Path) -> None:
     shutil.copytree(own_run, tmp_path / "run")
     own: dict[str, Any] = {"model": Own(), "source": Lines(), "algorithm": Maml}

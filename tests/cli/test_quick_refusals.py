@@ -29,6 +29,7 @@ def answer(folder: Path, *words: str) -> tuple[str, str]:
     return done.stderr, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -54,6 +55,7 @@ def test_a_wrong_setting_is_refused_without_slow_imports(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_option_of_a_method_is_refused_without_ray_or_figures(tmp_path: Path) -> None:
     err, out = answer(tmp_path, "train", "algorithm.inner_lr=abc")
     assert "algorithm.inner_lr must be a number, got 'abc'" in err

@@ -15,6 +15,7 @@ from tests.cli.wrong_settings import WRONG
 pytestmark = pytest.mark.usefixtures("nothing_starts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "words"), WRONG, ids=lambda text: text[:60])
 def test_wrong_settings_are_refused(
     line: str, words: str, capsys: pytest.CaptureFixture[str]

@@ -140,6 +140,7 @@ MINI = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OMNIGLOT)
 def test_a_bad_tree_of_omniglot_is_refused(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     damage, words = OMNIGLOT[case]
@@ -147,6 +148,7 @@ def test_a_bad_tree_of_omniglot_is_refused(case: str, capsys: pytest.CaptureFixt
     assert re.search(words, refusal("train task=omniglot task.root=root", capsys), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MINI)
 def test_a_bad_tree_of_miniimagenet_is_refused(
     case: str, capsys: pytest.CaptureFixture[str]
@@ -186,6 +188,7 @@ FEATURES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FEATURES)
 def test_wrong_arrays_of_features_are_refused(
     case: str, capsys: pytest.CaptureFixture[str]
@@ -214,6 +217,7 @@ NO_FEATURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NO_FEATURES)
 def test_what_is_no_file_of_features_is_refused(
     case: str, capsys: pytest.CaptureFixture[str]

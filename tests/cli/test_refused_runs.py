@@ -141,6 +141,7 @@ RUN = {
 """What makes a run unusable for every verb that reads one."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["evaluate", "embed"])
 @pytest.mark.parametrize("case", RUN)
 def test_a_damaged_run_is_refused(
@@ -180,6 +181,7 @@ OF_A_RUN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "line", "words"), OF_A_RUN, ids=lambda x: x if isinstance(x, str) else x.__name__
 )

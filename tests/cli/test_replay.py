@@ -38,6 +38,7 @@ def run_dir(tmp_path_factory):
     return run_dir
 
 
+@pytest.mark.slow
 def test_a_rejected_step_is_written_with_what_is_needed_to_compute_it_again(run_dir):
     rows = [row for row in read_metrics(run_dir) if row["event"] == "rejected"]
     results = json.loads((run_dir / "results.json").read_text())
@@ -66,6 +67,7 @@ def test_a_replay_finds_the_task_to_blame_and_has_the_numbers_of_the_run(run_dir
         assert arrays["gradient"].shape == arrays["meta_params"].shape
 
 
+@pytest.mark.slow
 def test_a_replay_computes_what_the_run_computed(tmp_path):
     """The mean of the replayed blocks' gradients has the norm that the run wrote, at every step."""
     dmeta.train([*SETTINGS, "log_every=1", f"run_dir={tmp_path / 'run'}"])
@@ -81,6 +83,7 @@ def test_a_replay_computes_what_the_run_computed(tmp_path):
         assert norm == pytest.approx(rows[step + 1]["gradient_norm"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_verb_prints_a_row_for_every_task(tmp_path, capsys):
     dmeta.train([*SETTINGS, f"run_dir={tmp_path / 'run'}"])
     main(["replay", f"run_dir={tmp_path / 'run'}", "step=3", "block=1"])
@@ -90,6 +93,7 @@ def test_the_verb_prints_a_row_for_every_task(tmp_path, capsys):
     assert "block-1" in {path.stem for path in (tmp_path / "run/replay/step-3").iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,6 +118,7 @@ def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
     assert list(Path(tmp_path).iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_asynchronous_run_is_not_replayed(tmp_path):
     dmeta.train([*SETTINGS, "runtime.mode=async", f"run_dir={tmp_path / 'run'}"])
     with pytest.raises(ValueError, match=r"runtime\.mode=sync, got async"):

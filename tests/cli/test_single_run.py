@@ -42,6 +42,7 @@ def test_a_second_run_in_another_thread_is_refused(
             second.result()
 
 
+@pytest.mark.slow
 def test_an_observer_may_evaluate_and_the_next_run_may_begin(
     tmp_path: Path, other_thread: ThreadPoolExecutor
 ) -> None:

@@ -72,6 +72,7 @@ def dry(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], str]:
     return shlex.split(command), rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -132,6 +133,7 @@ def test_files_do_not_fit_into_an_image(capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"image must be alone.*got my.yaml besides; put it into the image", told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_dir", ["/shared/run", "of-the-cluster://run"])
 @pytest.mark.parametrize("asked", ["train resume=true", "tune resume=true", "tune resume=auto"])
 def test_a_run_to_go_on_with_need_not_be_here(
@@ -198,6 +200,7 @@ def test_the_address_is_rays_own_where_none_is_given(
     assert dashboard.named_address("http://said") == "http://said"
 
 
+@pytest.mark.slow
 def test_an_image_and_packages_are_rays_business(capsys: pytest.CaptureFixture[str]) -> None:
     words, _ = dry(TRAIN + "submit.image=dmeta:gpu", capsys)
     env = json.loads(words[words.index("--runtime-env-json") + 1])

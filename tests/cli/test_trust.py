@@ -72,6 +72,7 @@ USES: dict[str, Callable[..., Any]] = {
 ADDRESSES = ("s3://evil/x", "simplecache::s3://evil/x", "file::https://evil/x", "ftp://evil/x")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_contact")
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("address", ADDRESSES[:2])
@@ -85,6 +86,7 @@ def test_an_address_in_a_runs_settings_is_not_contacted(
         USES[use](run_dir, trust=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_contact")
 def test_status_contacts_no_address_and_the_command_line_has_the_key(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -147,6 +149,7 @@ def test_what_is_within_the_runs_own_address_is_its_own(
         check_saved(settings, run_dir, typed=["checkpoint.location"])
 
 
+@pytest.mark.slow
 def test_a_location_that_is_typed_again_is_trusted(tmp_path: Path) -> None:
     location = f"memory://{uuid.uuid4().hex}/c"
     settings = TINY | {"run_dir": tmp_path / "run", "checkpoint.location": location}
@@ -188,6 +191,7 @@ def test_a_file_of_settings_calls_nothing(
         assert "hush" in json.dumps(settings)
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_names_no_address(tmp_path: Path) -> None:
     for text in ("run_dir: s3://evil/x", "loss: 's3:'\nrun_dir: ${loss}//evil/x\ntrust: true"):
         (tmp_path / "e.yaml").write_text(f"# @package _global_\n{text}\n")

@@ -27,6 +27,7 @@ def test_a_target_in_settings_is_an_unknown_key(group: str) -> None:
         prepare(run_config(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["algorithm", "model", "task"])
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "${oc.env:HOME}"])
 def test_a_name_that_is_not_registered_is_refused(group: str, name: str) -> None:

@@ -28,6 +28,7 @@ def test_the_commands_are_sound(block) -> None:
     subprocess.run(["bash", "-n", "-c", block], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_settings_of_a_run_are_valid(command) -> None:
     verb, *overrides = shlex.split(command, comments=True)

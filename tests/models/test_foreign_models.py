@@ -120,6 +120,7 @@ def errors(name: str) -> dict[tuple[str, str], float | str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # mapped by a loop in torch
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_every_plan_and_estimator_is_plain_autograd(name: str) -> None:
@@ -131,6 +132,7 @@ def test_every_plan_and_estimator_is_plain_autograd(name: str) -> None:
             assert error < ESTIMATORS[estimator][1], (estimator, plan, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RANDOM)
 def test_what_is_drawn_is_the_same_for_every_plan_chunk_and_recomputation(name: str) -> None:
     make, shape = RANDOM[name]

@@ -192,6 +192,7 @@ ALL = LAYERS | {
 NOT_MAPPED = ("RNN", "LSTM", "GRU", "LSTMCell")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # mapped by a loop in torch
 @pytest.mark.parametrize("name", ALL)
 def test_second_derivatives_are_right_by_every_plan(name: str) -> None:

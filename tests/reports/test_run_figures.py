@@ -66,6 +66,7 @@ def test_inner_step_curve_draws_every_model(tmp_path: Path) -> None:
     assert has_colour(path, run_figures.RED)
 
 
+@pytest.mark.slow
 def test_inner_step_curve_shows_the_non_transductive_only_where_it_differs(tmp_path: Path) -> None:
     mean = [0.2, 0.5]
     images = []

@@ -51,6 +51,7 @@ POINTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
 def test_every_figure_is_drawn_for_keys_under_several_conditions(
     tmp_path: Path, metric: str

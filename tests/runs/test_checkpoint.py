@@ -107,6 +107,7 @@ def test_a_file_truncated_anywhere_is_refused(whole: Path, name: str) -> None:
             read(copy)
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_of_the_state_is_refused(whole: Path) -> None:
     content = (whole / STATE).read_bytes()
     copy = with_file(whole, STATE, content)

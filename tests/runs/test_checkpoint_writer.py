@@ -89,6 +89,7 @@ class FullDisk:
         self.write(storage, name, files)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_best_checkpoint_that_was_not_written_is_told_of_at_the_end(
     assert "1 of the 3 best checkpoints could not be written" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_with_a_reason_and_what_is_there_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

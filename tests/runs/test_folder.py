@@ -63,6 +63,7 @@ def kinds(names: Iterable[str]) -> set[str]:
     return {re.sub(r"step-[0-9]{8}", "step", name) for name in names if "tfevents" not in name}
 
 
+@pytest.mark.slow
 def test_a_run_at_an_address_is_the_run_in_a_folder(
     address: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ class Killed:
         self.left.append(content_at(self.address))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_what_is_there_to_the_same_bits(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_run_that_fails_leaves_what_it_wrote(
     assert [row["step"] for row in rows(content_at(address)["metrics.jsonl"])] == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_loaded_replayed_and_moved(address: str, cache: Path) -> None:
     result = dmeta.train(TINY | {"run_dir": address})
     moved = f"memory://{uuid.uuid4().hex}/elsewhere"
@@ -153,6 +156,7 @@ def test_it_is_evaluated_loaded_replayed_and_moved(address: str, cache: Path) ->
     assert list((cache / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_copy_of_it_in_a_folder_is_a_run(address: str, tmp_path: Path) -> None:
     result = dmeta.train(TINY | {"run_dir": address})
     for name, content in content_at(address).items():
@@ -164,6 +168,7 @@ def test_a_copy_of_it_in_a_folder_is_a_run(address: str, tmp_path: Path) -> None
     assert dmeta.evaluate(tmp_path / "copy", num_tasks=6) == result.test
 
 
+@pytest.mark.slow
 def test_features_are_written_beside_it_once(address: str, tmp_path: Path) -> None:
     settings = TINY | {"task": "glyphs", "algorithm": "protonet", "eval.every": 0, "steps": 1}
     dmeta.train(settings | {"run_dir": address})
@@ -176,6 +181,7 @@ def test_features_are_written_beside_it_once(address: str, tmp_path: Path) -> No
         dmeta.embed(address)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_starts")
 @pytest.mark.parametrize(
     ("line", "words"),
@@ -195,6 +201,7 @@ def test_what_can_not_be_is_refused(
     assert content_at("memory://none/x") == {}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_not_overwritten(address: str) -> None:
     dmeta.train(TINY | {"run_dir": address})
     before = content_at(address)

@@ -89,6 +89,7 @@ def test_without_logging_set_up_warnings_still_reach_the_screen(tmp_path: Path) 
     assert done.stderr == "look here\n"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_id_when_it_is_resumed_and_says_where_it_ran(tmp_path: Path) -> None:
     train(tiny_config(tmp_path / "a", steps=2))
     train(tiny_config(tmp_path / "a", steps=4, resume=True))

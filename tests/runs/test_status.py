@@ -82,6 +82,7 @@ def test_the_columns_of_a_table_of_trials_are_those_that_are_written() -> None:
     assert set(search_status._DESCRIBED) == set(trials._COLUMNS)
 
 
+@pytest.mark.slow
 def test_a_finished_run(finished: Path) -> None:
     found = status.run_status(finished)
     assert (found.state, found.step, found.steps, found.checkpoint_step) == ("finished", 6, 6, 6)

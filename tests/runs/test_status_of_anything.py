@@ -152,12 +152,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FILES = ("config.json", "results.json", "metrics.jsonl", "log.jsonl")
 
 
+@pytest.mark.slow
 def test_any_files_of_a_run_are_shown_or_refused(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     assert answer(folder).startswith(f"{folder}: finished")
     assert check_all(folder, FILES) > 1000
 
 
+@pytest.mark.slow
 def test_any_files_of_a_search_are_shown_or_refused(tmp_path: Path) -> None:
     record = {"format": 1, "search": {"num_trials": 8}, "mode": "max", "host": "here"}
     (tmp_path / "search.json").write_text(json.dumps(record))

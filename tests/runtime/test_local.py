@@ -109,6 +109,7 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch):
         make_runtime(RuntimeOptions(), toy.ToyWorkerFactory(), toy.ToyServerFactory(), "cuda", 1)
 
 
+@pytest.mark.slow
 def test_a_local_run_never_imports_ray():
     code = """
 import sys

@@ -19,6 +19,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_a_search_at_an_address_is_stopped_and_goes_on_to_the_same_results(
     whole: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_search_at_an_address_is_stopped_and_goes_on_to_the_same_results(
     assert result.step == 6
 
 
+@pytest.mark.slow
 def test_trials_of_a_population_hand_over_at_an_address(tmp_path: Path, cache: Path) -> None:
     there = tmp_path / "there"
     search(

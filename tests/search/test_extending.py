@@ -36,6 +36,7 @@ def halving(run_dir: Path, num_trials: int, steps: int, resume: bool = False) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_it_decides_as_if_it_had_been_asked_for_so_much_at_first(tmp_path: Path) -> None:
     extended, at_once = tmp_path / "extended", tmp_path / "at_once"
@@ -60,6 +61,7 @@ def test_it_decides_as_if_it_had_been_asked_for_so_much_at_first(tmp_path: Path)
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_searcher_that_learns_begins_with_what_was_tried(tmp_path: Path) -> None:
     space = Space(
@@ -77,6 +79,7 @@ def test_a_searcher_that_learns_begins_with_what_was_tried(tmp_path: Path) -> No
     assert [row["run_dir"] for row in after[:4]] == [row["run_dir"] for row in before]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_overrides_extend_one_at_an_address_too(tmp_path: Path) -> None:
     where = f"run_dir=shared://{tmp_path / 'search'}"

@@ -27,6 +27,7 @@ def test_a_trial_without_workers_reserves_its_own_process() -> None:
     assert reserved(runtime__gpus_per_worker=0.5) == [{"CPU": 1.0, "GPU": 0.5}]
 
 
+@pytest.mark.slow
 def test_a_trial_with_workers_reserves_them_and_the_memory_of_its_driver() -> None:
     ray = {"runtime": "ray", "runtime__num_workers": 3, "device": "cpu"}
     assert reserved(**ray) == [{}, {"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}]
@@ -45,6 +46,7 @@ def test_auto_takes_as_many_workers_as_have_a_block() -> None:
     assert len(reserved(cpus_per_driver=1, **{**ray, "compute__block_size": 1})) == 1 + 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

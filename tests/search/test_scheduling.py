@@ -131,6 +131,7 @@ def test_population_based_training_stays_inside_the_space(tmp_path: Path) -> Non
         assert changed["outer.clip_norm"] in (1.0, 10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "options", "match"),
     [

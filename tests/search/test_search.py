@@ -44,6 +44,7 @@ def test_a_search_has_a_table_of_its_trials(whole: Path) -> None:
     assert {row["tasks"] for row in rows} == {str(6 * 5)}
 
 
+@pytest.mark.slow
 def test_steps_need_not_be_a_multiple_of_those_between_validations(tmp_path: Path) -> None:
     search(tmp_path, Space({"outer.lr": Choice((0.001, 0.01))}), settings={"eval__every": 4})
     for row in table(tmp_path):
@@ -52,6 +53,7 @@ def test_steps_need_not_be_a_multiple_of_those_between_validations(tmp_path: Pat
         assert [r["step"] for r in val] == [4, 6]
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_run_that_its_settings_mean(whole: Path, tmp_path: Path) -> None:
     """To the bit: parameters, and the scores that it reported."""
     row = table(whole)[2]
@@ -118,6 +120,7 @@ def test_a_search_has_figures_a_page_and_hyperparameters_for_tensorboard(whole: 
     assert b"outer.lr" in events
 
 
+@pytest.mark.slow
 def test_checkpoints_elsewhere_are_each_trials_own(whole: Path, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere"
     settings = {"checkpoint__location": str(place)}
@@ -129,6 +132,7 @@ def test_checkpoints_elsewhere_are_each_trials_own(whole: Path, tmp_path: Path) 
     assert dmeta.load(handed).step in (2, 4, 6)  # complete in itself
 
 
+@pytest.mark.slow
 def test_the_best_model_of_a_trial_counts_where_that_is_evaluated(tmp_path: Path) -> None:
     """An outer rate that makes it worse again: its score is that of its best step."""
     space = Space({"outer.lr": Choice((0.3, 0.5))})
@@ -145,6 +149,7 @@ def test_the_best_model_of_a_trial_counts_where_that_is_evaluated(tmp_path: Path
     assert results["test"]["evaluation"]["step"] == results["best"]["of_step"]
 
 
+@pytest.mark.slow
 def test_the_worst_go_on_from_the_best_with_other_rates(tmp_path: Path) -> None:
     space = Space({"outer.lr": Interval(1e-5, 3e-2, log=True)})
     search(
@@ -168,6 +173,7 @@ def test_the_worst_go_on_from_the_best_with_other_rates(tmp_path: Path) -> None:
         assert str(config["outer"]["lr"]) == row["outer.lr"]
 
 
+@pytest.mark.slow
 def test_trials_with_workers_of_their_own_have_the_same_bits(whole: Path, tmp_path: Path) -> None:
     ray_runtime = {
         "runtime": "ray",
@@ -183,6 +189,7 @@ def test_trials_with_workers_of_their_own_have_the_same_bits(whole: Path, tmp_pa
     assert found == {point: outcome(whole)[point] for point in found}
 
 
+@pytest.mark.slow
 def test_the_best_can_be_trained_anew(tmp_path: Path) -> None:
     space = Space({"outer.lr": Choice((0.001, 0.01))})
     search(tmp_path / "search", space, final_steps=8, final_seed=5)
@@ -193,6 +200,7 @@ def test_the_best_can_be_trained_anew(tmp_path: Path) -> None:
     assert (settings["seed"], settings["steps"]) == (5, 8)
 
 
+@pytest.mark.slow
 def test_a_search_from_texts_is_the_one_from_python(tmp_path: Path) -> None:
     results = dmeta.tune(
         {
@@ -218,6 +226,7 @@ def test_a_search_from_texts_is_the_one_from_python(tmp_path: Path) -> None:
     assert {row["algorithm"] for row in table(tmp_path / "search")} <= {"maml", "anil"}
 
 
+@pytest.mark.slow
 def test_an_own_searcher_and_its_study_are_at_hand(tmp_path: Path) -> None:
     searcher = OptunaSearch(metric="score", mode="min", seed=1)
     space = Space({"outer.lr": Interval(1e-3, 1e-2, log=True)})
@@ -229,6 +238,7 @@ def test_an_own_searcher_and_its_study_are_at_hand(tmp_path: Path) -> None:
     assert len(scores) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "settings", "match"),
     [
@@ -250,6 +260,7 @@ def test_a_search_that_makes_no_sense_is_refused_and_writes_nothing(
     assert not (tmp_path / "search").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_is_in_the_object_store_once_and_travels_as_a_reference() -> None:
     glyphs = make_source(tiny_config("unused", task="glyphs"))
     size = len(pickle.dumps(glyphs))
@@ -273,6 +284,7 @@ def test_a_data_set_is_in_the_object_store_once_and_travels_as_a_reference() -> 
     assert (source.kind, source.input_shape) == (glyphs.kind, glyphs.input_shape)
 
 
+@pytest.mark.slow
 def test_settings_that_mean_the_same_run_have_the_same_folder() -> None:
     config = tiny_config("one")
     assert settings_digest(config) == settings_digest(tiny_config("other", resume="auto"))

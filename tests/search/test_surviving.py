@@ -19,6 +19,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on_to_the_same_results(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_stopped_search_goes_on_to_the_same_results(
         assert steps == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_a_search_that_is_through_can_be_concluded_again(tmp_path: Path) -> None:
     """As when it was stopped while the best was evaluated."""
     run_dir, space = tmp_path / "search", Space({"outer.lr": Choice((0.001, 0.01))})
@@ -59,6 +61,7 @@ def test_a_search_that_is_through_can_be_concluded_again(tmp_path: Path) -> None
         assert results_of(run_dir)[key] == first[key]
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_lost_is_made_up_for(whole: Path, tmp_path: Path) -> None:
     """As when the trial was killed between the checkpoint of a step and its report."""
     run_dir = tmp_path / "search"
@@ -81,6 +84,7 @@ def test_a_folder_that_is_no_search_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tune"]
 
 
+@pytest.mark.slow
 def test_a_search_that_forgot_its_trials_computes_nothing_twice(
     whole: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +99,7 @@ def test_a_search_that_forgot_its_trials_computes_nothing_twice(
     assert {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")} == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "status"), [(1, "finished"), (99, "failed")])
 def test_a_trial_that_fails_is_tried_again_then_marked_and_ends_no_search(
     tmp_path: Path, times: int, status: str, capfd: pytest.CaptureFixture[str]
@@ -119,6 +124,7 @@ def test_a_trial_that_fails_is_tried_again_then_marked_and_ends_no_search(
     assert results_of(tmp_path / "search")["best"]["number"] in (1, 2)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_marked_and_is_not_the_best(tmp_path: Path) -> None:
     space = Space({"algorithm.inner_lr": Choice((0.01, 1e30))})
     search(tmp_path / "search", space, settings={"max_rejected": 2}, evaluate_best=False)

@@ -83,6 +83,7 @@ def parts(steepest: float = 2.0) -> Parts:
     return Parts(model, Lines(), Mine, distance)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_own_objects_are_searched_with_and_the_best_settings_train_with_them(
     tmp_path: Path,
@@ -154,6 +155,7 @@ def test_a_key_that_an_own_object_takes_no_notice_of_is_not_searched(
     own.check(Space({"task.train_shots": Choice((1, 2)), "outer.lr": Choice((1, 2))}))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_options_of_a_plug_in_are_searched_and_the_best_settings_train(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -153,6 +153,7 @@ def test_vectors_of_any_size_may_be_brought_to_length_one(tmp_path: Path, size: 
     assert np.allclose(lengths, 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -46,6 +46,7 @@ def test_files_of_features_are_listed_and_a_broken_one_is_said(tmp_path: Path) -
     assert "good.npz" in status().found
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_real_data_is_complete() -> None:
     root = real_data("omniglot/images_background.zip")

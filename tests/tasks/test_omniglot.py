@@ -40,6 +40,7 @@ def same(a: ImageClasses, b: ImageClasses) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["omniglot", "", "omniglot-py"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_zip_and_tree_give_the_same_wherever_they_lie_and_however_listed(
@@ -51,6 +52,7 @@ def test_zip_and_tree_give_the_same_wherever_they_lie_and_however_listed(
     assert same(load(tmp_path / "zips"), load(omniglot_tree))
 
 
+@pytest.mark.slow
 def test_images_keep_class_and_drawing_order_and_are_white_on_black(omniglot_tree: Path) -> None:
     source = load(omniglot_tree)
     assert source.class_names == tuple(sorted(source.class_names))
@@ -63,6 +65,7 @@ def test_images_keep_class_and_drawing_order_and_are_white_on_black(omniglot_tre
     assert source.images[0].mean() < 127
 
 
+@pytest.mark.slow
 def test_the_vinyals_split_cuts_gurmukhi_and_turns_every_class_four_times(
     omniglot_tree: Path,
 ) -> None:
@@ -170,6 +173,7 @@ def test_the_finn_split_mixes_alphabets_and_follows_from_the_names_alone() -> No
     assert _finn_splits(names[::-1]) == splits[::-1]
 
 
+@pytest.mark.slow
 def test_the_finn_split_of_the_real_characters_does_not_change() -> None:
     root = real_data("omniglot/images_background.zip")
     source = load_omniglot(root=str(root), split="finn", rotations="none")
@@ -258,6 +262,7 @@ def test_download_is_asked_of_torchvision_only_if_something_is_missing(
     assert same(source, load(omniglot_tree))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_real_split_is_the_published_one() -> None:
     root = real_data("omniglot/vinyals_splits/train.txt")

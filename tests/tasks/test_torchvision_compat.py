@@ -42,6 +42,7 @@ def stub(tmp_path: Path, body: str) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_installed_torchvision_gives_its_datasets() -> None:
     result = run(IMPORT + "datasets.Omniglot")
     if "No module named 'torchvision'" in result.stderr:
@@ -49,12 +50,14 @@ def test_the_installed_torchvision_gives_its_datasets() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_missing_operators_are_declared(tmp_path: Path) -> None:
     path = stub(tmp_path, STUB_FAILING.format(declare=""))
     result = run(IMPORT + "assert compat._declared and datasets.Omniglot == 'stub'", path)
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_present_operators_are_left_alone(tmp_path: Path) -> None:
     declare = (
         "lib = torch.library.Library('torchvision', 'DEF')\n"

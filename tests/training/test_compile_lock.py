@@ -45,6 +45,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_of_three_processes_one_compiles_and_the_others_follow_together(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     processes = [

@@ -128,6 +128,7 @@ def test_a_manifest_that_was_edited_is_refused_or_says_the_same(
     is_refused(damaged(folder, manifest=edited(file_of(folder, MANIFEST), changes)))
 
 
+@pytest.mark.slow
 @few
 @given(state=st.binary(max_size=64), manifest=st.binary(max_size=64))
 @example(state=b"", manifest=b"")

@@ -121,6 +121,7 @@ def test_the_digest_is_of_what_is_not_learned() -> None:
     assert frozen_digest(Network.of(nn.BatchNorm1d(3))) is None
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_backbone_alone(tmp_path: Path) -> None:
     asked = TINY | {"run_dir": str(tmp_path / "run"), "eval.every": 0}
     config = prepare(tiny_config("run"), model=Backbone()).config

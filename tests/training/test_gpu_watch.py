@@ -92,6 +92,7 @@ def test_reports_have_the_warnings() -> None:
         assert worker.evaluate(run.outer.initial, block).warnings == (PUT,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_gpu")
 def test_a_run_writes_them_down_and_logs_each_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -52,6 +52,7 @@ def finish(run_dir: Path, *observers: SignalAt, **changes: object) -> str:
     return run_session(run, run_dir, local, observers, listening=stop_on_signals).meta_params_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_its_step_which_is_kept(
     tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]

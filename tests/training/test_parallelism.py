@@ -47,6 +47,7 @@ def test_workers_that_were_asked_for_and_are_idle_are_told_of() -> None:
     assert "begin a run with meta_batch_size=3" in few
 
 
+@pytest.mark.slow
 def test_a_run_says_so_in_its_log_and_on_the_console(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_writes_results_metrics_events_and_figures(tmp_path: Path) -> None:
     result = finish(tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
@@ -85,6 +86,7 @@ def test_a_run_writes_results_metrics_events_and_figures(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
 def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_after: int) -> None:
     whole = finish(tmp_path / "whole")
@@ -104,6 +106,7 @@ def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_afte
     ]
 
 
+@pytest.mark.slow
 def test_the_last_step_is_validated_whenever_others_are(tmp_path: Path) -> None:
     hashes = set()
     for every, steps in ((4, [4, 6]), (3, [3, 6]), (9, [6]), (0, [])):
@@ -121,12 +124,14 @@ def test_validations_are_a_share_of_the_steps(steps: int, every: int) -> None:
     assert given == 7
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_bits_and_the_same_seed_the_same(tmp_path: Path) -> None:
     first = finish(tmp_path / "a", steps=2)
     assert finish(tmp_path / "b", steps=2).meta_params_sha256 == first.meta_params_sha256
     assert finish(tmp_path / "c", steps=2, seed=1).meta_params_sha256 != first.meta_params_sha256
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     whole = finish(tmp_path / "whole")
     finish(tmp_path / "short", steps=4)
@@ -160,6 +165,7 @@ def test_an_ensemble_averages_the_best_validated_models(tmp_path: Path) -> None:
     assert result.test.value not in members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -254,6 +260,7 @@ def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tmp_pat
     assert kept_in(tmp_path) == [2]
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_gives_the_same_bits(
     tmp_path: Path,
 ) -> None:
@@ -272,6 +279,7 @@ def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_gives_the_same_
     assert [what for what in told if "step-00000004" in what and "truncated" in what]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", ["", "file://", "memory://"])
 def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: str) -> None:
     location = f"{begin}{tmp_path}/elsewhere"
@@ -303,6 +311,7 @@ def test_a_run_whose_evaluation_fails_keeps_its_steps(
     assert kept_in(tmp_path) == [4]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_keeps_the_steps_since_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +359,7 @@ def test_whoever_waits_for_validations_finds_their_checkpoints(tmp_path: Path) -
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_with_the_state_of_another(tmp_path: Path) -> None:
     """Its step, parameters and optimiser; its own settings from there on."""
     finish(tmp_path / "parent", steps=4)

@@ -159,6 +159,7 @@ REFUSED: dict[str, tuple[Source, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_can_not_be_right_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     source, message = REFUSED[name]
@@ -182,6 +183,7 @@ def first_gradient(run: Run) -> Tensor:
     return run.work.layout.flatten(found.gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -228,6 +230,7 @@ def as_tokens(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.clip(np.round(5 * x) + 15, 0, 29).astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["maml", "protonet", "imaml", "reptile"])
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 def test_whole_numbers_reach_an_embedding_as_they_are(

@@ -29,6 +29,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "kind"), [(a, k) for a in ALGORITHMS for k in kinds(ALGORITHMS[a].make)]
 )
@@ -106,6 +107,7 @@ def test_a_gradient_travels_in_the_precision_of_the_run(tmp_path: Path) -> None:
     assert half.report.sums == whole.report.sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["loop", "loop_channels_last", "loop_mixed", "vmap"])
 def test_every_plan_computes_in_the_precision_of_the_run(tmp_path: Path, plan: str) -> None:
     small = {"task": "glyphs", "model": "conv4", "model__filters": 8, "task__num_classes": 30}
@@ -121,6 +123,7 @@ def test_every_plan_computes_in_the_precision_of_the_run(tmp_path: Path, plan: s
     assert 1e-3 < difference < 0.2
 
 
+@pytest.mark.slow
 def test_a_program_is_written_down_in_the_precision_of_the_run(tmp_path: Path) -> None:
     """Not compiled: its operations are those that would be."""
     small = {"task": "glyphs", "model": "conv4", "model__filters": 8, "task__num_classes": 30}

@@ -161,6 +161,7 @@ def test_a_cluster_that_listens_on_loopback_alone_is_found_there(listening, monk
     assert address_to_join(f"localhost:{port}") == f"192.0.2.77:{port}"
 
 
+@pytest.mark.slow
 def test_a_cluster_of_ones_own_asks_for_the_token(cluster, monkeypatch):
     address = cluster.get_runtime_context().gcs_address
     assert access.is_loopback(address)

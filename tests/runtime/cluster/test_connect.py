@@ -57,6 +57,7 @@ assert not alive, alive
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts processes in /proc")
 def test_an_own_cluster_is_private_and_leaves_no_process(tmp_path):
     cleared = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")

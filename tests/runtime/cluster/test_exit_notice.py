@@ -47,6 +47,7 @@ def test_it_speaks_only_where_the_program_could_not(ending: str, says: bool) -> 
     assert all(word in line for word in words for line in lines)
 
 
+@pytest.mark.slow
 def test_a_program_whose_raylet_is_stopped_says_why() -> None:
     """A real one; Ray itself then ends the program."""
     program = (

@@ -57,6 +57,7 @@ def pids(runtime):
     return [pid for pid, _, _ in ray.get(refs)]
 
 
+@pytest.mark.slow
 def test_what_is_called_runs_where_workers_do_and_the_runtime_takes_the_worker_over(cluster):
     before = num_actors()
     options, place = opened()
@@ -84,6 +85,7 @@ def test_it_has_the_gpu_that_a_worker_has(cluster):
     assert seat == Seat(2, 2)  # GPUs, of which each worker has one
 
 
+@pytest.mark.slow
 def test_what_is_raised_there_is_raised_here_and_a_death_is_told_of(cluster):
     before = num_actors()
     _, place = opened()
@@ -95,6 +97,7 @@ def test_what_is_raised_there_is_raised_here_and_a_death_is_told_of(cluster):
     assert num_actors() == before
 
 
+@pytest.mark.slow
 def test_only_the_start_of_a_worker_has_a_limit(cluster, monkeypatch):
     _, place = opened()
     with place as workplace:
@@ -126,6 +129,7 @@ def test_the_local_runtime_asks_this_process():
         pass
 
 
+@pytest.mark.slow
 def test_a_plan_is_chosen_by_a_worker_and_not_by_the_driver(cluster, tmp_path, monkeypatch):
     import torch
 
@@ -145,6 +149,7 @@ def test_a_plan_is_chosen_by_a_worker_and_not_by_the_driver(cluster, tmp_path, m
     assert result.summary["settings"]["compute"]["plan"] in ("vmap", "loop")
 
 
+@pytest.mark.slow
 def test_a_trial_without_a_gpu_sees_none(cluster, tmp_path, monkeypatch):
     from dmeta.search.trial import TrialSetup, _enter
 

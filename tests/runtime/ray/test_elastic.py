@@ -13,6 +13,7 @@ from dmeta.runtime.ray.free_capacity import Room
 from tests.runtime.toy_runs import start, train, train_blocks
 
 
+@pytest.mark.slow
 def test_nodes_that_join_are_used_and_change_no_bit(cluster, local_run, caplog):
     with start(num_workers="auto", cpus_per_worker=0.9, min_workers=1) as runtime:
         crew, before = runtime._team.crew, runtime.info.num_workers
@@ -28,6 +29,7 @@ def test_nodes_that_join_are_used_and_change_no_bit(cluster, local_run, caplog):
         assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_joined_computes(cluster, local_run):
     with start(num_workers=1, cpus_per_worker=0.25) as runtime:
         crew = runtime._team.crew
@@ -45,6 +47,7 @@ def test_a_worker_that_joined_computes(cluster, local_run):
         assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_fit_are_waited_for_by_an_autoscaler(cluster, local_run):
     asked = {"autoscale": True, "num_workers": 9, "min_workers": 1, "cpus_per_worker": 0.4}
     with start(**asked) as runtime:

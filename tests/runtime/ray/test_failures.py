@@ -28,6 +28,7 @@ def test_a_worker_killed_in_the_middle_of_a_step_changes_no_bit(runtime, local_r
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_both_workers_killed_at_once_change_no_bit(runtime, local_run, folder):
     toy.arm(folder, "1-0", "kill")
     toy.arm(folder, "1-1", "kill")
@@ -35,6 +36,7 @@ def test_both_workers_killed_at_once_change_no_bit(runtime, local_run, folder):
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_a_block_that_kills_every_worker_fails_the_step_and_is_named(runtime, folder):
     toy.arm(folder, "7-2", *["kill"] * 9)  # a worker called late has it computed by another, too
     with pytest.raises(
@@ -45,6 +47,7 @@ def test_a_block_that_kills_every_worker_fails_the_step_and_is_named(runtime, fo
     assert runtime.step(8, train_blocks(0)).applied.applied  # restarted, and usable
 
 
+@pytest.mark.slow
 def test_a_worker_is_asked_back_though_its_last_answer_comes_after_the_news_of_its_death(
     runtime, local_run, folder, cluster, monkeypatch
 ):
@@ -63,6 +66,7 @@ def test_a_worker_is_asked_back_though_its_last_answer_comes_after_the_news_of_i
     wait_for_both(runtime)
 
 
+@pytest.mark.slow
 def test_a_gradient_lost_after_its_report_is_computed_again(
     runtime, local_run, cluster, monkeypatch
 ):
@@ -105,6 +109,7 @@ def test_an_evaluation_that_fails_does_not_spoil_the_step_begun_before_it(
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_below_the_least_number_of_workers_a_run_says_that_it_waits(
     runtime, cluster, monkeypatch, caplog
 ):
@@ -170,6 +175,7 @@ def test_a_slow_block_is_computed_elsewhere_too_and_counts_once(runtime, local_r
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_passed_over_and_then_replaced(watchful, local_run, caplog):
     runtime, folder, first = watchful
     runtime.load(first)
@@ -186,6 +192,7 @@ def test_a_stopped_worker_is_passed_over_and_then_replaced(watchful, local_run, 
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "step", "snapshot_every", "steps_again"),
     [("kill_before", 2, 20, 2), ("kill_after", 1, 2, 1), ("stop", 2, 1, 0)],
@@ -206,6 +213,7 @@ def test_a_lost_server_is_replayed_to_the_same_bits(
         assert [report.num_retries for report in reports] == blocks_again
 
 
+@pytest.mark.slow
 def test_a_server_lost_again_while_it_is_replayed_gives_the_same_bits(cluster, tmp_path, local_run):
     toy.arm(tmp_path, "server-1", "kill_before", "kill_after")
     toy.arm(tmp_path, "server-2", "kill_after")
@@ -216,6 +224,7 @@ def test_a_server_lost_again_while_it_is_replayed_gives_the_same_bits(cluster, t
         assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_a_server_lost_between_steps_is_found_when_it_is_asked(cluster, local_run):
     with start(cpus_per_worker=0.1) as runtime:
         train(runtime)
@@ -224,6 +233,7 @@ def test_a_server_lost_between_steps_is_found_when_it_is_asked(cluster, local_ru
         assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_at_every_attempt_ends_the_run_with_a_reason(cluster, tmp_path):
     toy.arm(tmp_path, "server-1", *["kill_before"] * 5)
     factory = toy.ToyServerFactory(folder=str(tmp_path))

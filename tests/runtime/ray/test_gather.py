@@ -25,6 +25,7 @@ def tree(cluster):
         yield runtime, runtime.state()()
 
 
+@pytest.mark.slow
 def test_the_same_bits(tree, added_here, monkeypatch):
     runtime, first = tree
     runtime.load(first)
@@ -50,6 +51,7 @@ def test_few_are_not_added_before(tree, local_run):
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_one_who_adds_is_killed(tree, added_here, caplog):
     runtime, first = tree
     runtime.load(first)
@@ -72,6 +74,7 @@ def test_one_who_adds_does_not_answer(tree, added_here, monkeypatch):
     assert runtime.digest() == added_here
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_lost_is_computed_again(tree, added_here, cluster, monkeypatch):
     runtime, first = tree
     runtime.load(first)

@@ -62,6 +62,7 @@ def exported(ray):
     return found
 
 
+@pytest.mark.slow
 def test_a_node_exports_what_a_run_says(cluster):
     gauges = Gauges("scraped", "toys", "noise")
     with start(num_workers=1, cpus_per_worker=0.25) as runtime:
@@ -99,6 +100,7 @@ def labels():
     return sorted(each.repr_name for each in actors if each.state == gcs_pb2.ActorTableData.ALIVE)
 
 
+@pytest.mark.slow
 def test_actors_are_called_by_their_run_and_number_also_when_they_were_replaced(cluster):
     import ray
 

@@ -105,6 +105,7 @@ def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped(runtime, local_ru
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_workers_use_the_threads_they_are_given(cluster):
     with start(TorchWorkerFactory(), num_workers=1, cpus_per_worker=0.5) as runtime:
         blocks = runtime.step(0, train_blocks(0)).blocks
@@ -118,6 +119,7 @@ def test_a_process_whose_work_does_not_use_torch_is_spared_it(runtime):
     assert not ray.get(worker.__ray_call__.remote(lambda _: "torch" in sys.modules))
 
 
+@pytest.mark.slow
 def test_an_exception_of_the_factory_surfaces_as_itself_and_leaves_nothing(cluster):
     before = num_actors()
     with pytest.raises(LookupError, match="no such data set"):
@@ -148,6 +150,7 @@ def free_cpus(cluster):
     return max(samples)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_least_number_of_workers_and_lets_others_join(cluster, local_run):
     each = free_cpus(cluster) / 2
     holder = cluster.remote(Holder).options(num_cpus=each).remote()
@@ -164,6 +167,7 @@ def test_a_run_begins_with_the_least_number_of_workers_and_lets_others_join(clus
         assert runtime.evaluate(blocks_of("val", 0, 5, 2))[0].block.phase == "val"
 
 
+@pytest.mark.slow
 def test_a_closed_runtime_leaves_the_cluster(cluster):
     before = num_actors()
     runtime = start(num_workers=1)
@@ -175,6 +179,7 @@ def test_a_closed_runtime_leaves_the_cluster(cluster):
         runtime.digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "num_workers", "seen"), [(1, "auto", {0: 1, 1: 1}), (0.5, 4, {0: 2, 1: 2})]
 )
@@ -190,6 +195,7 @@ def test_each_worker_sees_its_own_gpu_or_its_share_of_one(cluster, share, num_wo
         assert Counter(report.sums["gpu"] for report in cluster.get(calls)) == seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "expected"), [(1, 1.0), (0.25, 0.25)])
 def test_a_worker_takes_no_more_memory_of_a_gpu_than_its_share(cluster, share, expected):
     options = {"gpus_per_worker": share, "num_workers": 2, "cpus_per_worker": 0.1}

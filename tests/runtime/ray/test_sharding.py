@@ -43,6 +43,7 @@ def runtime(divided):
     toy.disarm(folder)
 
 
+@pytest.mark.slow
 def test_the_same_bits_and_states(runtime, divided, local_run):
     reports = train(runtime)
     assert len(runtime._team.host._actors) == 2
@@ -62,6 +63,7 @@ def test_the_state_of_another_model_is_refused(runtime):
     assert runtime.digest() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "step"), [("kill_before", 2), ("kill_after", 1), ("stop", 1)])
 def test_all_of_it_is_replayed_if_a_part_is_lost(runtime, divided, local_run, fault, step):
     toy.arm(divided[2], f"server-{step}", fault)
@@ -70,6 +72,7 @@ def test_all_of_it_is_replayed_if_a_part_is_lost(runtime, divided, local_run, fa
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_a_part_lost_between_steps_is_found_when_it_is_asked(runtime, local_run):
     train(runtime)
     _, last = runtime._team.host._actors
@@ -77,6 +80,7 @@ def test_a_part_lost_between_steps_is_found_when_it_is_asked(runtime, local_run)
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_who_keeps_the_states_is_killed_and_then_a_part(runtime, divided, local_run):
     runtime.step(0, train_blocks(0))
     runtime.step(1, train_blocks(1))
@@ -94,6 +98,7 @@ def ray_pid(actor):
     return actors(actor._actor_id.hex())["Pid"]
 
 
+@pytest.mark.slow
 def test_a_piece_of_a_gradient_that_is_lost_is_computed_again(
     runtime, local_run, cluster, monkeypatch
 ):
@@ -113,6 +118,7 @@ def test_a_piece_of_a_gradient_that_is_lost_is_computed_again(
     assert runtime.digest() == local_run[0]
 
 
+@pytest.mark.slow
 def test_pieces_are_added_on_their_nodes_too(cluster, monkeypatch):
     with start(name="local") as whole:
         train(whole, blocks=many_blocks)

@@ -144,6 +144,7 @@ def asynchronous(cluster, tmp_path_factory):
         yield runtime, runtime.state()(), folder
 
 
+@pytest.mark.slow
 def test_a_run_takes_every_task_once_and_can_be_evaluated_in_between(asynchronous):
     runtime, first, _ = asynchronous
     runtime.load(first)
@@ -161,6 +162,7 @@ def test_a_run_takes_every_task_once_and_can_be_evaluated_in_between(asynchronou
     assert runtime.state()().step == 8
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_worker_the_server_and_the_work_have_failed(asynchronous):
     runtime, first, folder = asynchronous
     runtime.load(first)
@@ -180,6 +182,7 @@ def test_it_goes_on_after_a_worker_the_server_and_the_work_have_failed(asynchron
     assert runtime.state()().step == step + 1
 
 
+@pytest.mark.slow
 def test_without_staleness_it_has_the_bits_of_a_synchronous_run(cluster, local_run):
     with start(cpus_per_worker=0.25, mode="async", max_staleness=0) as runtime:
         train(runtime, steps=NUM_STEPS)

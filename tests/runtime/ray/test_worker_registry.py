@@ -119,6 +119,7 @@ def test_what_is_raised_everywhere_is_raised_here_at_once(monkeypatch):
         cluster.begin()
 
 
+@pytest.mark.slow
 def test_workers_are_found_on_their_nodes(cluster):
     import socket
 

@@ -40,6 +40,7 @@ def peaks() -> dict[str, int]:
     return both
 
 
+@pytest.mark.slow
 def test_the_choice_flips_at_the_peak_of_exact(peaks: dict[str, int]) -> None:
     assert peaks["checkpointed"] < peaks["exact"] // 2
     fits = chosen(peaks["exact"])
@@ -54,6 +55,7 @@ def test_the_choice_flips_at_the_peak_of_exact(peaks: dict[str, int]) -> None:
         assert words in str(refused.value)
 
 
+@pytest.mark.slow
 def test_what_was_predicted_is_told_beside_what_was_measured(peaks: dict[str, int]) -> None:
     line = memory_line(chosen(peaks["exact"] - 1))
     assert line is not None
@@ -67,6 +69,7 @@ def test_without_a_budget_nothing_is_measured() -> None:
     assert within_budget(run) is run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"task": "glyphs", "algorithm": "protonet"}, {}])
 def test_methods_without_inner_steps_have_a_budget_too(changes: dict[str, Any]) -> None:
     steps = {} if changes else {"algorithm__inner_steps": 0}
@@ -74,6 +77,7 @@ def test_methods_without_inner_steps_have_a_budget_too(changes: dict[str, Any]) 
     assert within_budget(prepare(config)).config.gradient.name == "exact"
 
 
+@pytest.mark.slow
 def test_the_choice_decides_the_result_and_the_budget_does_not(peaks: dict[str, int]) -> None:
     without = tiny_config("run", **LONG).fingerprint()
     assert chosen(peaks["exact"]).config.fingerprint() == without
@@ -84,6 +88,7 @@ def test_the_choice_decides_the_result_and_the_budget_does_not(peaks: dict[str, 
     assert without not in tight
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_choice(tmp_path: Path, peaks: dict[str, int]) -> None:
     asked = TINY | {key.replace("__", "."): value for key, value in LONG.items()}
     asked |= {"run_dir": str(tmp_path / "run"), "steps": 2, "eval.every": 0}

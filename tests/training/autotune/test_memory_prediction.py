@@ -38,6 +38,7 @@ def inputs_of(run_dir: Path, num_tasks: int, **changes: Any) -> tuple[BlockInput
     return run.work.build("cpu").block_inputs(run.outer.initial, block), run.config.compute.plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", EXACT)
 @pytest.mark.parametrize("name", CASES)
 def test_it_foretells_large_blocks(name: str, gradient: Exact, tmp_path: Path) -> None:
@@ -75,6 +76,7 @@ def test_memory_of_implicit_does_not_grow_with_the_steps(tmp_path: Path) -> None
     assert many == few
 
 
+@pytest.mark.slow
 def test_the_most_inner_steps_are_those_of_the_method(tmp_path: Path) -> None:
     drawn = {"algorithm__inner_steps": 2, "algorithm__inner_steps_max": 7}
     assert most_inner_steps(inputs_of(tmp_path, 1, algorithm__inner_steps=4)[0]) == 4

@@ -91,6 +91,7 @@ def profiled_peak(compute: Callable[[], object]) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["loop", "vmap"])
 @pytest.mark.parametrize("gradient", ["exact", "checkpointed"])
 @pytest.mark.parametrize("model", ["mlp", "conv4"])

@@ -94,6 +94,7 @@ def test_a_plan_that_is_wrong_is_refused_with_the_module_suspected(
     assert "a meta-gradient that is off by " in str(refused.value)
 
 
+@pytest.mark.slow
 def test_another_plan_is_taken_and_the_run_says_why(vmap_is_fastest: None, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     asked = TINY | {"compute.plan": "auto", "run_dir": str(run_dir)}
@@ -155,6 +156,7 @@ class Shift(nn.Module):
         return x + 30
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_much_less_exact_than_the_loop_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,6 +38,7 @@ def measured(**changes: Any) -> Run:
     return planned(prepare(tiny_config("run", **MEASURE, **changes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -60,12 +61,14 @@ def test_the_fastest_is_taken_if_it_is_clearly_faster(
     assert "compiled not timed: the run's" in line
 
 
+@pytest.mark.slow
 def test_images_are_no_question_without_convolutions(clock: dict[str, float]) -> None:
     choice = measured().plan
     assert choice is not None
     assert choice.seconds.keys() == {"vmap", "loop"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "words"), [(3, "s of computing would not repay it"), (5000, " s of compiling")]
 )
@@ -79,6 +82,7 @@ def test_compiling_is_not_tried_where_it_would_not_be_repaid(
     assert words in choice.left_out["compiled"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "expected"), [(0.5, "compiled"), (0.95, "vmap")])
 def test_compiled_is_timed_where_it_would_be_repaid(
     clock: dict[str, float], monkeypatch: pytest.MonkeyPatch, seconds: float, expected: str
@@ -97,6 +101,7 @@ def test_a_method_that_can_not_be_compiled_says_why(clock: dict[str, float]) -> 
     assert "does not look at the outer step" in choice.left_out["compiled"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [AUTO, MEASURE])
 def test_a_model_that_can_not_be_vectorised_falls_back_with_a_reason(
     clock: dict[str, float], plan: Mapping[str, str]
@@ -126,6 +131,7 @@ def test_a_plan_that_was_asked_for_is_taken_and_nothing_is_timed(
         assert plan_line(run) is None or plan != "loop"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["vmap", "measure"])
 def test_a_block_is_cut_where_the_memory_does_not_hold_it(
     monkeypatch: pytest.MonkeyPatch, clock: dict[str, float], plan: str
@@ -150,6 +156,7 @@ def test_a_block_is_cut_where_the_memory_does_not_hold_it(
     assert at_once(peak - 1).work.chunk_size == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "device", "expected"),
     [(1e9, "cpu", "vmap"), (1.0, "cpu", "loop"), (1.0, "cuda", "vmap")],
@@ -176,6 +183,7 @@ def test_auto_follows_a_rule_and_reads_no_clock(
     assert "million operations a task" in line
 
 
+@pytest.mark.slow
 def test_chunks_change_a_result_by_rounding_alone(tmp_path: Path) -> None:
     same = TINY | {"eval.every": 0, "compute.block_size": 5}
     losses = []
@@ -188,6 +196,7 @@ def test_chunks_change_a_result_by_rounding_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_was_chosen_is_kept_when_the_run_is_resumed(
     tmp_path: Path, clock: dict[str, float]
 ) -> None:

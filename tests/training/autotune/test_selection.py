@@ -37,6 +37,7 @@ class Elsewhere:
         return self.answers[-1]
 
 
+@pytest.mark.slow
 def test_plan_and_chunk_are_chosen_by_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_eager_seconds", lambda _, plan, *__: {"loop": 1.0}.get(plan, 9))
     place, run = Elsewhere(), prepare(tiny_config("run", compute__plan="measure"))
@@ -71,6 +72,7 @@ def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPa
     assert len(place.answers) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "begun", "asked"),
     [
@@ -123,6 +125,7 @@ def forbidden_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, name, begun)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forbidden_gpu")
 def test_a_run_on_the_cpu_leaves_the_gpu_alone(tmp_path: Any) -> None:
     asked = {"device": "cpu", "compute.plan": "measure", "gradient.memory_budget": "1GB"}
@@ -131,6 +134,7 @@ def test_a_run_on_the_cpu_leaves_the_gpu_alone(tmp_path: Any) -> None:
     dmeta.evaluate(tmp_path / "run", num_tasks=2, device="cpu")
 
 
+@pytest.mark.slow
 def test_on_the_command_line_a_run_on_the_cpu_sees_no_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
