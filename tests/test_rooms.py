@@ -131,7 +131,6 @@ def module_of(path: Path) -> str:
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_imports_point_one_way(path: Path) -> None:
     assert violations(path.read_text(encoding="utf-8"), module_of(path)) == []

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from dmeta.training.config import with_moved_keys
+
 _GROUPS = ("algorithm", "gradient", "model", "task", "outer")
 _OF_THE_RUN = ("run_dir", "resume", "runtime", "checkpoint", "device")
 """Where it ran, which is not for another run."""
@@ -25,7 +27,7 @@ def preset_of_run(text: str, file: str) -> str:
         ValueError: it holds something else.
     """
     try:
-        settings = json.loads(text)["settings"]
+        settings = with_moved_keys(json.loads(text)["settings"])
         names = {group: settings[group]["name"] for group in _GROUPS}
         if not all(isinstance(name, str) for name in names.values()):
             raise ValueError("a group whose name is no text")

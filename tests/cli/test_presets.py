@@ -110,6 +110,19 @@ def test_the_settings_of_a_run_are_an_experiment(tmp_path: Path) -> None:
         compose("train", given)
 
 
+def test_settings_that_an_earlier_version_wrote_are_an_experiment(tmp_path: Path) -> None:
+    plain = tiny_config("run", outer__lr=0.25).as_mapping()
+    compute = plain.pop("compute")
+    plain["runtime"] |= compute | {"block_size": 3}
+    options = {"lr": 0.25, "momentum": 0.0, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6}
+    plain["outer"] = {"name": "adam", **options}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": plain}))
+    again = run_config(compose("train", [f"experiment={tmp_path}/config.json"]))
+    assert again.compute.block_size == 3
+    assert again.outer.lr == 0.25
+    assert (again.outer.options["betas"], again.outer.options["eps"]) == ([0.8, 0.99], 1e-6)
+
+
 @pytest.mark.parametrize("name", ["../outside.yaml", "/tmp/outside.yaml", "algorithm/x.py"])
 def test_a_kept_preset_stays_in_its_folder(name: str) -> None:
     with (
