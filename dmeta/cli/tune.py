@@ -280,6 +280,10 @@ def _overrides_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _go_on_with(search: Search) -> str:
+    """After an interruption; one before the first trial, while the space is tried, left nothing."""
+    with run_place(search.run_dir, [SEARCH]) as place:
+        if not (place.folder / SEARCH).exists():
+            return "nothing was written; begin it again with the same command"
     words = [override_word("run_dir", search.run_dir), "resume=true"]
     return " ".join(["continue with: dmeta tune", *words, *trusting(trusts(search.overrides))])
 

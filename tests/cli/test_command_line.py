@@ -216,6 +216,23 @@ def test_a_training_told_to_stop_says_how_to_go_on(
 
 
 @pytest.mark.slow
+def test_a_search_interrupted_before_its_first_trial_has_nothing_to_go_on_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dmeta.cli.tune.run_search", stop)
+    command = ("tune", "task=sinusoid", "outer.lr=0.1,0.2", "run_dir=search")
+    assert dmeta(*command) == 130
+    told = capsys.readouterr().err
+    assert told == "dmeta: interrupted; nothing was written; begin it again with the same command\n"
+    Path("search").mkdir()
+    Path("search/search.json").write_text("{}")
+    assert dmeta(*command) == 130
+    assert "continue with: dmeta tune run_dir=search resume=true" in capsys.readouterr().err
+
+
 def test_a_training_interrupted_before_its_first_step_has_nothing_to_go_on_with(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
