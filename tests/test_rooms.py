@@ -42,7 +42,8 @@ MAY_IMPORT["training"] = _SHARED - {"formatting"} | {
     "runtime",
     "runs",
 }
-MAY_IMPORT["inference"] = MAY_IMPORT["search"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["inference"] = MAY_IMPORT["launch"] = MAY_IMPORT["training"] | {"training"}
+MAY_IMPORT["search"] = MAY_IMPORT["launch"] | {"launch"}
 MAY_IMPORT["functional"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["meta_learner"] = MAY_IMPORT["functional"] | {"functional"}
 MAY_IMPORT["reports"] = MAY_IMPORT["search"] | {"search", "inference"}

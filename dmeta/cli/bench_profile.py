@@ -14,8 +14,8 @@ from rich.table import Table
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, Profile, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
 from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
-from dmeta.cli.train import open_runtime, workplace_of
 from dmeta.formatting import digits
+from dmeta.launch import open_runtime, workplace_of
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.autotune.planning import plan_line
 from dmeta.training.autotune.selection import with_selection

@@ -14,9 +14,9 @@ from dmeta.cli.display import print_results
 from dmeta.cli.evaluation_tasks import check_tasks, described, with_tasks
 from dmeta.cli.saved_run import NONE, read_saved
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.train import open_runtime
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.inference import Learner
+from dmeta.launch import open_runtime
 from dmeta.runs.checkpoint import (
     Checkpoint,
     CheckpointError,

@@ -15,9 +15,9 @@ from dmeta.addresses import folder_here
 from dmeta.cli.evaluate import typed_root, with_root
 from dmeta.cli.saved_run import NONE, read_saved
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.train import open_runtime
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
+from dmeta.launch import open_runtime
 from dmeta.runs.checkpoint import meta_params_of, open_checkpoints, read_checkpoint, steps_in
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runtime.blocks import blocks_of

@@ -22,13 +22,14 @@ from dmeta.cli.saved_run import NONE, read_saved
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trust_word, trusting, trusts
 from dmeta.cli.user_source import defaults_for, refuse_ignored
+from dmeta.launch import open_runtime, workplace_of
 from dmeta.quoting import override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.runs.folder import RunPlace, check_folder, run_place, training_at
 from dmeta.runs.layout import CONFIG, JOINT
 from dmeta.runs.metrics import Observer
-from dmeta.runtime import check_room, make_runtime, open_workplace
-from dmeta.runtime.protocol import Runtime, Workplace
+from dmeta.runtime import check_room
+from dmeta.runtime.protocol import Workplace
 from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_budget import memory_line
@@ -191,28 +192,6 @@ def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
     if config.resume is not True:  # then the run has its settings, which are not here
         with torch_threads(config.compute.threads_per_worker):
             check_without_data(config)
-
-
-def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
-    """Where a run of these settings computes; for `open_runtime`, and to settle the run before."""
-    return open_workplace(
-        config.runtime, config.device, config.num_blocks, config.run_id, config.compute
-    )
-
-
-def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
-    """The runtime that the run's settings name, in its workplace or one of its own."""
-    config = run.config
-    return make_runtime(
-        config.runtime,
-        run.work,
-        run.outer,
-        config.device,
-        config.num_blocks,
-        config.run_id,
-        workplace,
-        config.compute,
-    )
 
 
 def _gauges(run: Run) -> list[Observer]:

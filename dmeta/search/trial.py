@@ -11,7 +11,6 @@ another trial's state), the trial goes on from it in a new folder.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -28,12 +27,12 @@ from typing import Any
 from ray import tune
 
 from dmeta.addresses import is_address, last_part, within
+from dmeta.launch import open_runtime, workplace_of
 from dmeta.runs.checkpoint import read_checkpoint, steps_in
 from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import CONFIG
 from dmeta.runs.metrics import Row
-from dmeta.runtime import make_runtime, open_workplace
-from dmeta.runtime.protocol import Runtime, StepReport, Workplace
+from dmeta.runtime.protocol import StepReport, Workplace
 from dmeta.runtime.ray.actors import see_own_gpus
 from dmeta.runtime.ray.calls import Ref
 from dmeta.runtime.ray.prometheus import Gauges
@@ -91,28 +90,6 @@ class TrialSetup:
 def source_key(config: RunConfig) -> str:
     """Equal for settings with the same task source."""
     return json.dumps(dataclasses.asdict(config.task.source), sort_keys=True)
-
-
-def workplace_of(config: RunConfig) -> contextlib.AbstractContextManager[Workplace]:
-    """Where a trial of these settings computes."""
-    return open_workplace(
-        config.runtime, config.device, config.num_blocks, config.run_id, config.compute
-    )
-
-
-def open_runtime(run: Run, workplace: Workplace | None = None) -> Runtime:
-    """The runtime of a trial."""
-    config = run.config
-    return make_runtime(
-        config.runtime,
-        run.work,
-        run.outer,
-        config.device,
-        config.num_blocks,
-        config.run_id,
-        workplace,
-        config.compute,
-    )
 
 
 def run_trial(config: Point, *, setup: TrialSetup) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dmeta.bench import profile as module
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
-from dmeta.cli.train import open_runtime
+from dmeta.launch import open_runtime
 from dmeta.runtime.protocol import (
     ApplyReport,
     Block,

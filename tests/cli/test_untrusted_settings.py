@@ -1,4 +1,4 @@
-"""Settings, above all those that lie beside a checkpoint, cannot name what is called."""
+"""Settings, above all those that come with a checkpoint, cannot name what is called."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dmeta.cli.train import open_runtime, train
+from dmeta.cli.train import train
+from dmeta.launch import open_runtime
 from dmeta.runs.log import run_log
 from dmeta.training.interrupts import Stopped
 from dmeta.training.run import train_in

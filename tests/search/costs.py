@@ -21,10 +21,11 @@ from pathlib import Path
 import psutil
 
 from dmeta.cli.sweeps import Composer, split_overrides
+from dmeta.launch import open_runtime, workplace_of
 from dmeta.runs.folder import run_place
 from dmeta.runs.lock import only_one_in
 from dmeta.search.space import Space, grid
-from dmeta.search.trial import open_runtime, ready, workplace_of
+from dmeta.search.trial import ready
 from dmeta.training.resume import starting_point
 from dmeta.training.run import open_run, take_steps
 from tests.chaos.cluster import ClusterOptions, Kind, cluster

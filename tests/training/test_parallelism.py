@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dmeta import launch
 from dmeta.cli import train as verb
 from dmeta.runtime.protocol import RuntimeInfo
 from dmeta.training.parallelism import idle_line
@@ -53,7 +54,7 @@ def test_a_run_says_so_in_its_log_and_on_the_console(
 ) -> None:
     @contextlib.contextmanager
     def roomy(run: Run, workplace: Any) -> Iterator[Any]:
-        with verb.make_runtime(
+        with launch.make_runtime(
             run.config.runtime, run.work, run.outer, "cpu", run.config.num_blocks
         ) as runtime:
             info = dataclasses.replace(runtime.info, room=9)
