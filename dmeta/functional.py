@@ -23,11 +23,11 @@ from dmeta.bilevel.plans import EagerPlan
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Kind, Loss, Params, Stage, Task
 from dmeta.models.network import Network
+from dmeta.options import NamedOptions, checked_options
 from dmeta.runtime.protocol import Block
 from dmeta.tasks.tensors import GivenTasks, kind_of, stacked_tasks, ways_of
 from dmeta.training.episodes import task_seeds
 from dmeta.training.losses import LOSS_AUTO, LOSSES, loss_by_target
-from dmeta.training.options import NamedOptions, checked_options
 from dmeta.training.worker import metric_name, metric_of
 
 Reduction: TypeAlias = Literal["mean", "sum"]

@@ -17,7 +17,15 @@ import dmeta
 
 PACKAGE = Path(dmeta.__file__).parent
 
-_SHARED = {"registry", "randomness", "quoting", "addresses", "capacity", "formatting"}
+_SHARED = {
+    "registry",
+    "randomness",
+    "quoting",
+    "addresses",
+    "capacity",
+    "formatting",
+    "options",
+}
 
 # room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,11 +35,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "addresses": set(),
     "capacity": set(),
     "formatting": {"quoting", "addresses"},
-    "bilevel": {"registry", "randomness"},
-    "models": {"registry", "randomness"},
-    "algorithms": {"registry", "randomness", "bilevel", "models"},
-    "tasks": {"registry", "addresses", "bilevel", "capacity"},
-    "runtime": {"registry", "capacity"},
+    "options": {"registry"},
+    "bilevel": {"registry", "randomness", "options"},
+    "models": {"registry", "randomness", "options"},
+    "algorithms": {"registry", "randomness", "options", "bilevel", "models"},
+    "tasks": {"registry", "addresses", "options", "bilevel", "capacity"},
+    "runtime": {"registry", "capacity", "options"},
     "runs": {"addresses", "quoting", "formatting", "runtime"},
 }
 MAY_IMPORT["training"] = _SHARED - {"formatting"} | {

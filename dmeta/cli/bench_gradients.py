@@ -13,10 +13,10 @@ from rich.table import Table
 from dmeta.bench.figures import cost_figure
 from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
 from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
+from dmeta.options import checked
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import run_config
-from dmeta.training.options import checked
 from dmeta.training.setup import prepare
 
 _HEADINGS = ("seconds", "MiB", "predicted", "cosine", "norm", "error", "float32")

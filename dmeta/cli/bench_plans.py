@@ -14,10 +14,10 @@ from dmeta.bench.plans import PlanCost, PlanCosts, PlansOptions, plan_costs
 from dmeta.bench.plans_figure import plans_figure
 from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
 from dmeta.formatting import digits
+from dmeta.options import checked
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import run_config
-from dmeta.training.options import checked
 from dmeta.training.setup import Run, prepare
 
 _HEADINGS = ("seconds", "min..max", "tasks/s", "share", "MiB", "compile", "error")

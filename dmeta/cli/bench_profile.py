@@ -16,11 +16,11 @@ from dmeta.bench.profile_figure import profile_figure
 from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
 from dmeta.formatting import digits
 from dmeta.launch import open_runtime, workplace_of
+from dmeta.options import checked
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.autotune.planning import plan_line
 from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import run_config
-from dmeta.training.options import checked
 from dmeta.training.setup import prepare
 
 _WORDS = {

@@ -14,8 +14,8 @@ from dmeta.bench.scale import Capacity, ScaleOptions, capacities
 from dmeta.bench.scale_figure import scale_figure
 from dmeta.cli.bench_report import folder_of, say, write_report
 from dmeta.formatting import digits
+from dmeta.options import checked
 from dmeta.training.config import run_config
-from dmeta.training.options import checked
 from dmeta.training.setup import prepare
 
 _HEADINGS = ("workers", "MB", "way", "steps/s", "MB/s", "model steps/s")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.models import MODELS
+from dmeta.options import checked_options
 from dmeta.tasks import TASKS
 from dmeta.training.config import RunConfig, run_config
-from dmeta.training.options import checked_options
 
 if TYPE_CHECKING:
     from dmeta.search.space import Dimension

@@ -19,6 +19,7 @@ from dmeta.cli.saved_run import read_saved
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
+from dmeta.options import checked
 from dmeta.quoting import override_word
 from dmeta.runs.folder import RunPlace, check_folder, run_place
 from dmeta.runtime.local import local_device
@@ -28,7 +29,6 @@ from dmeta.training.build import make_network, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.embedding import embed_source, embedding_params
 from dmeta.training.gpu import set_up_gpu
-from dmeta.training.options import checked
 from dmeta.training.task_checks import made_up_inputs
 
 _WRITTEN = "features.npz"

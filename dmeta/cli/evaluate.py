@@ -17,6 +17,7 @@ from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.inference import Learner
 from dmeta.launch import open_runtime
+from dmeta.options import NamedOptions, checked, typed
 from dmeta.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -36,7 +37,6 @@ from dmeta.training.frozen_weights import check_same
 from dmeta.training.loop import evaluate_ensemble, restore
 from dmeta.training.loop import evaluate_tasks as evaluate_run
 from dmeta.training.losses import loss_of
-from dmeta.training.options import NamedOptions, checked, typed
 from dmeta.training.results import write_json
 from dmeta.training.run import best_checkpoints, warn_of_non_finite
 from dmeta.training.setup import prepare

@@ -10,10 +10,10 @@ from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.cli.hydra_app import compose
 from dmeta.cli.saved_run import Shapes
+from dmeta.options import NamedOptions, checked
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.config import EPISODE_KEYS, RunConfig, TaskOptions
-from dmeta.training.options import NamedOptions, checked
 
 
 def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) -> RunConfig:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmeta.cli.sweeps import Composer, space_of_preset
+from dmeta.options import checked
 from dmeta.search.options import SearchOptions
 from dmeta.search.space import Dimension, Space, probes
 from dmeta.training.config import RunConfig
-from dmeta.training.options import checked
 
 _SEARCH = ("search=", "search.", "search/")
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from dmeta.options import default_options
 from dmeta.registry import Entry, Registry, plugin_names
 from dmeta.training.config import EPISODE_KEYS
-from dmeta.training.options import default_options
 
 _REGISTRIES = {
     "algorithm": ("dmeta.algorithms", "ALGORITHMS"),

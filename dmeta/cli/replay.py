@@ -18,6 +18,7 @@ from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
 from dmeta.launch import open_runtime
+from dmeta.options import checked
 from dmeta.runs.checkpoint import meta_params_of, open_checkpoints, read_checkpoint, steps_in
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runtime.blocks import blocks_of
@@ -27,7 +28,6 @@ from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import RunConfig
 from dmeta.training.loop import restore
-from dmeta.training.options import checked
 from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
 from dmeta.training.setup import Run, prepare

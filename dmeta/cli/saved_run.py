@@ -10,6 +10,7 @@ from typing import Any, Literal
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
 from dmeta.models import MODELS
+from dmeta.options import checked
 from dmeta.runs.checkpoint import CheckpointError
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import CONFIG
@@ -18,7 +19,6 @@ from dmeta.tasks.inputs import InputForm
 from dmeta.training.config import RunConfig, run_config, with_moved_keys
 from dmeta.training.input_format import InputFormat
 from dmeta.training.losses import LOSS_AUTO, LOSSES
-from dmeta.training.options import checked
 from dmeta.training.resume import OWN, placed_at, read_settings
 
 _MAX_INPUT = 2**28  # a gigabyte in float32

@@ -19,10 +19,10 @@ from dmeta.cli.presets import CONFIG_DIR_FLAGS
 from dmeta.cli.submission import Submission, SubmitOptions
 from dmeta.cli.sweeps import without_space
 from dmeta.cli.upload import shipment_of
+from dmeta.options import checked
 from dmeta.quoting import override_word, shell_word
 from dmeta.registry import nearest
 from dmeta.training.byte_size import shown_bytes
-from dmeta.training.options import checked
 
 if TYPE_CHECKING:
     from dmeta.runtime.cluster.jobs import Ending, Jobs

@@ -19,13 +19,13 @@ from dmeta.bilevel.types import Loss, Task
 from dmeta.capacity import available_memory_bytes
 from dmeta.models import MODELS
 from dmeta.models.network import Network, Precision
+from dmeta.options import NamedOptions, checked_options
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_prediction import EXACT
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
 from dmeta.training.losses import loss_of
-from dmeta.training.options import NamedOptions, checked_options
 
 _TRACED_ROWS = 4  # of a task: a forward pass does the same with more
 _COPIES = 4  # at least: the initial weights, those that are trained, their gradient, its sum

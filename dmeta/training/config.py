@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from dmeta.addresses import is_address, last_part
+from dmeta.options import NamedOptions, checked, typed
 from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
-from dmeta.training.options import NamedOptions, checked, typed
 
 _T = TypeVar("_T")
 

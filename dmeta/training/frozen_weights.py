@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from dmeta.models.network import Network
+from dmeta.options import NamedOptions
 from dmeta.tasks.classes import shared_tensor
 from dmeta.training.config import RunConfig
-from dmeta.training.options import NamedOptions
 
 FROZEN = "frozen_weights_sha256"
 """Option of a user's model, or of an algorithm that has one: `digest_of` its frozen weights."""

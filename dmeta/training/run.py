@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dmeta.addresses import within
+from dmeta.options import NamedOptions
 from dmeta.runs.checkpoint import (
     Checkpoint,
     read_checkpoint,
@@ -32,7 +33,6 @@ from dmeta.training.evaluation import Evaluation, as_plain, non_finite_line
 from dmeta.training.interrupts import Listening, no_interrupts
 from dmeta.training.loop import OnValidated, evaluate_ensemble, evaluate_tasks, restore, train_steps
 from dmeta.training.nonfatal import guarded, warned_of
-from dmeta.training.options import NamedOptions
 from dmeta.training.parallelism import idle_line, mixed_line
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.resume import StartingPoint, starting_point, write_settings

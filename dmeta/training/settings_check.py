@@ -6,11 +6,11 @@ import inspect
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.models import MODELS
+from dmeta.options import checked_options
 from dmeta.tasks import TASKS
 from dmeta.training.build import make_estimator
 from dmeta.training.config import RunConfig
 from dmeta.training.optimizers import check_optimizer
-from dmeta.training.options import checked_options
 from dmeta.training.setup import prepare
 
 _DATA = "root"

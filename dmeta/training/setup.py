@@ -23,6 +23,7 @@ from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.models import MODELS
+from dmeta.options import NamedOptions
 from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, Split, TaskSource
 from dmeta.training.autotune.memory_prediction import PeakMemory
@@ -32,7 +33,6 @@ from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
 from dmeta.training.input_format import InputFormat, input_format
 from dmeta.training.optimizers import check_optimizer
-from dmeta.training.options import NamedOptions
 from dmeta.training.server import OuterLoopFactory
 from dmeta.training.task_checks import first_task, probe_of
 from dmeta.training.worker import TaskWorkFactory

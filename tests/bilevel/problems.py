@@ -20,7 +20,7 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network
-from dmeta.training.options import NamedOptions, checked_options
+from dmeta.options import NamedOptions, checked_options
 
 # Smallest sensible size of every registered model: options, input shape. A model that is not named
 # here is made with its defaults on images of 32 pixels a side.

@@ -17,10 +17,10 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.types import Kind
 from dmeta.cli.config_files import config_dir
 from dmeta.cli.hydra_app import compose
+from dmeta.options import default_options
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.build import make_source
 from dmeta.training.config import MEMORY_BUDGET, run_config
-from dmeta.training.options import default_options
 from dmeta.training.server import learning_rate
 from dmeta.training.setup import prepare
 

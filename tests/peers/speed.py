@@ -24,11 +24,11 @@ from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_rep
 from dmeta.cli.errors import format_error
 from dmeta.cli.hydra_app import compose
 from dmeta.formatting import digits
+from dmeta.options import checked
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.autotune.planning import plan_line, planned
 from dmeta.training.config import run_config
-from dmeta.training.options import checked
 from dmeta.training.setup import prepare
 from tests.peers.figure import peers_figure
 from tests.peers.measure import PeerCost, PeerCosts, PeersOptions, peer_costs

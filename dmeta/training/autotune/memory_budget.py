@@ -9,6 +9,7 @@ import torch
 
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import one_by_one
+from dmeta.options import NamedOptions
 from dmeta.runtime.blocks import blocks_of
 from dmeta.training.autotune.memory_prediction import (
     EXACT,
@@ -21,7 +22,6 @@ from dmeta.training.autotune.memory_prediction import (
 )
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET
-from dmeta.training.options import NamedOptions
 from dmeta.training.setup import Run
 from dmeta.training.worker import BlockInputs
 

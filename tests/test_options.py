@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dmeta.training.options import REQUIRED, NamedOptions, checked_options, default_options
+from dmeta.options import REQUIRED, NamedOptions, checked_options, default_options
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]
