@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmeta.runs.checkpoint import open_checkpoints
-from dmeta.runs.metrics import MetricsWriter, Row
+from dmeta.runs.metrics import Row
 from dmeta.runs.progress import fresh
 from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.training.loop import train_steps
+from dmeta.training.resume import StartingPoint
+from dmeta.training.session import Session
 from dmeta.training.setup import Run
 from dmeta.training.worker import BLOCK_PARTS
 
@@ -108,12 +110,9 @@ def profile(run: Run, open_runtime: Callable[[Run], Runtime], options: ProfileOp
     run, watch = dataclasses.replace(run, config=config), _Watch()
     with tempfile.TemporaryDirectory() as folder, open_runtime(run) as runtime:
         info = runtime.info
-        writer = MetricsWriter(Path(folder), 0)
-        try:
-            storage = open_checkpoints(Path(folder), None)
-            train_steps(run, runtime, storage, fresh(config.fingerprint()), [writer, watch])
-        finally:
-            writer.close()
+        storage = open_checkpoints(Path(folder), None)
+        session = Session(run, Path(folder), open_runtime, [watch])
+        train_steps(session, StartingPoint(fresh(config.fingerprint()), storage), runtime)
     seconds = (watch.ends[-1] - watch.ends[options.warmup - 1]) / options.steps
     parts = _mean_parts(watch.reports[options.warmup :], info.num_workers, seconds)
     return Profile(

@@ -11,7 +11,6 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -30,18 +29,18 @@ _LINE_EVERY_S = 10.0
 _MAX_SHOWN_STEPS = 6
 
 
-def console_for(progress: bool | None) -> Console | None:
-    """Where progress is shown to a caller from Python; None: nowhere.
+def console_for(progress: bool | None) -> Console:
+    """Where progress is shown to a caller from Python; a quiet console if it is not.
 
     Args:
         progress: whether to show it; None: where standard output, or else standard error, is a
             terminal or a notebook.
     """
-    if progress is False:
-        return None
     consoles = (Console(), Console(stderr=True))
     shown = [console for console in consoles if console.is_terminal or console.is_jupyter]
-    return (shown or consoles)[0] if shown or progress else None
+    if progress is False or not (shown or progress):
+        return Console(quiet=True, force_terminal=False, force_jupyter=False)
+    return (shown or consoles)[0]
 
 
 def can_redraw(console: Console) -> bool:
@@ -166,12 +165,7 @@ class Display:
     def __enter__(self) -> Display:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _is_due(self, row: Row) -> bool:

@@ -34,11 +34,15 @@ from dmeta.training.build import algorithm_from_config, make_network, make_sourc
 from dmeta.training.config import EPISODE_KEYS, RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.frozen_weights import check_same
-from dmeta.training.loop import evaluate_ensemble, restore
-from dmeta.training.loop import evaluate_tasks as evaluate_run
 from dmeta.training.losses import loss_of
+from dmeta.training.model_evaluation import (
+    best_checkpoints,
+    evaluate_ensemble,
+    evaluate_tasks,
+    restore,
+    warn_of_non_finite,
+)
 from dmeta.training.results import write_json
-from dmeta.training.run import best_checkpoints, warn_of_non_finite
 from dmeta.training.setup import prepare
 from dmeta.training.task_checks import made_up_inputs
 
@@ -246,7 +250,7 @@ def _evaluate(
             best = best_checkpoints(storage, progress_of(last))
             return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
         restore(runtime, checkpoint)
-        return config, evaluate_run(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+        return config, evaluate_tasks(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
 
 
 def _check_model(init: Params, meta_params: Params, run_dir: str | Path) -> None:

@@ -27,7 +27,7 @@ from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import RunConfig
-from dmeta.training.loop import restore
+from dmeta.training.model_evaluation import restore
 from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
 from dmeta.training.setup import Run, prepare

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,30 +16,29 @@ from dmeta.bilevel.types import Loss
 from dmeta.cli.display import Display, console_for, print_results
 from dmeta.cli.evaluation_file import set_evaluation_aside
 from dmeta.cli.hydra_app import compose
-from dmeta.cli.saved_run import NONE, read_saved
+from dmeta.cli.preparation import prepared, with_plans
+from dmeta.cli.saved_run import read_saved
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trust_word, trusting, trusts
 from dmeta.cli.user_source import defaults_for, refuse_ignored
 from dmeta.launch import open_runtime, workplace_of
 from dmeta.quoting import override_word, overrides_of
 from dmeta.reports.run_report import draw_run
-from dmeta.runs.folder import RunPlace, check_folder, run_place, training_at
-from dmeta.runs.layout import CONFIG, JOINT
+from dmeta.runs.folder import RunPlace, run_place, training_at
+from dmeta.runs.layout import CONFIG
 from dmeta.runs.metrics import Observer
-from dmeta.runtime import check_room
-from dmeta.runtime.protocol import Workplace
 from dmeta.runtime.threads import torch_threads
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_budget import memory_line
 from dmeta.training.autotune.planning import plan_line
-from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.interrupts import Listening, no_interrupts, stop_on_signals
 from dmeta.training.results import Result
-from dmeta.training.resume import check_resume, placed_at, starting_point
-from dmeta.training.run import joint_config, run_session
+from dmeta.training.resume import starting_point
+from dmeta.training.run import run_session
+from dmeta.training.session import Session
 from dmeta.training.settings_check import check_without_data
-from dmeta.training.setup import Run, prepare
+from dmeta.training.setup import Run
 from dmeta.training.worker import metric_name
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
@@ -128,36 +125,22 @@ def _trained(
     own: Mapping[str, Any],
     place: RunPlace,
     observers: Sequence[Observer],
-    console: Console | None,
+    console: Console,
     listening: Listening = no_interrupts,
 ) -> Result:
-    """Prepare and train; shown on the console, if there is one."""
-    display = None if console is None else Display(console)
-    say = _no_message if display is None else display.message
-    run, joint = _prepared(config, own, place, say)
-    joint_observers: Callable[[], Sequence[Observer]] = tuple
-    observers = [*observers, *_gauges(run)]
-    with workplace_of(run.config) as workplace, contextlib.ExitStack() as stack:
-        run, joint = _settled(run, joint, place, workplace, say)
-        if display is not None:
-            stack.enter_context(display)
-            joint_observers = functools.partial(_shown_joint, display, joint)
-            observers = [display, *observers]
-        stack.enter_context(training_at(place))
-        set_evaluation_aside(run.config, place)
-        if display is not None:
+    """Prepare and train; shown on the console."""
+    display = Display(console)
+    run, joint = prepared(config, own, place, display.message)
+    with workplace_of(run.config) as workplace:
+        run, joint = with_plans(run, joint, place, workplace, display.message)
+        with display, training_at(place):
+            set_evaluation_aside(run.config, place)
             _show(display, run, place)
-        return run_session(
-            run,
-            place.folder,
-            functools.partial(open_runtime, workplace=workplace),
-            observers,
-            joint,
-            listening,
-            place.mirror,
-            joint_observers,
-            draw_run,
-        )
+            opened = functools.partial(open_runtime, workplace=workplace)
+            watchers = [display, *observers, *_gauges(run)]
+            session = Session(run, place.folder, opened, watchers, listening, place.mirror)
+            shown_joint = functools.partial(_shown_joint, display, joint)
+            return run_session(session, joint, shown_joint, draw_run)
 
 
 def _show(display: Display, run: Run, place: RunPlace) -> None:
@@ -176,10 +159,6 @@ def _shown_joint(display: Display, joint: Run | None) -> Sequence[Observer]:
     assert joint is not None
     display.start([], joint.config.steps, 0, metric_name(joint.source.kind))
     return [display]
-
-
-def _no_message(text: str) -> None:
-    """Shows nothing."""
 
 
 def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001 - a verb's
@@ -242,71 +221,6 @@ def _copy_value(source: Mapping[str, Any], target: dict[str, Any], path: list[st
         _copy_value(source[head], target[head], rest)
     elif head in source:
         target[head] = source[head]
-
-
-def _prepared(
-    config: RunConfig, own: Mapping[str, Any], place: RunPlace, say: Callable[[str], None]
-) -> tuple[Run, Run | None]:
-    if place.mirror is None:
-        check_folder(place.folder, "run_dir")
-        config = dataclasses.replace(config, run_dir=place.name)
-    else:
-        config = placed_at(config, place.name)
-    if config.resume and (place.folder / CONFIG).exists():
-        call = f'dmeta.train({{"run_dir": {place.name!r}, "resume": True}}'
-        read_saved(place).check_own({**NONE, **own}, place.name, call)
-    if config.runtime.name != "local":
-        from dmeta.runtime.ray.pickling import check_picklable  # imports Ray
-
-        check_picklable(**own)
-    check_resume(config, place.folder)
-    check_room(config.runtime, config.device, config.num_blocks)
-    if "root" in config.task.source.options and own.get("source") is None:
-        say(f"reading the data of task={config.task.source.name}")
-    with torch_threads(config.compute.threads_per_worker):
-        run = prepare(config, **own)
-    joint = None
-    if config.joint_baseline:
-        settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
-        kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss")}
-        joint = prepare(settings, data=run.source, **kept)
-    return run, joint
-
-
-def _settled(
-    run: Run,
-    joint: Run | None,
-    place: RunPlace,
-    workplace: Workplace,
-    say: Callable[[str], None],
-) -> tuple[Run, Run | None]:
-    """Both with the plan and the chunk size that suit the workers."""
-    _say_what_is_planned(run, say)
-    run = with_selection(run, _begun_with(place.folder), workplace)
-    if joint is not None:
-        _say_what_is_planned(joint, say)
-        joint = with_selection(joint, _begun_with(place.folder / JOINT), workplace)
-    return run, joint
-
-
-def _say_what_is_planned(run: Run, say: Callable[[str], None]) -> None:
-    """What takes a while before the first step."""
-    plan, name = run.config.compute.plan, run.config.algorithm.name
-    if run.config.memory_budget is not None:
-        say(f"measuring what the meta-gradient of {name} takes (gradient.memory_budget)")
-    if plan == "measure":
-        say(
-            f"timing the execution plans of {name} on the first tasks (compute.plan=measure); "
-            "compiling one, where that can pay, takes 20 to 80 s"
-        )
-    elif plan == "compiled":
-        say(f"compiling the block of {name}: 20 to 80 s, unless it was compiled before")
-
-
-def _begun_with(run_dir: Path) -> Mapping[str, Any] | None:
-    """The settings of the run that is already there."""
-    there = (run_dir / CONFIG).exists()
-    return read_saved(RunPlace(run_dir)).config.as_mapping() if there else None
 
 
 def _new_run_dir(config: RunConfig) -> str:

@@ -39,7 +39,7 @@ def learning_curve(rows: Sequence[Row], path: Path, metric: str, kind: Kind) -> 
     """Training and validation scores against outer steps, and against the clock.
 
     Args:
-        rows: lines of metrics.jsonl (see `dmeta.training.loop`).
+        rows: lines of metrics.jsonl (see `dmeta.training.metric_rows`).
         path: the PNG to write.
         metric: the key to draw: ``accuracy``, ``mse`` or ``loss`` (the last of training alone).
         kind: of the tasks; what ``loss`` means follows from it.

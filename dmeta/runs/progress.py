@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from dmeta.runs.checkpoint import Checkpoint, CheckpointError
+from dmeta.runtime.protocol import StepReport
 
 Ranking: TypeAlias = tuple[tuple[int, float], ...]
 """(outer step, score) of validated models, best first."""
@@ -43,6 +44,20 @@ class Progress:
     def best_step(self) -> int | None:
         """The best step on validation tasks; None before the first evaluation."""
         return self.best[0][0] if self.best else None
+
+    def after(self, report: StepReport) -> Progress:
+        """The progress after one more step."""
+        dropped = not report.applied.applied
+        return replace(
+            self,
+            step=self.step + 1,
+            rejected=self.rejected + dropped,
+            rejected_in_a_row=self.rejected_in_a_row + 1 if dropped else 0,
+            retried_blocks=self.retried_blocks + report.num_retries,
+            copied_blocks=self.copied_blocks + report.num_copies,
+            stale_blocks=self.stale_blocks + report.num_too_stale,
+            dropped_blocks=self.dropped_blocks + report.num_dropped,
+        )
 
 
 def fresh(fingerprint: str) -> Progress:

@@ -47,9 +47,11 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune import selection
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
-from dmeta.training.loop import TrainingStopped, evaluate_tasks, is_validated
+from dmeta.training.loop import TrainingStopped, is_validated, train_steps
+from dmeta.training.model_evaluation import evaluate_tasks
 from dmeta.training.resume import StartingPoint, placed_at, read_settings, starting_point
-from dmeta.training.run import Draw, open_run, run_session, take_steps
+from dmeta.training.run import Draw, open_run, run_session
+from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
 
 """The folder of the trials' runs, in that of the search."""
@@ -139,10 +141,8 @@ def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
         run = ready(settings, place, workplace, setup.source(settings), setup.own)
         opened = functools.partial(open_runtime, workplace=workplace)
         with training_at(place):
-            session = run_session(
-                run, place.folder, opened, [], mirror=place.mirror, draw=setup.draw
-            )
-            return session.test
+            session = Session(run, place.folder, opened, mirror=place.mirror)
+            return run_session(session, draw=setup.draw).test
 
 
 def _enter(setup: TrialSetup) -> None:
@@ -198,22 +198,22 @@ def _report(teller: _Teller, reported_to: int, workplace: Workplace) -> None:
     """Report what was reported before, but not to this Tune, then train on."""
     for report in [each for each in teller.reports.there if each[STEP] > reported_to]:
         teller.tell(report)
-    run, run_dir, start = teller.run, teller.place.folder, teller.start
+    run, start = teller.run, teller.start
     step, config = start.progress.step, run.config
     reported = step == reported_to or any(each[STEP] == step for each in teller.reports.there)
     if step == config.steps and reported:
         return
     try:
+        gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)
         opened = functools.partial(open_runtime, workplace=workplace)
-        with open_run(run, run_dir, start, opened, []) as runtime:
+        session = Session(run, teller.place.folder, opened, (teller, gauges))
+        with open_run(session, start) as runtime:
             teller.place.push()  # the settings: there is a run now
             teller.start_clock()
             if step > 0 and is_validated(step, config) and not reported:
                 # It was lost between its checkpoint and its report.
                 teller.validated(evaluate_tasks(run, runtime, "val", config.eval.val_tasks, step))
-            gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)
-            watched = teller, gauges
-            take_steps(run, run_dir, start, runtime, watched, on_validated=teller.validated)
+            train_steps(session, start, runtime, on_validated=teller.validated)
         teller.conclude()
     except TrainingStopped:
         teller.diverged()

@@ -14,6 +14,7 @@ import torch
 
 from dmeta.cli import main
 from dmeta.training.interrupts import Stopped
+from dmeta.training.session import Session
 
 QUICK = [
     "runtime=local",
@@ -203,9 +204,9 @@ def test_a_signal_ends_it_as_a_shell_expects(
 def test_a_training_told_to_stop_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_: object, folder: Path, *__: object) -> None:
-        folder.mkdir()
-        (folder / "config.json").touch()
+    def stop(session: Session, *_: object) -> None:
+        session.run_dir.mkdir()
+        (session.run_dir / "config.json").touch()
         raise Stopped(7, signal.SIGTERM)
 
     monkeypatch.setattr("dmeta.cli.train.run_session", stop)

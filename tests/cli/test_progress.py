@@ -85,7 +85,7 @@ def test_progress_goes_where_it_is_seen(
     monkeypatch.setattr(sys, "stdout", Terminal() if out else io.StringIO())
     monkeypatch.setattr(sys, "stderr", Terminal() if err else io.StringIO())
     console = console_for(progress)
-    assert (None if console is None else console.file) is (where and getattr(sys, where))
+    assert (None if console.quiet else console.file) is (where and getattr(sys, where))
 
 
 @pytest.mark.parametrize(("has_widgets", "redrawn"), [(True, True), (False, False)])
@@ -99,4 +99,4 @@ def test_a_notebook_has_a_bar_where_its_widgets_are_installed(
 
 def test_a_notebook_shows_progress_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    assert console_for(None) is not None
+    assert not console_for(None).quiet

@@ -17,6 +17,7 @@ from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Runtime, ServerState
 from dmeta.training.results import Result
 from dmeta.training.run import run_session
+from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
 from tests.conftest import tiny_config
 
@@ -32,7 +33,7 @@ def local(run: Run) -> Runtime:
 
 
 def finish(run_dir: Path, **changes: object) -> Result:
-    return run_session(prepare(tiny_config(run_dir, **changes)), run_dir, local, [])
+    return run_session(Session(prepare(tiny_config(run_dir, **changes)), run_dir, local))
 
 
 def test_beginning_does_not_wait_and_leaving_does(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_no_step_waits_for_a_slow_storage_and_what_was_due_meanwhile_is_left_out
 
     monkeypatch.setattr(DiskStorage, "write", slow)
     run = prepare(tiny_config(tmp_path, checkpoint__every=1, eval__every=0))
-    run_session(run, tmp_path, local, [AtStep5()])
+    run_session(Session(run, tmp_path, local, [AtStep5()]))
     assert written[0] == "step-00000001"
     assert written[-1] == "step-00000006"
     assert not {"step-00000002", "step-00000003", "step-00000004"} & set(written)

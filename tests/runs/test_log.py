@@ -15,7 +15,8 @@ from dmeta.cli.train import train
 from dmeta.launch import open_runtime
 from dmeta.runs.log import run_log
 from dmeta.training.interrupts import Stopped
-from dmeta.training.run import train_in
+from dmeta.training.run import train_and_test
+from dmeta.training.session import Session
 from dmeta.training.setup import prepare
 from tests.conftest import tiny_config
 from tests.runs.test_files import full_at
@@ -106,7 +107,7 @@ def test_a_run_keeps_its_id_when_it_is_resumed_and_says_where_it_ran(tmp_path: P
 
 def test_a_rejected_step_is_in_the_log(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, steps=1, outer__reject_norm=1e-30)
-    train_in(prepare(config), tmp_path, open_runtime, [])
+    train_and_test(Session(prepare(config), tmp_path, open_runtime))
     (warning,) = [each for each in lines(tmp_path) if each["level"] == "WARNING"]
     assert (warning["step"], warning["block"]) == (0, 0)
     assert "dmeta replay" in warning["message"]

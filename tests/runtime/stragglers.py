@@ -29,7 +29,7 @@ from dmeta.runtime.protocol import (
     WorkerFactory,
 )
 from dmeta.training.config import run_config
-from dmeta.training.loop import evaluate_tasks
+from dmeta.training.model_evaluation import evaluate_tasks
 from dmeta.training.setup import Run, prepare
 
 BLOCK_S, FACTOR, STEPS = 0.05, 10.0, 60

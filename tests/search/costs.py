@@ -26,8 +26,10 @@ from dmeta.runs.folder import run_place
 from dmeta.runs.lock import only_one_in
 from dmeta.search.space import Space, grid
 from dmeta.search.trial import ready
+from dmeta.training.loop import train_steps
 from dmeta.training.resume import starting_point
-from dmeta.training.run import open_run, take_steps
+from dmeta.training.run import open_run
+from dmeta.training.session import Session
 from tests.chaos.cluster import ClusterOptions, Kind, cluster
 from tests.chaos.processes import MARK, end, find, none_left, started
 
@@ -96,8 +98,9 @@ def one_after_the_other(words: Sequence[str]) -> None:
         with run_place(run_dir) as place, only_one_in(run_dir), workplace_of(settings) as workplace:
             made = ready(settings, place, workplace)
             start = starting_point(made.config, run_dir)
-            with open_run(made, run_dir, start, open_runtime, []) as runtime:
-                take_steps(made, run_dir, start, runtime, [], on_validated=lambda _: None)
+            session = Session(made, run_dir, open_runtime)
+            with open_run(session, start) as runtime:
+                train_steps(session, start, runtime, on_validated=lambda _: None)
 
 
 def memory() -> None:

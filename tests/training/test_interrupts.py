@@ -18,6 +18,7 @@ from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.training.interrupts import Stopped, stop_on_signals
 from dmeta.training.run import run_session
+from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
 from tests.conftest import tiny_config
 
@@ -49,7 +50,7 @@ def kept_in(run_dir: Path) -> list[int]:
 
 def finish(run_dir: Path, *observers: SignalAt, **changes: object) -> str:
     run = prepare(tiny_config(run_dir, **changes))
-    return run_session(run, run_dir, local, observers, listening=stop_on_signals).meta_params_sha256
+    return run_session(Session(run, run_dir, local, observers, stop_on_signals)).meta_params_sha256
 
 
 @pytest.mark.slow

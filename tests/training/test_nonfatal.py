@@ -16,6 +16,7 @@ from dmeta.runtime.protocol import Runtime, StepReport
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.nonfatal import guarded, warned_of
 from dmeta.training.run import run_session
+from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
 from tests.cli.test_python import Lines
 from tests.conftest import tiny_config
@@ -45,9 +46,11 @@ class Failing:
 def test_an_observer_that_fails_is_warned_of_once_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    quiet = run_session(prepare(tiny_config(tmp_path / "a")), tmp_path / "a", local, [])
+    quiet = run_session(Session(prepare(tiny_config(tmp_path / "a")), tmp_path / "a", local))
     failing = Failing()
-    result = run_session(prepare(tiny_config(tmp_path / "b")), tmp_path / "b", local, [failing])
+    result = run_session(
+        Session(prepare(tiny_config(tmp_path / "b")), tmp_path / "b", local, [failing])
+    )
     assert result.meta_params_sha256 == quiet.meta_params_sha256
     assert failing.calls > 6, "it is called again"
     line = "Failing.on_step failed; the run continues (RuntimeError: no connection)"
@@ -82,7 +85,7 @@ def test_a_regression_with_two_outputs_is_finished_with_the_figures_that_there_a
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = run_session(
-        prepare(tiny_config(tmp_path), source=TwoOutputs()), tmp_path, local, [], draw=draw_run
+        Session(prepare(tiny_config(tmp_path), source=TwoOutputs()), tmp_path, local), draw=draw_run
     )
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["test"]["transductive"]["mean"] == list(result.test.transductive.mean)
@@ -98,7 +101,7 @@ def test_a_figure_that_can_not_be_drawn_is_a_warning_in_the_runs_log(
         raise ZeroDivisionError("no ink")
 
     monkeypatch.setattr("dmeta.reports.run_report.inner_step_curve", fail)
-    result = run_session(prepare(tiny_config(tmp_path)), tmp_path, local, [], draw=draw_run)
+    result = run_session(Session(prepare(tiny_config(tmp_path)), tmp_path, local), draw=draw_run)
     assert result.test.num_tasks == 6
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {"learning_curve.png", "adapted_functions.png"}
@@ -112,7 +115,7 @@ def test_a_folder_of_figures_that_can_not_be_made_ends_no_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "figures").write_text("a file")
-    result = run_session(prepare(tiny_config(tmp_path)), tmp_path, local, [], draw=draw_run)
+    result = run_session(Session(prepare(tiny_config(tmp_path)), tmp_path, local), draw=draw_run)
     assert result.test.num_tasks == 6
     assert "figures could not be made: FileExistsError" in caplog.text
 

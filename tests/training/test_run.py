@@ -22,10 +22,11 @@ from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.evaluation import Evaluation
-from dmeta.training.loop import TrainingStopped
+from dmeta.training.loop import TrainingStopped, train_steps
 from dmeta.training.results import Result
 from dmeta.training.resume import starting_point
-from dmeta.training.run import joint_config, open_run, run_session, take_steps
+from dmeta.training.run import joint_config, open_run, run_session
+from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
 from dmeta.training.worker import TaskWork
 from tests.conftest import tiny_config
@@ -38,7 +39,7 @@ def local(run: Run) -> Runtime:
 
 def finish(run_dir: Path, **changes: object) -> Result:
     run = prepare(tiny_config(run_dir, **changes))
-    return run_session(run, run_dir, local, [], draw=draw_run)
+    return run_session(Session(run, run_dir, local), draw=draw_run)
 
 
 def kept_in(run_dir: Path) -> list[int]:
@@ -92,7 +93,7 @@ def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_afte
     whole = finish(tmp_path / "whole")
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
-        run_session(prepare(tiny_config(broken)), broken, local, [Interrupt(stop_after)])
+        run_session(Session(prepare(tiny_config(broken)), broken, local, [Interrupt(stop_after)]))
     resumed = finish(broken, resume=True)
     assert resumed.meta_params_sha256 == whole.meta_params_sha256
     assert resumed.test == whole.test
@@ -190,7 +191,7 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
 def test_the_joint_baseline_is_trained_beside(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, joint_baseline=True)
     run = prepare(config)
-    result = run_session(run, tmp_path, local, [], prepare(joint_config(config)))
+    result = run_session(Session(run, tmp_path, local), prepare(joint_config(config)))
     assert result.joint_baseline is not None
     assert result.joint_baseline != result.test
     assert (tmp_path / "joint_baseline" / "checkpoints").is_dir()
@@ -209,7 +210,7 @@ def test_initial_weights_that_are_not_learned_are_in_every_checkpoint_unchanged(
     tmp_path: Path,
 ) -> None:
     run = prepare(tiny_config(tmp_path, algorithm="learned_optimizer"))
-    run_session(run, tmp_path, local, [])
+    run_session(Session(run, tmp_path, local))
     trained = learner_of(run, last_of(tmp_path)).meta_params
     for name, p in run.algorithm.init_meta_params().items():
         assert torch.equal(trained[name], p) is (name in run.algorithm.network.names)
@@ -243,7 +244,7 @@ def test_a_gradient_that_is_not_finite_is_never_applied(tmp_path: Path) -> None:
     def open_poisoned(run: Run) -> Runtime:
         return LocalRuntime(poisoned, run.outer, "cpu", 1)
 
-    result = run_session(run, tmp_path, open_poisoned, [])
+    result = run_session(Session(run, tmp_path, open_poisoned))
     assert result.summary["training"]["rejected_steps"] == 2
     assert np.isfinite(result.test.value)
 
@@ -256,7 +257,7 @@ def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tmp_pat
         return LocalRuntime(poisoned, run.outer, "cpu", 1)
 
     with pytest.raises(TrainingStopped, match=r"step-00000002.*inner_lr"):
-        run_session(run, tmp_path, open_poisoned, [])
+        run_session(Session(run, tmp_path, open_poisoned))
     assert kept_in(tmp_path) == [2]
 
 
@@ -274,7 +275,7 @@ def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_gives_the_same_
 
     told: list[str] = []
     run = prepare(tiny_config(tmp_path / "run", resume=True))
-    result = run_session(run, tmp_path / "run", local, [Told(-1)])
+    result = run_session(Session(run, tmp_path / "run", local, [Told(-1)]))
     assert result.meta_params_sha256 == whole.meta_params_sha256
     assert [what for what in told if "step-00000004" in what and "truncated" in what]
 
@@ -345,8 +346,9 @@ def test_whoever_waits_for_validations_finds_their_checkpoints(tmp_path: Path) -
     run = prepare(tiny_config(run_dir, eval__every=2, checkpoint__every=0))
     with only_one_in(run_dir):
         start = starting_point(run.config, run_dir)
-        with open_run(run, run_dir, start, local, []) as runtime:
-            take_steps(run, run_dir, start, runtime, [], on_validated=on_validated)
+        session = Session(run, run_dir, local)
+        with open_run(session, start) as runtime:
+            train_steps(session, start, runtime, on_validated)
             assert runtime.digest() == plain.meta_params_sha256
     assert [step for step, _, _ in seen] == [2, 4, 6]
     assert all(step in kept for step, kept, _ in seen)
@@ -369,8 +371,9 @@ def test_a_run_may_begin_with_the_state_of_another(tmp_path: Path) -> None:
         run = prepare(tiny_config(tmp_path / name, steps=8, **changes))
         with only_one_in(tmp_path / name):
             start = starting_point(run.config, tmp_path / name, first)
-            with open_run(run, tmp_path / name, start, local, []) as runtime:
-                progress = take_steps(run, tmp_path / name, start, runtime, [])
+            session = Session(run, tmp_path / name, local)
+            with open_run(session, start) as runtime:
+                progress = train_steps(session, start, runtime)
                 assert progress.step == 8
                 return runtime.digest()
 
@@ -397,7 +400,7 @@ def test_a_run_whose_predictions_are_not_finite_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny_config(tmp_path, task="glyphs", task__ways=2, task__num_classes=30)
-    result = run_session(prepare(config, model=Lost()), tmp_path, local, [])
+    result = run_session(Session(prepare(config, model=Lost()), tmp_path, local))
     assert (result.test.value, result.test.num_non_finite) == (0.0, 6)
     assert json.loads((tmp_path / "results.json").read_text())["test"]["num_non_finite"] == 6
     rows = read_metrics(tmp_path)
@@ -416,7 +419,7 @@ def test_a_run_on_a_file_that_has_moved_is_resumed_and_on_another_one_is_not(
         )
 
     def session(config: RunConfig) -> Result:
-        return run_session(prepare(config), tmp_path / "run", local, [])
+        return run_session(Session(prepare(config), tmp_path / "run", local))
 
     file = write_tiny_features(tmp_path / "here.npz")
     session(settings(file, steps=2))

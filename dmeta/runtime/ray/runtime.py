@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 import ray
 from ray.experimental import get_object_locations
@@ -142,12 +141,7 @@ class RayRuntime:
     def __enter__(self) -> RayRuntime:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _start(

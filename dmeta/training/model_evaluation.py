@@ -1,0 +1,111 @@
+"""Evaluates the model in a runtime, one of a checkpoint, or an ensemble of several."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+
+from dmeta.runs.checkpoint import Checkpoint, CheckpointError, read_checkpoint, steps_in
+from dmeta.runs.progress import Progress
+from dmeta.runs.storage import Storage
+from dmeta.runtime.blocks import blocks_of
+from dmeta.runtime.protocol import Runtime
+from dmeta.tasks.source import Split
+from dmeta.training.evaluation import (
+    Evaluation,
+    as_plain,
+    non_finite_line,
+    summarize,
+    summarize_ensemble,
+)
+from dmeta.training.setup import Run
+
+_LOG = logging.getLogger(__name__)
+
+
+def restore(runtime: Runtime, checkpoint: Checkpoint) -> None:
+    """Let the runtime go on from a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is of another model.
+    """
+    try:
+        runtime.load(checkpoint.state)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.where} must be of this run's model, got another: {error}; "
+            "choose the settings it was trained with"
+        ) from None
+
+
+def evaluate_tasks(
+    run: Run, runtime: Runtime, split: Split, num_tasks: int, step: int
+) -> Evaluation:
+    """Evaluate the runtime's current meta-parameters on `num_tasks` tasks of `split`."""
+    blocks = blocks_of(split, 0, num_tasks, run.config.compute.block_size)
+    return summarize(runtime.evaluate(blocks), split, step, run.source.kind)
+
+
+def evaluate_ensemble(
+    run: Run,
+    runtime: Runtime,
+    split: Split,
+    num_tasks: int,
+    checkpoints: Sequence[Callable[[], Checkpoint]],
+) -> Evaluation:
+    """Evaluate the average prediction of the models of several checkpoints.
+
+    Args:
+        run: what was trained.
+        runtime: who computes; is left at the last of the checkpoints.
+        split: classes the tasks are drawn from.
+        num_tasks: how many.
+        checkpoints: each read when its turn comes; the best first.
+    """
+    size = run.config.compute.block_size
+    blocks = blocks_of(split, 0, num_tasks, size, with_predictions=True)
+    models, steps = [], []
+    for read in checkpoints:
+        checkpoint = read()
+        restore(runtime, checkpoint)
+        models.append(runtime.evaluate(blocks))
+        steps.append(checkpoint.step)
+    return summarize_ensemble(models, split, steps[0], run.source.kind)
+
+
+def final_evaluation(
+    run: Run, storage: Storage, runtime: Runtime, progress: Progress
+) -> Evaluation:
+    """Evaluate the last step's meta-parameters, the best ones, or an ensemble, on test tasks."""
+    options, step = run.config.eval, progress.step
+    best = best_checkpoints(storage, progress)
+    if options.checkpoint != "last" and len(best) < len(progress.best):
+        _LOG.warning(
+            "%d of the %d best checkpoints could not be written; the final evaluation is without",
+            len(progress.best) - len(best),
+            len(progress.best),
+        )
+    if options.checkpoint == "ensemble" and best:
+        return evaluate_ensemble(run, runtime, "test", options.num_tasks, best)
+    if options.checkpoint == "best" and best:
+        checkpoint = best[0]()
+        step = checkpoint.step
+        restore(runtime, checkpoint)
+    return evaluate_tasks(run, runtime, "test", options.num_tasks, step)
+
+
+def best_checkpoints(storage: Storage, progress: Progress) -> list[Callable[[], Checkpoint]]:
+    """Ways to read the checkpoints that are best on validation tasks, the best first.
+
+    Those that are there: on a disk that was full, one may be missing.
+    """
+    there = steps_in(storage)
+    steps = [step for step, _ in progress.best if step in there]
+    return [functools.partial(read_checkpoint, storage, step) for step in steps]
+
+
+def warn_of_non_finite(evaluation: Evaluation) -> None:
+    """Log a warning if predictions of the evaluated tasks were not finite."""
+    if line := non_finite_line(as_plain(evaluation)):
+        _LOG.warning("%s", line)
