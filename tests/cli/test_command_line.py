@@ -241,7 +241,7 @@ def test_a_training_interrupted_before_its_first_step_has_nothing_to_go_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmeta.cli.train.with_selection", stop)
+        patch.setattr("dmeta.cli.preparation.with_selection", stop)
         assert dmeta("train", *QUICK, "run_dir=run") == 130
     told = capsys.readouterr().err
     assert told == "dmeta: interrupted; nothing was written; begin it again with the same command\n"

@@ -48,7 +48,7 @@ def test_what_this_machine_lacks_is_refused_before_plans_are_timed(
     def plan(*_: object) -> None:
         raise Started
 
-    monkeypatch.setattr("dmeta.cli.train.with_selection", plan)
+    monkeypatch.setattr("dmeta.cli.preparation.with_selection", plan)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
