@@ -164,22 +164,7 @@ def meta_gradient(
         raise ValueError("meta_params must have at least one tensor, got none; give some")
     groups = stacked_tasks(tasks, next(iter(meta_params.values())))
     estimator = estimator_of(algorithm, gradient)
-    if isinstance(algorithm, str) or not hasattr(algorithm, "adapt"):
-        if network is None:
-            raise ValueError(
-                f"network must be given with algorithm={algorithm!r}, got none; give a module"
-            )
-        example = example_of(groups[0])
-        ready = make_algorithm(
-            algorithm, network, loss=loss or LOSS_AUTO, example=example, seed=seed, **options
-        )
-    elif network is not None or loss is not None or options:
-        raise ValueError(
-            "network, loss and options must not be given with an algorithm that is ready, got "
-            f"{', '.join(options) or 'network or loss'}; make it with them"
-        )
-    else:
-        ready = cast(Algorithm, algorithm)
+    ready = _made(algorithm, network, loss, example_of(groups[0]), seed, options)
     return computed(
         block_program(plan, estimator, ready, chunk_size),
         ready,
@@ -190,6 +175,30 @@ def meta_gradient(
         ways=ways,
         reduction=reduction,
     )
+
+
+def _made(
+    algorithm: Any,
+    network: nn.Module | Network | None,
+    loss: str | Loss | None,
+    example: Tensor,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Algorithm:
+    """The algorithm, if it is ready, or the one that is named, made of the network and the loss."""
+    if isinstance(algorithm, str) or not hasattr(algorithm, "adapt"):
+        if network is None:
+            raise ValueError(
+                f"network must be given with algorithm={algorithm!r}, got none; give a module"
+            )
+        loss = loss or LOSS_AUTO
+        return make_algorithm(algorithm, network, loss=loss, example=example, seed=seed, **options)
+    if network is not None or loss is not None or options:
+        raise ValueError(
+            "network, loss and options must not be given with an algorithm that is ready, got "
+            f"{', '.join(options) or 'network or loss'}; make it with them"
+        )
+    return cast(Algorithm, algorithm)
 
 
 def estimator_of(algorithm: Any, gradient: str | Estimator | None) -> Estimator:

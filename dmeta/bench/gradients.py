@@ -160,7 +160,7 @@ def gradient_costs(
         left_out += too_large.values()
         estimators = {name: each for name, each in usable.items() if name not in too_large}
         rows += _costs(plan, estimators, sized(inputs, size, steps), predicted, options)
-    return GradientCosts(size, plan, _device_of(inputs), tuple(rows), tuple(left_out))
+    return GradientCosts(size, plan, inputs.device.type, tuple(rows), tuple(left_out))
 
 
 def _usable(
@@ -203,7 +203,7 @@ def _costs(
     runs = {
         name: lambda each=each: _compute(plan, each, inputs) for name, each in estimators.items()
     }
-    seconds = seconds_in_turn(runs, options.repeats, _device_of(inputs))
+    seconds = seconds_in_turn(runs, options.repeats, inputs.device.type)
     agreements = _agreements(plan, estimators, inputs, predicted, options.limit_bytes)
     return [
         Cost(
@@ -248,10 +248,6 @@ def _agreements(
 
 def _compute(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> BlockGradient:
     """A block as a worker computes it, with the same random numbers every time (for dropout)."""
-    with random_numbers_kept(_device_of(inputs)):
+    with random_numbers_kept(inputs.device.type):
         torch.manual_seed(0)
         return block_gradient(eager(plan), estimator, *inputs)
-
-
-def _device_of(inputs: BlockInputs) -> str:
-    return next(iter(inputs.meta_params.values())).device.type

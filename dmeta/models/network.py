@@ -14,16 +14,15 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmeta import randomness
+from dmeta.models.attention import MATH_KERNEL
 from dmeta.models.embeddings import check_ids
 from dmeta.models.norms import (
     NORMS,
@@ -239,7 +238,7 @@ class Network:
         """Torch's fast kernels of attention have no second derivative."""
         in_inner_loop = torch._C._functorch.peek_interpreter_stack() is not None
         attention = self.seen is None or self.seen.attention
-        return _MATH_KERNEL if attention and in_inner_loop else contextlib.nullcontext()
+        return MATH_KERNEL if attention and in_inner_loop else contextlib.nullcontext()
 
     def cut_before(self, names: Collection[str]) -> tuple[Network, Network] | None:
         """The layers before the first one that has any of the parameters, and the others.
@@ -297,29 +296,3 @@ def _computed_by_hooks(module: nn.Module) -> list[str]:
 
 def _has_any(layer: str, names: Collection[str]) -> bool:
     return any(name.startswith(f"{layer}.") for name in names)
-
-
-class _MathKernel:
-    """Attention by elementary operations while any thread is within the context.
-
-    Torch's choice of kernels belongs to the whole process.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._num_inside = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._num_inside == 0:
-                self._kernel = sdpa_kernel(SDPBackend.MATH)
-                self._kernel.__enter__()
-            self._num_inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._num_inside -= 1
-            if self._num_inside == 0:
-                self._kernel.__exit__(None, None, None)
-
-
-_MATH_KERNEL = _MathKernel()

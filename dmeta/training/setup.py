@@ -214,6 +214,18 @@ def prepare(
         config = with_digest(config, algorithm.network, of_model="model" in own)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, probe, initial)
+    work, outer = _factories(config, algorithm, estimator, source, initial)
+    return Run(config, algorithm, work, outer, inputs, own)
+
+
+def _factories(
+    config: RunConfig,
+    algorithm: Algorithm,
+    estimator: Estimator,
+    source: TaskSource,
+    initial: Params,
+) -> tuple[TaskWorkFactory, OuterLoopFactory]:
+    """What becomes each worker, and what becomes the server."""
     layout, options = Layout.of(initial), config.compute
     work = TaskWorkFactory(
         algorithm=algorithm,
@@ -230,8 +242,7 @@ def prepare(
         eval_seed=config.eval.seed,
     )
     vector = layout.flatten(initial).float().numpy()
-    outer = OuterLoopFactory(vector, layout, config.outer, config.steps)
-    return Run(config, algorithm, work, outer, inputs, own)
+    return work, OuterLoopFactory(vector, layout, config.outer, config.steps)
 
 
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:

@@ -130,6 +130,11 @@ class BlockInputs(NamedTuple):
     stage: Stage
     task_seeds: Tensor
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return next(iter(self.meta_params.values())).device
+
 
 class TaskWork:
     """Computes blocks on one device (a `dmeta.runtime.protocol.Worker`).

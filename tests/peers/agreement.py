@@ -31,7 +31,8 @@ from torch import Tensor
 import dmeta
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.bench.agreement import BAR
-from dmeta.bilevel.estimators import Implicit, exact, first_order
+from dmeta.bilevel.estimators import exact, first_order
+from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dmeta.algorithms.inner_loop import RATE, InnerLoop, network_params
 from dmeta.algorithms.maml import Maml
-from dmeta.bilevel.estimators import Annealed, Checkpointed, Implicit, exact, first_order
+from dmeta.bilevel.estimators import Annealed, Checkpointed, exact, first_order
+from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params, Stage
 from dmeta.models.network import Network

@@ -86,7 +86,7 @@ def block_peak(plan: PlanName, estimator: Estimator, inputs: BlockInputs) -> int
     Raises:
         ValueError: the estimator makes no sense with the method.
     """
-    device = next(iter(inputs.meta_params.values())).device.type
+    device = inputs.device.type
     with random_numbers_kept(device):
         return peak_bytes(lambda: block_gradient(eager(plan), estimator, *inputs), device)
 

@@ -152,7 +152,7 @@ class PlanTrial:
     def _evaluation_failure(self, plan: PlanName, chunk_size: int) -> str | None:
         work = dataclasses.replace(self._work, plan=plan, chunk_size=chunk_size)
         try:
-            work.build(_device_of(self._inputs)).evaluate(
+            work.build(self._inputs.device.type).evaluate(
                 self._vector, Block("val", 0, 0, 0, _NUM_TASKS)
             )
         except (RuntimeError, ValueError, TypeError) as error:
@@ -176,7 +176,7 @@ def loop_reference(estimator: Estimator, inputs: BlockInputs, memory_limit: floa
     # Of the same stage as the run's own blocks: those of another need another compiled program.
     compared = sized(inputs, num_tasks, steps)._replace(stage=inputs.stage)
     loops: list[Params] = []
-    peak = peak_bytes(lambda: loops.append(loop(compared)), _device_of(inputs))
+    peak = peak_bytes(lambda: loops.append(loop(compared)), inputs.device.type)
     if 2 * peak > memory_limit and steps > 1:  # in float64
         steps = max(1, math.floor(steps * memory_limit / (2 * peak)))
         compared, loops = sized(inputs, num_tasks, steps), []
@@ -208,14 +208,10 @@ def _explained(plan: PlanName, got: Params, error: float, reference: Reference) 
 
 def _gradient(program: BlockProgram, inputs: BlockInputs) -> Params:
     """With the same random numbers every time, which are not missed elsewhere."""
-    devices = range(torch.cuda.device_count()) if _device_of(inputs) == "cuda" else ()
+    devices = range(torch.cuda.device_count()) if inputs.device.type == "cuda" else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         return program(*inputs[1:]).gradients
-
-
-def _device_of(inputs: BlockInputs) -> str:
-    return next(iter(inputs.meta_params.values())).device.type
 
 
 def _error(got: Params, exact: Params) -> float:

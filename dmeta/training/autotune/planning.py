@@ -15,18 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import torch
-
-from dmeta.bilevel.compiled import (
-    BlockProgram,
-    CompiledBlocks,
-    NotCompilable,
-    block_program,
-)
+from dmeta.bilevel.compiled import BlockProgram, CompiledBlocks, NotCompilable
 from dmeta.bilevel.plans import PlanName, block_gradient, has_images, one_by_one
 from dmeta.capacity import available_memory_bytes
 from dmeta.runtime.options import ComputeOptions
@@ -35,6 +27,8 @@ from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.memory_prediction import block_peak, most_inner_steps, sized
 from dmeta.training.autotune.operations import operations_of
 from dmeta.training.autotune.plan_check import INEXACT, WRONG, PlanTrial
+from dmeta.training.autotune.plan_timing import compiled_seconds, eager_seconds
+from dmeta.training.build import first_line
 from dmeta.training.config import RunConfig
 from dmeta.training.gpu import random_numbers_kept
 from dmeta.training.gpu_memory import free_gpu_bytes
@@ -52,11 +46,6 @@ _AT_ONCE_BYTES = {"cpu": 2 * 2**30, "cuda": 8 * 2**30}
 # vmap is taken unless another plan takes at most this part of its time: so that a run chooses the
 # same when it is begun again, as far as a clock can tell.
 _CLEARLY = 0.8
-_TIMING_S = 5.0  # for each plan; at least one run after the first is timed
-_REPEATS = 5
-# Seconds that the C++ compiler takes for one operation, about: 1,200 operations took 32 to 46 s.
-_SECONDS_PER_OPERATION = 0.04
-_LEAST_TO_COMPILE_S = 10.0  # with less to compute, the operations are not even counted
 _MEMORY_SHARE = 0.5  # of what is free
 
 
@@ -141,7 +130,7 @@ def most_tasks_at_once(run: Run, inputs: BlockInputs, limit: float | None = None
         limit: bytes of tensors that they may take; None: 2 GiB on a CPU, 8 GiB on a GPU.
     """
     if limit is None:
-        limit = _AT_ONCE_BYTES[_device_of(inputs)]
+        limit = _AT_ONCE_BYTES[inputs.device.type]
     size = len(inputs.tasks.support.x)
     steps = most_inner_steps(inputs)
 
@@ -159,19 +148,24 @@ def most_tasks_at_once(run: Run, inputs: BlockInputs, limit: float | None = None
 def _by_rule(run: Run, seat: Seat) -> PlanChoice:
     inputs = first_block_inputs(run)
     task = sized(inputs, 1, most_inner_steps(inputs))
-    with random_numbers_kept(_device_of(inputs)):
+    with random_numbers_kept(inputs.device.type):
         operations = operations_of(lambda: block_gradient("loop", run.work.estimator, *task))
-    order: list[PlanName] = ["vmap", "loop"]
-    if _device_of(inputs) == "cpu" and operations >= LOOP_FROM_OPERATIONS:
-        order.reverse()
+    order = _preferred(inputs.device.type, operations)
     size, left_out = len(inputs.tasks.support.x), dict[PlanName, str]()
     try:
         size = most_tasks_at_once(run, inputs)
     except (RuntimeError, ValueError) as error:
-        left_out["vmap"] = _first_line(error)
+        left_out["vmap"] = first_line(error)
         order.remove("vmap")
     choice = PlanChoice("loop", size, left_out=left_out, operations=operations)
     return _first_right(_trial(run, inputs, seat), choice, order, {})
+
+
+def _preferred(device: str, operations: int) -> list[PlanName]:
+    """The plans of the rule, the better one first."""
+    if device == "cpu" and operations >= LOOP_FROM_OPERATIONS:
+        return ["loop", "vmap"]
+    return ["vmap", "loop"]
 
 
 def _fastest(run: Run, seat: Seat) -> PlanChoice:
@@ -182,16 +176,16 @@ def _fastest(run: Run, seat: Seat) -> PlanChoice:
     chunk_size = len(inputs.tasks.support.x)
     try:
         chunk_size = most_tasks_at_once(run, inputs, _memory_limit(inputs, seat))
-        seconds["vmap"] = _eager_seconds(run, "vmap", inputs, chunk_size)
+        seconds["vmap"] = eager_seconds(run, "vmap", inputs, chunk_size)
     except (RuntimeError, ValueError) as error:
-        left_out["vmap"] = _first_line(error)
-    seconds["loop"] = _eager_seconds(run, "loop", inputs, chunk_size)
+        left_out["vmap"] = first_line(error)
+    seconds["loop"] = eager_seconds(run, "loop", inputs, chunk_size)
     if has_images(inputs.meta_params):
         for plan in ("loop_channels_last", "loop_mixed"):
-            seconds[plan] = _eager_seconds(run, plan, inputs, chunk_size)
+            seconds[plan] = eager_seconds(run, plan, inputs, chunk_size)
     compiled = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
     if "vmap" in seconds:
-        outcome = _compiled_seconds(run, inputs, compiled, min(seconds.values()), seat)
+        outcome = compiled_seconds(run, inputs, compiled, min(seconds.values()), seat)
         if isinstance(outcome, str):
             left_out["compiled"] = outcome
         else:
@@ -269,65 +263,11 @@ def _fastest_first(seconds: Mapping[PlanName, float]) -> list[PlanName]:
     return sorted(seconds, key=time_of)
 
 
-def _eager_seconds(run: Run, plan: PlanName, inputs: BlockInputs, chunk_size: int) -> float:
-    size = len(inputs.tasks.support.x)
-    if not one_by_one(plan):
-        program = block_program(plan, run.work.estimator, inputs.algorithm, chunk_size)
-        return _seconds(program, inputs)
-    # One task after the other takes as many times the time of one as there are.
-    few = min(2, size)
-    program = block_program(plan, run.work.estimator, inputs.algorithm)
-    return _seconds(program, sized(inputs, few, most_inner_steps(inputs))) * size / few
-
-
-def _compiled_seconds(
-    run: Run, inputs: BlockInputs, program: CompiledBlocks, best: float, seat: Seat
-) -> float | str:
-    """Seconds of a block, or why it is not worth to find out."""
-    config = run.config
-    left = config.steps * config.num_blocks * best / seat.num_workers
-    if left < _LEAST_TO_COMPILE_S:
-        return f"the run's {left:.2g} s of computing would not repay it"
-    try:
-        cost = _SECONDS_PER_OPERATION * program.num_operations(*inputs[1:])
-        if left < 2 * cost:
-            return f"the run's {left:.0f} s of computing would not repay {cost:.0f} s of compiling"
-        return _seconds(program, inputs)
-    except NotCompilable as error:
-        return str(error)
-    except RuntimeError as error:  # no C++ compiler, say
-        return _first_line(error)
-
-
-def _seconds(program: BlockProgram, inputs: BlockInputs) -> float:
-    """Of one block, after a first one that is not counted."""
-    on_gpu = _device_of(inputs) == "cuda"
-
-    def once() -> float:
-        started = time.perf_counter()
-        program(*inputs[1:])
-        if on_gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    with random_numbers_kept("cuda" if on_gpu else "cpu"):
-        once()
-        began, timed = time.perf_counter(), [once()]
-        while len(timed) < _REPEATS and time.perf_counter() - began < _TIMING_S:
-            timed.append(once())
-    return min(timed)
-
-
 def _memory_limit(inputs: BlockInputs, seat: Seat) -> float:
     """Bytes of tensors that one block may take."""
-    device = next(iter(inputs.meta_params.values())).device
-    if device.type == "cuda":
-        return _MEMORY_SHARE * free_gpu_bytes(device)
+    if inputs.device.type == "cuda":
+        return _MEMORY_SHARE * free_gpu_bytes(inputs.device)
     return _MEMORY_SHARE * available_memory_bytes() / seat.num_beside
-
-
-def _device_of(inputs: BlockInputs) -> str:
-    return next(iter(inputs.meta_params.values())).device.type
 
 
 def _block_size(config: RunConfig) -> int:
@@ -345,10 +285,6 @@ def with_choice(run: Run, choice: PlanChoice) -> Run:
         work=dataclasses.replace(run.work, plan=choice.plan, chunk_size=choice.chunk_size),
         plan=choice,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def _shown(seconds: float) -> str:

@@ -75,7 +75,7 @@ def objection_to(run: Run, plan: PlanName = "vmap", least: float = WRONG) -> str
 @pytest.fixture
 def vmap_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"vmap": 1.0, "loop": 2.0, "loop_channels_last": 3.0, "loop_mixed": 3.0}
-    monkeypatch.setattr(planning, "_eager_seconds", lambda run, plan, *rest: seconds[plan])
+    monkeypatch.setattr(planning, "eager_seconds", lambda run, plan, *rest: seconds[plan])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_plan_that_is_much_less_exact_than_the_loop_is_not_taken(
 ) -> None:
     """Channels last, torch's batch-norm adds up without care for rounding (torch 2.13)."""
     seconds = {"vmap": 3.0, "loop": 3.0, "loop_channels_last": 1.0, "loop_mixed": 2.0}
-    monkeypatch.setattr(planning, "_eager_seconds", lambda run, plan, *rest: seconds[plan])
+    monkeypatch.setattr(planning, "eager_seconds", lambda run, plan, *rest: seconds[plan])
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         images = nn.Sequential(

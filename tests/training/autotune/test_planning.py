@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 import dmeta
-from dmeta.training.autotune import planning
+from dmeta.training.autotune import plan_timing, planning
 from dmeta.training.autotune.planning import plan_line, planned
 from dmeta.training.setup import Run, prepare
 from tests.conftest import TINY, Branching, tiny_config
@@ -30,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         "loop_channels_last": 1.0,
         "loop_mixed": 1.0,
     }
-    monkeypatch.setattr(planning, "_eager_seconds", lambda run, plan, *rest: seconds[plan])
+    monkeypatch.setattr(planning, "eager_seconds", lambda run, plan, *rest: seconds[plan])
     return seconds
 
 
@@ -87,7 +86,7 @@ def test_compiling_is_not_tried_where_it_would_not_be_repaid(
 def test_compiled_is_timed_where_it_would_be_repaid(
     clock: dict[str, float], monkeypatch: pytest.MonkeyPatch, seconds: float, expected: str
 ) -> None:
-    monkeypatch.setattr(planning, "_seconds", lambda program, inputs: seconds)
+    monkeypatch.setattr(plan_timing, "_seconds", lambda program, inputs: seconds)
     monkeypatch.setattr(planning.PlanTrial, "objection", lambda *asked: None)  # nor compiled for it
     run = measured(steps=10000)
     assert run.plan is not None
@@ -121,7 +120,7 @@ def test_a_model_that_can_not_be_vectorised_falls_back_with_a_reason(
 def test_a_plan_that_was_asked_for_is_taken_and_nothing_is_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(planning, "_seconds", None)
+    monkeypatch.setattr(plan_timing, "_seconds", None)
     monkeypatch.setattr(planning, "operations_of", None)
     for plan in ("loop", "loop_channels_last", "vmap"):
         run = planned(prepare(tiny_config("run", compute__plan=plan)))
@@ -157,18 +156,13 @@ def test_a_block_is_cut_where_the_memory_does_not_hold_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("limit", "device", "expected"),
-    [(1e9, "cpu", "vmap"), (1.0, "cpu", "loop"), (1.0, "cuda", "vmap")],
-)
+@pytest.mark.parametrize(("limit", "expected"), [(1e9, "vmap"), (1.0, "loop")])
 def test_auto_follows_a_rule_and_reads_no_clock(
-    monkeypatch: pytest.MonkeyPatch, limit: float, device: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, limit: float, expected: str
 ) -> None:
-    monkeypatch.setattr(planning, "_seconds", None)
+    monkeypatch.setattr(plan_timing, "_seconds", None)
     monkeypatch.setattr(planning, "LOOP_FROM_OPERATIONS", limit)
-    monkeypatch.setattr(planning, "_device_of", lambda inputs: device)
     monkeypatch.setattr(planning, "_memory_limit", lambda inputs, seat: 1e12)
-    monkeypatch.setattr(planning, "random_numbers_kept", lambda device: contextlib.nullcontext())
     run = planned(prepare(tiny_config("run", **AUTO)))
     assert run.work.plan == expected
     assert run.plan is not None
@@ -181,6 +175,13 @@ def test_auto_follows_a_rule_and_reads_no_clock(
     line = plan_line(run)
     assert line is not None
     assert "million operations a task" in line
+
+
+def test_a_gpu_maps_over_tasks_however_large_they_are() -> None:
+    many = planning.LOOP_FROM_OPERATIONS
+    assert planning._preferred("cuda", many) == ["vmap", "loop"]
+    assert planning._preferred("cpu", many) == ["loop", "vmap"]
+    assert planning._preferred("cpu", many - 1) == ["vmap", "loop"]
 
 
 @pytest.mark.slow
@@ -224,6 +225,6 @@ def test_seconds_are_the_least_of_a_few_and_leave_torchs_random_numbers_alone() 
         torch.rand(3)
 
     before = torch.random.get_rng_state()
-    assert 0 <= planning._seconds(program, inputs) < 1
+    assert 0 <= plan_timing._seconds(program, inputs) < 1
     assert len(calls) == 6
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -39,7 +39,7 @@ class Elsewhere:
 
 @pytest.mark.slow
 def test_plan_and_chunk_are_chosen_by_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_eager_seconds", lambda _, plan, *__: {"loop": 1.0}.get(plan, 9))
+    monkeypatch.setattr(planning, "eager_seconds", lambda _, plan, *__: {"loop": 1.0}.get(plan, 9))
     place, run = Elsewhere(), prepare(tiny_config("run", compute__plan="measure"))
     done = with_selection(run, None, place)
     assert isinstance(place.answers[0], Selection)
@@ -55,7 +55,7 @@ def test_plan_and_chunk_are_chosen_by_a_worker(monkeypatch: pytest.MonkeyPatch) 
 
 def test_memory_is_measured_and_divided_by_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"compute__block_size": 5, "meta_batch_size": 5}
-    monkeypatch.setattr(planning, "_eager_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(planning, "eager_seconds", lambda *_: 1.0)
     run = prepare(tiny_config("run", compute__plan="measure", **sizes))
     peak = planning.block_peak("vmap", run.work.estimator, planning.first_block_inputs(run))
     monkeypatch.setattr(planning, "available_memory_bytes", lambda: 8 * peak)
@@ -103,7 +103,7 @@ def test_a_gpu_without_room_for_one_task_is_told_of(monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(planning, "_eager_seconds", full)
+    monkeypatch.setattr(planning, "eager_seconds", full)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (1, 8))
     for name in ("max_memory_allocated", "max_memory_reserved"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: 5)
