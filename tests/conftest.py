@@ -23,7 +23,7 @@ ROOMS = ("runtime", "search")
 
 CLUSTERS = (
     "chaos/test_chaos.py",
-    "commands/test_submit_cluster.py",
+    "cli/test_submit_cluster.py",
     "cluster/test_slurm.py",
     "bench/test_scale.py",
 )

@@ -5,6 +5,8 @@ Letters: T tasks, S support examples, Q query examples, W ways.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 import math
 from dataclasses import dataclass
@@ -86,7 +88,8 @@ def first_task(at: Problem) -> Task:
     return Task(support, query)
 
 
-def sensible(algorithm: str) -> list[str]:
+@functools.cache
+def sensible(algorithm: str) -> tuple[str, ...]:
     """Estimators that the algorithm does not refuse, and by which it learns something."""
     at = problem("mlp", kinds(ALGORITHMS[algorithm].make)[0], algorithm)
     kept = []
@@ -98,11 +101,25 @@ def sensible(algorithm: str) -> list[str]:
         except ValueError:
             continue
         kept.append(gradient)
-    return kept
+    return tuple(kept)
 
 
 LEARNS = [(name, kind) for name in ALGORITHMS for kind in kinds(ALGORITHMS[name].make)]
 """Every registered algorithm with every kind of task that it can learn."""
+
+
+def _distinct() -> list[str]:
+    """Algorithms that are not another one with another gradient, as FOMAML is MAML."""
+    seen: list[list[Any]] = []
+    names = []
+    for name in ALGORITHMS:
+        learner = problem("mlp", algorithm=name).algorithm
+        others = [f.name for f in dataclasses.fields(learner) if f.name not in ("network", "loss")]
+        made = [type(learner), *(getattr(learner, field) for field in others)]
+        if made not in seen:
+            seen.append(made)
+            names.append(name)
+    return names
 
 
 def draw_tasks(
@@ -152,6 +169,10 @@ def meta_loss_of(at: Problem, outcome: Adapted | Outcome, query: Examples) -> Te
 def predicting(outcome: Adapted | Outcome) -> Adapted:
     """The state that predicts, of what `adapt` returned (in training, it may be an `Outcome`)."""
     return outcome.states[-1] if isinstance(outcome, Outcome) else outcome
+
+
+DISTINCT = _distinct()
+"""Registered algorithms that compute something else, given one gradient."""
 
 
 def flat(params: Params) -> Tensor:

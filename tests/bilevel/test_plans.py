@@ -12,6 +12,7 @@ from dmeta.bilevel.plans import BlockGradient, arranged, block_gradient, for_eac
 from dmeta.bilevel.types import Task
 from dmeta.models import MODELS
 from tests.bilevel.problems import (
+    DISTINCT,
     SMALL,
     TRAINING,
     Problem,
@@ -21,8 +22,8 @@ from tests.bilevel.problems import (
     relative_error,
     sensible,
 )
+from tests.grids import covering
 
-CASES = [(a, m, g) for a in ALGORITHMS for m in MODELS for g in sensible(a)]
 PLANS = ("loop", "loop_channels_last", "loop_mixed", "vmap")
 
 
@@ -31,14 +32,11 @@ def plans_of(model: str) -> tuple[str, ...]:
     return ("loop", "vmap") if model == "mlp" else PLANS
 
 
-# Every algorithm with every model, by one gradient, and with every gradient, on vectors.
-FIRST = {case[:2]: case for case in reversed(CASES)}
-CASES_AND_PLANS = [
-    (*case, plan)
-    for case in CASES
-    if case[1] == "mlp" or case in FIRST.values()
-    for plan in plans_of(case[1])
-]
+POSSIBLE = [(a, m, g) for m in MODELS for a in DISTINCT for g in sensible(a)]
+# What people run: every method's own gradient on images, and MAML's on every model.
+RISKY = [(a, "conv4", str(ALGORITHMS[a].gradient)) for a in DISTINCT]
+CASES = covering(POSSIBLE, [*RISKY, *(("maml", m, "exact") for m in MODELS)])
+CASES_AND_PLANS = covering([(*case, plan) for case in POSSIBLE for plan in plans_of(case[1])])
 
 
 def run(at: Problem, gradient: str, plan: str) -> BlockGradient:
