@@ -6,15 +6,16 @@ rule, how far, on which examples, and whether the rates are meta-learned too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmeta.algorithms.adapted_names import Adapt, adapted_names
+from dmeta.algorithms.multi_step_loss import multi_step_weights
 from dmeta.bilevel.curvature import CURVATURE, Preconditioned, identities, matrices_of
 from dmeta.bilevel.inner import (
     MOMENT,
@@ -91,7 +92,7 @@ class InnerLoop:
     proximal_at: Literal["every_step", "end"] = "every_step"
     inner_batch_size: int | None = None
     eval_inner_batch_size: int | None = None
-    adapt: Literal["all", "head", "body"] | tuple[str, ...] = "all"
+    adapt: Adapt = "all"
     learn_inner_lr: Learned | None = None
     precondition: Literal["curvature"] | None = None
     multi_step_loss_until: int = 0
@@ -167,37 +168,7 @@ class InnerLoop:
             ValueError: a pattern fits no parameter, or nothing is left to move.
         """
         head = network.head if self.adapt in ("head", "body") else ()
-        return self.chosen(network.names, head)
-
-    def chosen(self, names: tuple[str, ...], head: Collection[str]) -> tuple[str, ...]:
-        """The names that `adapt` stands for.
-
-        Args:
-            names: of everything that could be moved.
-            head: of the last layer among them.
-
-        Raises:
-            ValueError: as `moved`.
-        """
-        if self.adapt == "all":
-            return names
-        if self.adapt in ("head", "body"):
-            chosen = tuple(n for n in names if (n in head) == (self.adapt == "head"))
-        else:
-            for pattern in self.adapt:
-                if not any(fnmatchcase(name, pattern) for name in names):
-                    raise ValueError(
-                        f"algorithm.adapt must be all, head, body or patterns of the network's "
-                        f"parameters ({', '.join(names)}), got {pattern!r}, which fits none; "
-                        "change it"
-                    )
-            chosen = tuple(n for n in names if any(fnmatchcase(n, p) for p in self.adapt))
-        if not chosen:
-            raise ValueError(
-                f"algorithm.adapt={self.adapt} must leave a parameter to adapt, got none of "
-                f"{', '.join(names)}; choose all"
-            )
-        return chosen
+        return adapted_names(self.adapt, network.names, head)
 
     def init_meta_params(self, start: Params) -> dict[str, Tensor]:
         """The inner loop's own meta-parameters, in addition to those of the network.
@@ -322,21 +293,6 @@ class InnerLoop:
             num_steps = self._num_steps(stage)
             optimizer = PulledBack(optimizer, start, rates, self.inner_proximal, num_steps)
         return optimizer
-
-
-def multi_step_weights(num_steps: int, progress: float) -> dict[int, float]:
-    """Number of inner steps -> weight of the query loss after so many; they sum to 1.
-
-    As in MAML++'s code (github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch): 1/K each at first,
-    falling linearly to 0 but never below 0.03/K for all but the last, which takes the rest.
-
-    Args:
-        num_steps: K, at least 1.
-        progress: from 0 to 1, how much of the annealing is done.
-    """
-    each = max(1 - progress, 0.03) / num_steps
-    before = dict.fromkeys(range(1, num_steps), each)
-    return {**before, num_steps: 1 - (num_steps - 1) * each}
 
 
 def network_params(meta_params: Params) -> dict[str, Tensor]:

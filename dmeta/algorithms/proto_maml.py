@@ -22,6 +22,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmeta.algorithms.adapted_names import adapted_names
 from dmeta.algorithms.inner_loop import InnerLoop, network_params
 from dmeta.algorithms.protonet import class_means
 from dmeta.bilevel.solvers import Solver
@@ -66,7 +67,8 @@ class ProtoMaml:
 
     @property
     def _moved(self) -> tuple[str, ...]:
-        return self.inner.chosen((*self.network.names, WEIGHT, BIAS), head=(WEIGHT, BIAS))
+        head = (WEIGHT, BIAS)
+        return adapted_names(self.inner.adapt, (*self.network.names, *head), head)
 
     def init_meta_params(self) -> Params:
         """The embedding's initial weights, and what the inner loop itself learns."""

@@ -23,7 +23,7 @@ from dmeta.options import checked
 from dmeta.quoting import override_word
 from dmeta.runs.folder import RunPlace, check_folder, run_place
 from dmeta.runtime.local import local_device
-from dmeta.tasks.features import write_features
+from dmeta.tasks.feature_files import write_features
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
 from dmeta.training.build import make_network, make_source
 from dmeta.training.config import RunConfig

@@ -1,12 +1,5 @@
 """Few-shot classification tasks from feature vectors of a trained network.
 
-Reads an ``.npz`` file of four plain arrays, as `dmeta embed` writes it and ``numpy.savez`` can:
-
-    features     [N, D] floats
-    labels       [N] whole numbers in 0..C-1
-    class_names  [C] texts, no two alike
-    class_splits [C] train, val or test
-
 Which network made them, and of what, is unknown here.
 
 Letters: N examples, D features, C classes in all, V classes of a split.
@@ -16,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final, get_args
+from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +21,6 @@ from torch import Tensor
 
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Kind
-from dmeta.tasks.arrays import READ_ERRORS, read_arrays, write_arrays
 from dmeta.tasks.classes import (
     IntArray,
     check_episode,
@@ -39,25 +31,17 @@ from dmeta.tasks.classes import (
     rows_of,
 )
 from dmeta.tasks.data_root import fetch_file, resolve_root
+from dmeta.tasks.feature_files import HOW_TO_GET_FEATURES, Arrays, read_features
 from dmeta.tasks.inputs import InputForm
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 FloatArray = npt.NDArray[np.float32]
-Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Normalize: TypeAlias = Literal["none", "l2"]
 
 FOLDER = "features"
 """Where under the data root files are looked for by name."""
-
-NAMES = ("features", "labels", "class_names", "class_splits")
-
-HOW_TO_GET_FEATURES = (
-    "make one with `dmeta embed run_dir=RUN out=FILE` (or numpy.savez: features [N, D], labels "
-    "[N], class_names [C], class_splits [C]) and set task.file to its path, or to its name if it "
-    "lies in features/ under the data root (DMETA_DATA or task.root)"
-)
 
 
 @final
@@ -169,7 +153,7 @@ def load_features(
             f"task.file must name a file of features, got nothing; {HOW_TO_GET_FEATURES}"
         )
     path = _find(file, root)
-    source = _sorted_by_class(_read(path, NAMES))
+    source = _sorted_by_class(read_features(path))
     if normalize == "l2":
         _bring_to_length_one(source.features)
         source = dataclasses.replace(source, input_form="unit_vectors")
@@ -210,72 +194,6 @@ def _find(file: str, root: str | None) -> Path:
     return under_root
 
 
-def write_features(path: Path, arrays: Arrays) -> None:
-    """Write a file that `load_features` reads: whole, or not at all.
-
-    Args:
-        path: where.
-        arrays: `NAMES` -> array, as in the module's docstring.
-
-    Raises:
-        ValueError: they are not what they must be.
-    """
-    _check(path, arrays)
-    write_arrays(path, {name: arrays[name] for name in NAMES})
-
-
-def _read(path: Path, names: tuple[str, ...]) -> Arrays:
-    try:
-        arrays = read_arrays(path, names)
-    except READ_ERRORS as error:
-        raise ValueError(
-            f"a file of features must be an .npz of plain arrays ({', '.join(NAMES)}), got {path} "
-            f"({error}); {HOW_TO_GET_FEATURES}"
-        ) from error
-    if "features" in names:
-        _check(path, arrays)
-    return arrays
-
-
-def _check(path: Path, arrays: Arrays) -> None:
-    """Raises ValueError, naming the array, if they do not make a set of features."""
-    features, labels, names, splits = (arrays[name] for name in NAMES)
-
-    def refuse(rule: str, got: object) -> None:
-        raise ValueError(f"{rule}, got {got} in {path}; make the file again")
-
-    if features.ndim != 2 or features.dtype.kind != "f" or 0 in features.shape:
-        refuse("features must be floats [N, D]", f"{features.dtype} {list(features.shape)}")
-    if not np.isfinite(features).all():
-        row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
-        refuse("features must be finite", f"NaN or infinity in row {row}")
-    _check_float32(features, refuse)
-    if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
-        rule = f"labels must be whole numbers [{len(features)}], one for each row of features"
-        refuse(rule, f"{labels.dtype} {list(labels.shape)}")
-    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
-        refuse("class_names must be texts [C], no two alike", f"{names.dtype} {list(names.shape)}")
-    if splits.shape != names.shape or not set(splits.tolist()) <= set(SPLITS):
-        rule = f"class_splits must say train, val or test for each of the {len(names)} classes"
-        refuse(rule, f"{sorted(map(str, set(splits.ravel().tolist())))} {list(splits.shape)}")
-    if labels.min() < 0 or labels.max() >= len(names):
-        refuse(f"labels must be in 0..{len(names) - 1}", f"{labels.min()}..{labels.max()}")
-    for c in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0):
-        refuse("every class must have a row of features", f"none of class {str(names[c])!r}")
-
-
-def _check_float32(features: npt.NDArray[Any], refuse: Callable[[str, object], None]) -> None:
-    """Refuses what float32, in which all is computed, has no room for."""
-    if features.dtype.itemsize <= 4:
-        return
-    sizes = np.abs(features).max(axis=1)
-    row, limits = int(np.argmax(sizes)), np.finfo(np.float32)
-    if sizes[row] > limits.max:
-        refuse(f"features must be within ±{limits.max:.2g}", f"{sizes[row]:.3g} in row {row}")
-    if 0 < sizes[row] < limits.tiny:
-        refuse(f"some features must be above {limits.tiny:.2g}", f"at most {sizes[row]:.3g}")
-
-
 def _sorted_by_class(arrays: Arrays) -> FeatureClasses:
     """Classes by name, so that their order in the file does not show; rows as they were."""
     order = np.argsort(arrays["class_names"])
@@ -297,7 +215,7 @@ def status(root: Path) -> DataSetStatus:
     found, missing = [], []
     for path in sorted(folder.glob("*.npz")):
         try:
-            arrays = _read(path, ("labels", "class_splits"))
+            arrays = read_features(path, ("labels", "class_splits"))
         except ValueError as error:
             missing.append(str(error))
             continue

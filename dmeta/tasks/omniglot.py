@@ -13,9 +13,8 @@ Known: Braille/character01 has one drawing twice (drawers 3 and 19); kept, as ev
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -27,6 +26,7 @@ from dmeta.tasks.classes import IntArray, make_starts
 from dmeta.tasks.data_root import resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
+from dmeta.tasks.omniglot_splits import SplitRule, split_of_each
 from dmeta.tasks.pixels import to_grey
 from dmeta.tasks.source import Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
@@ -48,25 +48,9 @@ HOW_TO_GET_OMNIGLOT = (
     "the data root (DMETA_DATA or task.root)"
 )
 
-SplitRule: TypeAlias = Literal["finn", "vinyals", "lake"]
-
 Rotations: TypeAlias = Literal["classes", "per_task", "none"]
 """What the rotations of a character are: classes of their own, one drawn for each character of a
 task, or nothing: characters stay upright."""
-
-FINN_TRAIN, FINN_VAL = 1100, 100
-
-VINYALS_VAL = frozenset(
-    {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
-)  # fmt: skip
-VINYALS_TEST = frozenset(
-    {
-        "Kannada", "Keble", "Malayalam", "Manipuri", "Mongolian",
-        "Old_Church_Slavonic_(Cyrillic)", "Oriya", "Sylheti", "Syriac_(Serto)", "Tengwar",
-        "Tibetan", "ULOG",
-    }
-)  # fmt: skip
-LAKE_VAL_ALPHABETS = 5
 
 _DRAWING = re.compile(r"(?:^|/)([^/]+)/(character(\d\d))/\d{4}_\d\d\.png$")
 
@@ -158,7 +142,7 @@ def _load(
         decoded.images,
         decoded.class_names,
         decoded.starts,
-        _make_splits(_split_of_each(rule, decoded.class_names, background), rotations),
+        _make_splits(split_of_each(rule, decoded.class_names, background), rotations),
         frozenset(split for split, kind in rotations.items() if kind == "per_task"),
     )
 
@@ -216,56 +200,6 @@ def _shrink(image: Image.Image) -> ByteArray:
     """Black strokes on white, any size -> [28, 28], strokes 255 on 0."""
     grey = to_grey(image).resize((OMNIGLOT_SIDE, OMNIGLOT_SIDE), Image.Resampling.LANCZOS)
     return 255 - np.asarray(grey, dtype=np.uint8)
-
-
-def _split_of_each(
-    rule: SplitRule, characters: Sequence[str], background: Sequence[str]
-) -> list[Split]:
-    """The split of each character; `background`: the background alphabets, sorted."""
-    if rule == "finn":
-        return _finn_splits(characters)
-    if rule == "vinyals":
-        return [_vinyals_split(name) for name in characters]
-    return [_lake_split(name, background) for name in characters]
-
-
-def _finn_splits(characters: Sequence[str]) -> list[Split]:
-    """1,200 characters at random to train, "irrespective of alphabet", the rest to test.
-
-    Finn et al. 2017, section 5.2; their code validates on 100 of the 1,200. Theirs depends on the
-    order in which a file system lists folders; this one is in the order of the SHA-256 of the
-    names.
-    """
-    order = sorted(characters, key=lambda name: hashlib.sha256(name.encode()).digest())
-    rank = {name: position for position, name in enumerate(order)}
-
-    def split_of(name: str) -> Split:
-        if rank[name] < FINN_TRAIN:
-            return "train"
-        return "val" if rank[name] < FINN_TRAIN + FINN_VAL else "test"
-
-    return [split_of(name) for name in characters]
-
-
-def _vinyals_split(character: str) -> Split:
-    """The split of Vinyals et al. 2016 as published with later code: by alphabet, except one."""
-    alphabet, _, number = character.partition("/character")
-    if alphabet == "Gurmukhi":
-        return "train" if int(number) <= 41 else "test"
-    if alphabet in VINYALS_VAL:
-        return "val"
-    return "test" if alphabet in VINYALS_TEST else "train"
-
-
-def _lake_split(character: str, background: Sequence[str]) -> Split:
-    """Background alphabets train, but for the last 5 by name (val); evaluation alphabets test.
-
-    Lake et al. 2015 have no validation split; those 5 are this project's choice.
-    """
-    alphabet = character.split("/")[0]
-    if alphabet not in background:
-        return "test"
-    return "val" if alphabet in background[-LAKE_VAL_ALPHABETS:] else "train"
 
 
 def _make_splits(

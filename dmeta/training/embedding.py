@@ -59,7 +59,7 @@ def embed_source(
     seed: int,
     on_progress: Callable[[float], None],
 ) -> dict[str, _Array]:
-    """The feature vectors of all examples of all splits, as `dmeta.tasks.features` stores them.
+    """The feature vectors of all examples of all splits, as for `dmeta.tasks.feature_files`.
 
     Args:
         network: the embedding.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.inner_loop import multi_step_weights
+from dmeta.algorithms.multi_step_loss import multi_step_weights
 from dmeta.bilevel.estimators import (
     Checkpointed,
     Implicit,

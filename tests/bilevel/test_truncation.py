@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmeta.algorithms.inner_loop import multi_step_weights
+from dmeta.algorithms.multi_step_loss import multi_step_weights
 from dmeta.bilevel.estimators import Checkpointed, Truncated, exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.types import Params

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dmeta.tasks.features import FeatureClasses, load_features, write_features
+from dmeta.tasks.feature_files import write_features
+from dmeta.tasks.features import FeatureClasses, load_features
 from dmeta.tasks.source import SPLITS, EpisodeSize
 from dmeta.tasks.status import MissingDataError
 from tests.tasks.conftest import tiny_features, write_tiny_features

@@ -12,7 +12,8 @@ from PIL import Image
 
 from dmeta.tasks import omniglot
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.omniglot import Rotations, _finn_splits, _load, _make_splits, load_omniglot
+from dmeta.tasks.omniglot import Rotations, _load, _make_splits, load_omniglot
+from dmeta.tasks.omniglot_splits import split_of_each
 from dmeta.tasks.source import SPLITS, EpisodeSize
 from dmeta.tasks.status import MissingDataError
 from tests.tasks.conftest import TINY_PARTS, real_data, zip_tree
@@ -167,10 +168,10 @@ def test_the_lake_split_tests_on_evaluation_and_validates_on_the_last_background
 
 def test_the_finn_split_mixes_alphabets_and_follows_from_the_names_alone() -> None:
     names = [f"Alphabet{a:02d}/character{c:02d}" for a in range(50) for c in range(33)][:1623]
-    splits = _finn_splits(names)
+    splits = split_of_each("finn", names, ())
     assert [splits.count(s) for s in SPLITS] == [1100, 100, 423]
     assert all("train" in splits[i : i + 33] for i in range(0, 1600, 33))
-    assert _finn_splits(names[::-1]) == splits[::-1]
+    assert split_of_each("finn", names[::-1], ()) == splits[::-1]
 
 
 @pytest.mark.slow
