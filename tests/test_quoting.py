@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -64,7 +65,7 @@ def test_what_is_within_quotes_is_what_hydra_takes_it_for(text: str) -> None:
         value = f"{quote}{text}{quote}"
         try:
             wanted = PARSER.parse_override(f"key={value}")._value
-        except Exception:
+        except HydraException:
             continue
         found = unquoted(value)
         if getattr(wanted, "text", None) is not None:

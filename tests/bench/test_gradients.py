@@ -98,6 +98,7 @@ def test_dropout_draws_the_same_masks_for_all_that_draw_in_the_same_order() -> N
     run = prepare(tiny_config("run"), model=model)
     options = GradientsOptions(inner_steps=(0,), repeats=1, gradients=("exact", "first_order"))
     costs = gradient_costs(run, options, lambda line: None)
+    assert [row.gradient for row in costs.rows] == ["exact", "first_order"]
     for row in costs.rows:
         assert row.agreement is not None
         assert row.agreement.relative_error < 1e-12

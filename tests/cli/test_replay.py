@@ -112,8 +112,9 @@ def test_what_the_run_does_not_have_is_refused(run_dir, arguments, message, caps
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         main(["replay", f"run_dir={tmp_path / 'nothing'}", "step=0"])
+    assert stop.value.code == 2
     assert "run_dir must hold a run" in capsys.readouterr().err
     assert list(Path(tmp_path).iterdir()) == []
 

@@ -29,8 +29,8 @@ def test_every_metric_is_shown_and_every_one_shown_is_there() -> None:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_every_expression_is_of_the_chosen_runs_and_whole(expression: str) -> None:
-    for series in re.findall(r"ray_dmeta_\w+(.{14})", expression):
-        assert series == '{run=~"$run"}' + series[-1]
+    series = re.findall(r"ray_dmeta_\w+(.{,13})", expression)
+    assert set(series) == {'{run=~"$run"}'}
     for opening, closing in ("()", "[]", "{}"):
         assert expression.count(opening) == expression.count(closing)
     assert "rate(" in expression or "_total" not in expression

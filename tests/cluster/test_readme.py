@@ -40,9 +40,11 @@ def test_the_settings_of_a_run_are_valid(command) -> None:
 def test_the_files_that_are_named_are_there() -> None:
     text = README.read_text()
     named = set(re.findall(r"\bcluster/[\w/.]+\w", text))
-    assert all((ROOT / path).exists() for path in named)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
     linked = set(re.findall(r"\]\(([^)#:]+)\)", text))
-    assert all((CLUSTER / path).exists() for path in linked)
+    assert linked
+    assert [path for path in linked if not (CLUSTER / path).exists()] == []
     ours = {"ray", "kubernetes", "slurm", "container"}
     files = {str(p.relative_to(ROOT)) for name in ours for p in (CLUSTER / name).iterdir()}
     assert files <= named

@@ -159,7 +159,6 @@ def test_read_only_arrays_suffice_and_nothing_drawn_is_a_view_of_them(source: Ta
     first = draw(copy, "train", size, 5)
     for array in first:
         assert array.flags.writeable
-        assert array.flags.owndata or array.base is not None
         array[...] = 0
     assert equal(draw(copy, "train", size, 5), draw(source, "train", size, 5))
 
