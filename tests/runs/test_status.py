@@ -1,4 +1,4 @@
-"""`dmeta status`: what the files of a run or a search say, while it goes on too, and from afar."""
+"""`dmeta status` of a run: what its files say, while it goes on too, and from an address."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,20 +15,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 import dmeta
 from dmeta.cli import main
 from dmeta.cli import status as status_command
-from dmeta.runs import heartbeat, search_status, status
+from dmeta.runs import heartbeat, status
 from dmeta.runs.heartbeat import MARK
 from dmeta.runs.liveness import Signs, judge
 from dmeta.runs.lock import only_one_in
 from dmeta.runs.remote_mirror import DistantFolder
-from dmeta.search import trials
 from tests.conftest import TINY
+from tests.runs.status_lines import told
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,20 +64,6 @@ def elsewhere(run_dir: Path) -> None:
 def grow_old(run_dir: Path, seconds: float) -> None:
     for path in [run_dir, *run_dir.rglob("*")]:
         os.utime(path, (time.time() - seconds,) * 2)
-
-
-def told(run_dir: Path | str, *more: str) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(status_command, "Console", lambda: console)
-        main.main(["status", f"run_dir={run_dir}", *more])
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return file.getvalue()
-
-
-def test_the_columns_of_a_table_of_trials_are_those_that_are_written() -> None:
-    assert set(search_status._DESCRIBED) == set(trials._COLUMNS)
 
 
 @pytest.mark.slow
@@ -265,63 +249,6 @@ def test_what_can_not_be_told_is_refused(
     assert words in capsys.readouterr().err
 
 
-def trial(number: int, state: trials.Status, score: float | None, step: int) -> trials.TrialRow:
-    return trials.TrialRow(
-        number=number, trial_id=f"t{number}", status=state, point={"outer.lr": 0.1 / number},
-        score=score, ci95=0.01, scores=np.zeros(0), of_step=step, step=step, tasks=step * 4,
-        seconds=60.0 * number, failures=0, run_dir=None, error=None,
-    )  # fmt: skip
-
-
-TRIALS = [
-    trial(1, "finished", 0.5, 20),
-    trial(2, "cut", 0.9, 10),
-    trial(3, "finished", 0.9, 20),
-    trial(4, "running", None, 0),
-    trial(5, "diverged", 0.0, 20),
-    trial(6, "failed", 1.0, 20),
-]
-
-
-@pytest.fixture
-def search(tmp_path: Path) -> Path:
-    run_dir = tmp_path / "search"
-    run_dir.mkdir()
-    record = {"format": 1, "search": {"num_trials": 8}, "mode": "max"}
-    (run_dir / "search.json").write_text(json.dumps(record))
-    trials.write_table(TRIALS, ["outer.lr"], run_dir / "trials.csv")
-    return run_dir
-
-
-def test_a_search_has_its_table_and_the_best(search: Path) -> None:
-    with only_one_in(search):
-        lines = told(search).splitlines()
-    assert lines[0].startswith(f"{search}: running (last sign of life 0:0")
-    assert lines[1] == "6 of 8 trials: 2 finished, 1 cut, 1 running, 1 diverged, 1 failed"
-    assert lines[2].split() == [
-        "number", "status", "score", "ci95", "step", "seconds", "failures", "outer.lr",
-    ]  # fmt: skip
-    assert lines[5].split() == ["3", "finished", "0.9", "0.01", "20", "180", "0", "0.03333"]
-    assert lines[-1] == "best: trial 3, 0.9±0.01 at step 20 in 3:00 (outer.lr=0.03333)"
-    assert json.loads(told(search, "json=true"))["best"]["trial_id"] == "t3"
-
-
-@pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_best_trial_is_the_one_that_the_search_would_choose(search: Path, mode: Any) -> None:
-    rows, bad = search_status._rows(search / "trials.csv")
-    assert bad == 0
-    best = search_status.best_of(rows, mode)
-    assert best is not None
-    assert int(best["number"]) == trials.ranked_trials(TRIALS, mode)[0].number
-
-
-def test_a_search_ends_and_may_have_no_trial_yet(search: Path) -> None:
-    (search / "results.json").write_text("{}")
-    assert told(search).startswith(f"{search}: finished\n")
-    (search / "trials.csv").unlink()
-    assert told(search).splitlines()[1] == "0 of 8 trials"
-
-
 @pytest.fixture
 def console() -> Console:
     return Console(file=io.StringIO(), width=200)
@@ -411,12 +338,3 @@ def test_a_run_at_an_address_whose_process_was_killed_here_is_stopped(address: s
 
 def run_status_of(address: str) -> str:
     return status_command.status(address).state
-
-
-def test_a_search_that_was_killed_here_is_stopped_at_once(search: Path) -> None:
-    record = json.loads((search / "search.json").read_text())
-    for host, state in (("far-away", "running"), (socket.gethostname(), "stopped")):
-        (search / "search.json").write_text(json.dumps({**record, "host": host}))
-        assert status_command.status(search).state == state
-    with only_one_in(search):
-        assert status_command.status(search).state == "running"

@@ -18,7 +18,7 @@ import dmeta
 from dmeta.cli import status
 from dmeta.search import trials
 from tests.conftest import TINY
-from tests.runs.test_status import TRIALS
+from tests.runs.test_search_status import TRIALS
 
 WRONG = (
     None, True, -1, 0, 1.5, 10**30, float("nan"), float("inf"), -1e308, "", "x",
