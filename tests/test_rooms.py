@@ -75,6 +75,8 @@ LIBRARIES: dict[str, set[str]] = {
     "hydra": {"cli"},
     "omegaconf": {"cli"},
     "matplotlib": {"reports", "bench"},
+    "plotly": {"reports"},
+    "jinja2": {"reports"},
 }
 
 
@@ -200,6 +202,8 @@ def test_the_checker_sees_the_imports_that_are_there() -> None:
         ("dmeta.search.space", "import dmeta.cli.train"),
         ("dmeta.bench.gradients", "from dmeta.cli.display import Display"),
         ("dmeta.bench.gradients", "import ray"),
+        ("dmeta.bench.gradients", "import plotly.graph_objects"),
+        ("dmeta.cli.tune", "from jinja2 import Template"),
         ("dmeta.registry", "from dmeta.bilevel.types import Params"),
         ("dmeta.addresses", "from dmeta.registry import Registry"),
         ("dmeta.quoting", "from omegaconf import OmegaConf"),

@@ -12,7 +12,6 @@ from rich.live import Live
 from rich.table import Table
 
 from dmeta.formatting import duration, next_lines, plus_minus, safe_text
-from dmeta.reports.search_page import shown
 from dmeta.search.options import SearchOptions
 from dmeta.search.trials import TrialRow
 
@@ -108,7 +107,7 @@ class TuneDisplay:
         text = f"{duration(self._clock() - self._began)}: {len(self._rows)}{of} trials ({states})"
         if (best := self._best) is None:
             return text
-        values = [f"{k}={shown(best.point, k)}" for k in self._searched if k in best.point]
+        values = [f"{k}={best.shown(k)}" for k in self._searched if k in best.point]
         score = f"{self._score(best)} at step {best.step}"
         return f"{text}; best: trial {best.number}, {score} ({', '.join(values)})"
 
@@ -123,7 +122,7 @@ class TuneDisplay:
         picked += [r for r in others if r is not best]
         for row in picked[:_MOST_SHOWN]:
             cells = [str(row.number), row.status, self._score(row), str(row.step)]
-            cells += [shown(row.point, key) for key in self._searched]
+            cells += [row.shown(key) for key in self._searched]
             texts = (safe_text(cell, self._console) for cell in cells)
             table.add_row(*texts, style="bold" if row is best else None)
         line = safe_text(self._line(), self._console)

@@ -1,276 +1,275 @@
-"""Figures of a search, as PNG files: points and scores. Data in, file out."""
+"""The interactive figures of a search. Draws a `SearchView`; decides nothing about its content."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
-from dmeta.reports.drawing import BLACK, BLUE, GREY, RED, frame, new_figure, plain_ticks, save
-from dmeta.search.space import Choice, Dimension, Interval, Space
-from dmeta.search.trial_history import Event, best_so_far
-from dmeta.search.trial_reports import ScoreMode
-from dmeta.search.trials import TrialRow
+from dmeta.reports.drawing import BLACK, BLUE, RED
+from dmeta.reports.plotly_layout import key_axis, literal, new_figure, score_axis, short, stacked
+from dmeta.reports.search_axes import KeyAxis, ScoreAxis
+from dmeta.reports.search_view import SearchView, TrialMark
 
-_PREFERRED = ("algorithm.inner_lr", "outer.lr")
-_COLOURS = "viridis"
+# Without the yellow, which is hard to see on white.
+_COLOURS: list[str] = sample_colorscale("Viridis", [at / 10 for at in range(10)])
+_REPORT = "%{y:.4g}<br>%{hovertext}<extra></extra>"
+_GREY = "#B8B8B8"
+_SIZES = {"best": 14, "finished": 11, "partial": 7, "diverged": 9}
 
 
-def search_figures(
-    rows: Sequence[TrialRow],
-    best: TrialRow,
-    events: Sequence[Event],
-    space: Space,
-    metric: str,
-    mode: ScoreMode,
-    folder: Path,
-) -> list[Path]:
-    """Draw all figures for which there is something to show.
+Path: TypeAlias = list[tuple[float, float]]
+"""The points of a line."""
 
-    Args:
-        rows: the trials.
-        best: the best of them.
-        events: what they reported.
-        space: that was searched.
-        metric: of the scores: ``accuracy`` or ``mse``.
-        mode: which way these are better.
-        folder: where to write.
 
-    Returns: the PNG files.
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: its heading.
+        caption: how to read its figures.
+        figures: next to each other where there is room.
+        least_width: pixels; a narrower page scrolls the figures sideways.
     """
-    scored = [row for row in rows if row.score is not None and row.status != "diverged"]
-    lost = [row for row in rows if row.status == "diverged"]
-    drawn = []
-    dimensions = _drawn_dimensions(space, rows)
-    colours = _Colours(scored, metric, mode)
-    if pair := _two_numbers(dimensions):
-        path = folder / "values.png"
-        drawn.append(_plane(scored, lost, best, dimensions, pair, colours, path))
-    if len(dimensions) > 1:
-        drawn.append(_parallel(scored, best, dimensions, colours, folder / "parallel.png"))
-    drawn.append(_progress(events, metric, mode, folder / "best_so_far.png"))
-    drawn.append(_curves(rows, best, events, metric, folder / "learning_curves.png"))
-    return drawn
+
+    title: str
+    caption: str
+    figures: Sequence[go.Figure]
+    least_width: int = 0
 
 
-class _Colours:
-    """From scores to colours: the better, the brighter; errors by their logarithm."""
-
-    def __init__(self, rows: Sequence[TrialRow], metric: str, mode: ScoreMode) -> None:
-        scores = [row.score for row in rows if row.score is not None]
-        low, high = min(scores, default=0.0), max(scores, default=1.0)
-        norm = Normalize if metric == "accuracy" or low <= 0 else LogNorm
-        name = _COLOURS if mode == "max" else f"{_COLOURS}_r"
-        self.map = ScalarMappable(norm(low, high), colormaps[name])
-        self.label = f"validation {metric}"
-
-    def of(self, row: TrialRow) -> Any:
-        assert row.score is not None
-        return self.map.to_rgba(np.asarray(row.score))
-
-    def draw_bar(self, figure: Figure, axes: Axes) -> None:
-        bar = figure.colorbar(self.map, ax=axes, label=self.label)
-        low, high = self.map.get_clim()
-        if isinstance(self.map.norm, LogNorm) and low is not None and high is not None:
-            plain_ticks(bar.ax.yaxis, math.log10(high / low))
+def search_sections(view: SearchView) -> list[Section]:
+    """All figures for which there is something to show."""
+    sections = [_slices(view)]
+    if view.plane is not None:
+        sections.append(_plane(view, *view.plane))
+    if len(view.axes) > 1:
+        sections.append(_parallel(view))
+    return [*sections, _progress(view), _curves(view)]
 
 
-def _drawn_dimensions(space: Space, rows: Sequence[TrialRow]) -> dict[str, Dimension]:
-    """Of the keys that were tried; one that is searched under several conditions, on one axis."""
-    found: dict[str, Dimension] = {}
-    for key, dimension in space.every_dimension():
-        if any(key in row.point for row in rows):
-            found[key] = _joined(found[key], dimension) if key in found else dimension
-    return found
-
-
-def _joined(one: Dimension, other: Dimension) -> Dimension:
-    """A dimension that has the values of both."""
-    if _is_numeric(one) and _is_numeric(other) and Interval in (type(one), type(other)):
-        ends = [*one.ends, *other.ends]
-        is_log = min(ends) > 0 and (_is_log(one) or _is_log(other))
-        return one if min(ends) == max(ends) else Interval(min(ends), max(ends), is_log)
-    values = [*(one.values or one.ends), *(other.values or other.ends)]
-    return Choice(tuple({(type(value), repr(value)): value for value in values}.values()))
-
-
-def _two_numbers(dimensions: Mapping[str, Dimension]) -> tuple[str, str] | None:
-    """The keys to draw against each other: the two learning rates, if they were searched."""
-    numbers = [key for key, dimension in dimensions.items() if _is_numeric(dimension)]
-    chosen = [key for key in _PREFERRED if key in numbers]
-    chosen += [key for key in numbers if key not in chosen]
-    return (chosen[0], chosen[1]) if len(chosen) > 1 else None
-
-
-def _is_numeric(dimension: Dimension) -> bool:
-    if isinstance(dimension, Interval):
-        return True
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in dimension.values)
-
-
-def _is_log(dimension: Dimension) -> bool:
-    """Whether the values are best seen on a logarithmic axis."""
-    if isinstance(dimension, Interval):
-        return dimension.log
-    numbers = sorted(map(float, dimension.values))
-    return numbers[0] > 0 and numbers[-1] / numbers[0] >= 10
-
-
-def _plane(
-    rows: Sequence[TrialRow],
-    lost: Sequence[TrialRow],
-    best: TrialRow,
-    dimensions: Mapping[str, Dimension],
-    pair: tuple[str, str],
-    colours: _Colours,
-    path: Path,
-) -> Path:
-    figure = new_figure(5.0)
-    axes = figure.subplots()
-    frame(axes)
-    x, y = pair
-    for row in rows:
-        if x in row.point and y in row.point:
-            size = 45 if row.status == "finished" else 22
-            fill = [colours.of(row)]
-            edge, width = (BLACK, 1.8) if row is best else ("none", 0.0)
-            axes.scatter(row.point[x], row.point[y], size, fill, edgecolors=edge, linewidths=width)
-    for row in lost:
-        if x in row.point and y in row.point:
-            axes.scatter(row.point[x], row.point[y], 30, color=RED, marker="x")
-    for key, axis, set_label, set_scale in (
-        (x, axes.xaxis, axes.set_xlabel, axes.set_xscale),
-        (y, axes.yaxis, axes.set_ylabel, axes.set_yscale),
-    ):
-        set_label(key)
-        if _is_log(dimensions[key]):
-            set_scale("log")
-            low, high = axis.get_view_interval()
-            plain_ticks(axis, math.log10(high / low))
-    colours.draw_bar(figure, axes)
-    crosses = ", crosses: diverged" if lost else ""
-    figure.suptitle(
-        f"{y} against {x}\nlarge: trained to the end, circled: the best{crosses}", fontsize=11
+def _slices(view: SearchView) -> Section:
+    figures = [_slice(view, axis) for axis in view.axes.values()]
+    caption = (
+        "The last validation score of every trial, with its 95% confidence interval, against each "
+        "of its values. Large: trained to the end; circled: the best; crosses at the edge: "
+        "diverged, without a score."
     )
-    return save(figure, path)
+    return Section("Score against each value", caption + _outside(view.colours), figures)
 
 
-def _parallel(
-    rows: Sequence[TrialRow],
-    best: TrialRow,
-    dimensions: Mapping[str, Dimension],
-    colours: _Colours,
-    path: Path,
-) -> Path:
-    figure = new_figure(4.8)
-    axes = figure.subplots()
-    keys = list(dimensions)
-    for row in [*(r for r in rows if r is not best), *(r for r in rows if r is best)]:
-        heights = [_height(dimensions[key], row.point.get(key)) for key in keys]
-        width = 3.0 if row is best else 1.2
-        axes.plot(range(len(keys)), heights, color=colours.of(row), linewidth=width, marker=".")
-    for at, key in enumerate(keys):
-        axes.axvline(at, color=GREY, linewidth=0.8, zorder=0)
-        _ends(axes, at, dimensions[key])
-    axes.set_xticks(range(len(keys)), [key.replace(".", ".\n") for key in keys])
-    axes.set_yticks([])
-    axes.set_ylim(-0.12, 1.12)
-    axes.set_xlim(-0.3, len(keys) - 0.7)
-    axes.spines[:].set_visible(False)
-    colours.draw_bar(figure, axes)
-    figure.suptitle("What every trial tried; thick: the best", fontsize=11)
-    return save(figure, path)
-
-
-def _height(dimension: Dimension, value: Any) -> float:
-    """Where a value stands on its axis, from 0 to 1; NaN if it was not tried."""
-    if value is None and None not in (dimension.values or ()):
-        return math.nan
-    if isinstance(dimension, Choice):
-        return dimension.values.index(value) / max(1, len(dimension.values) - 1)
-    scale = math.log if dimension.log else float
-    low, high = scale(dimension.low), scale(dimension.high)
-    return (scale(value) - low) / (high - low)
-
-
-def _ends(axes: Axes, at: int, dimension: Dimension) -> None:
-    if isinstance(dimension, Choice):
-        for value in dimension.values:
-            height = _height(dimension, value)
-            axes.text(at + 0.02, height, str(value), fontsize=8, va="bottom")
-        return
-    axes.text(at, -0.04, f"{dimension.low:g}", fontsize=8, ha="center", va="top")
-    axes.text(at, 1.04, f"{dimension.high:g}", fontsize=8, ha="center", va="bottom")
-
-
-def _progress(events: Sequence[Event], metric: str, mode: ScoreMode, path: Path) -> Path:
-    figure = new_figure(4.0)
-    axes = figure.subplots()
-    frame(axes)
-    curve = best_so_far(events, mode)
-    total, points = 0, []
-    for event in events:
-        total += event.tasks
-        points.append((total, event.score))
-    axes.scatter(
-        [x for x, _ in points], [y for _, y in points], 8, color=GREY, label="a validation"
+def _slice(view: SearchView, axis: KeyAxis) -> go.Figure:
+    figure = new_figure(300)
+    marks = [mark for mark in view.marks if axis.key in mark.row.point]
+    scored = [mark for mark in marks if mark.shade is not None]
+    lost = [mark for mark in marks if mark.kind == "diverged"]
+    interval = {"array": [mark.row.ci95 or 0.0 for mark in scored], "color": _GREY}
+    figure.add_scatter(
+        x=[axis.position(mark.row.point[axis.key]) for mark in scored],
+        y=[mark.row.score for mark in scored],
+        error_y={**interval, "thickness": 1, "width": 0},
+        **_points(scored, view.colours),
     )
-    axes.step(
-        [x for x, _ in curve],
-        [y for _, y in curve],
-        where="post",
-        color=BLUE,
-        label="the best so far",
+    figure.add_scatter(
+        x=[axis.position(mark.row.point[axis.key]) for mark in lost],
+        y=[0.03] * len(lost),
+        yaxis="y2",
+        **_points(lost, view.colours),
     )
-    _score_axis(axes, metric, [score for _, score in points])
-    axes.set_xlabel("training tasks computed by all trials")
-    axes.legend(frameon=False)
-    figure.suptitle("The best validation score against what it cost", fontsize=11)
-    return save(figure, path)
+    edge = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+    figure.update_layout(xaxis=key_axis(axis), yaxis=score_axis(view.colours), yaxis2=edge)
+    return figure
 
 
-def _curves(
-    rows: Sequence[TrialRow], best: TrialRow, events: Sequence[Event], metric: str, path: Path
-) -> Path:
-    figure = new_figure(4.4)
-    axes = figure.subplots()
-    frame(axes)
-    lost = {row.number for row in rows if row.status == "diverged"}
-    shown = []
-    for number in [*(r.number for r in rows if r.number != best.number), best.number]:
-        line = [(e.step, e.score) for e in events if e.number == number and number not in lost]
-        if line:
-            is_best = number == best.number
-            axes.plot(
-                [x for x, _ in line],
-                [y for _, y in line],
-                marker=".",
-                label=f"trial {number}, the best" if is_best else None,
-                color=BLUE if is_best else GREY,
-                linewidth=2.2 if is_best else 1.0,
-            )
-            shown += [score for _, score in line]
-    _score_axis(axes, metric, shown)
-    axes.set_xlabel("outer step")
-    axes.legend(frameon=False)
-    figure.suptitle("Learning curves of all trials, on the same validation tasks", fontsize=11)
-    return save(figure, path)
+def _plane(view: SearchView, x: str, y: str) -> Section:
+    figure = new_figure(480)
+    marks = [mark for mark in view.marks if x in mark.row.point and y in mark.row.point]
+    figure.add_scatter(
+        x=[view.axes[x].position(mark.row.point[x]) for mark in marks],
+        y=[view.axes[y].position(mark.row.point[y]) for mark in marks],
+        **_points(marks, view.colours),
+    )
+    labelled = view.colours.labelled()
+    bar = {
+        "title": {"text": literal(view.colours.label), "side": "right"},
+        "tickvals": [view.colours.fraction(score) for score in labelled],
+        "ticktext": [f"{score:.3g}" for score in labelled],
+        "thickness": 12,
+        "outlinewidth": 0,
+    }
+    scale = {"colorscale": _scale(view.colours), "cmin": 0, "cmax": 1, "colorbar": bar}
+    figure.add_scatter(x=[None], y=[None], marker={**scale, "color": [0], "showscale": True})
+    figure.update_layout(xaxis=key_axis(view.axes[x]), yaxis=key_axis(view.axes[y]))
+    caption = "Large: trained to the end; circled: the best; crosses: diverged."
+    if missing := len(view.marks) - len(marks):
+        caption += f" Not shown: {missing} of {len(view.marks)} trials, which lack one of the two."
+    return Section(f"{y} against {x}", caption, [figure])
 
 
-def _score_axis(axes: Axes, metric: str, scores: Sequence[float]) -> None:
-    axes.set_ylabel(f"validation {metric}")
-    if metric != "accuracy" and min(scores, default=0) > 0:
-        axes.set_yscale("log")
-        # The diverged ones would press all others together.
-        typical = [s for s in scores if s <= 20 * float(np.median(scores))]
-        low, high = min(typical) / 1.3, max(typical) * 1.3
-        axes.set_ylim(low, high)
-        plain_ticks(axes.yaxis, math.log10(high / low))
+def _parallel(view: SearchView) -> Section:
+    figure = new_figure(420)
+    axes = list(view.axes.values())
+
+    def path(mark: TrialMark) -> Path:
+        point = mark.row.point
+        tried = [(at, axis) for at, axis in enumerate(axes) if axis.key in point]
+        points: Path = [(at, axis.height(point[axis.key])) for at, axis in tried]
+        return points if mark.shade is None else [*points, (len(axes), mark.shade)]
+
+    _add_lines(figure, view, path, hoverinfo="text")
+    for at, axis in enumerate(axes):
+        _label(figure, at, [(axis.height(value), short(value)) for value in axis.labelled()])
+    scores = view.colours.labelled()
+    _label(figure, len(axes), [(view.colours.fraction(each), f"{each:.3g}") for each in scores])
+    names = [stacked(name) for name in (*view.axes, view.colours.label)]
+    figure.update_layout(
+        xaxis={
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "showgrid": False,
+            "zeroline": False,
+            "range": [-0.15, len(axes) + 0.45],
+        },
+        yaxis={"visible": False, "range": [-0.06, 1.06]},
+        margin={"l": 25},
+    )
+    caption = (
+        "Every line is a trial, from its values to its score; thick: the best, dotted: diverged. "
+        "A trial without a value has no point on that axis: its line goes past."
+    )
+    return Section("All values of every trial", caption, [figure], 110 * len(names))
+
+
+def _label(figure: go.Figure, at: int, labels: Sequence[tuple[float, str]]) -> None:
+    """Draw one of parallel axes, and at each height its text."""
+    figure.add_vline(at, line={"color": _GREY, "width": 1}, layer="below")
+    style = {"showarrow": False, "xanchor": "left", "xshift": 5, "bgcolor": "rgba(255,255,255,0.7)"}
+    for height, text in labels:
+        figure.add_annotation(x=at, y=height, text=text, **style)
+
+
+def _progress(view: SearchView) -> Section:
+    figure = new_figure(400)
+    marks = {mark.row.number: mark for mark in view.marks}
+    places = {number: at for at, number in enumerate(marks)}
+    colours = [_colour(marks[report.number], view.colours) for report in view.reports]
+    figure.add_scatter(
+        y=[report.score for report in view.reports],
+        mode="markers",
+        marker={"color": colours, "size": 7},
+        text=[report.step for report in view.reports],
+        hovertemplate=f"step %{{text}}: {_REPORT}",
+        customdata=[places[report.number] for report in view.reports],
+        meta=[_text(mark) for mark in marks.values()],
+    )
+    line = {"mode": "lines", "line": {"color": BLUE, "width": 2, "shape": "hv"}}
+    figure.add_scatter(y=[score for _, _, score in view.best], hoverinfo="skip", **line)
+    tasks = [[each.tasks for each in view.reports], [tasks for tasks, _, _ in view.best]]
+    seconds = [[each.seconds for each in view.reports], [time for _, time, _ in view.best]]
+    minutes = [[each / 60 for each in some] for some in seconds]
+    by_tasks = _button("by tasks", "training tasks computed by all trials", tasks)
+    by_time = _button("by time", "minutes since the first validation", minutes)
+    for trace, x in zip(figure.data, tasks, strict=True):
+        trace.x = x
+    place = {"x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
+    menu = {"type": "buttons", "direction": "right", "buttons": [by_tasks, by_time], **place}
+    figure.update_layout(yaxis=score_axis(view.scores), updatemenus=[menu], **by_tasks["args"][1])
+    caption = "Every validation of every trial; the line: the best score until then."
+    return Section("Best score so far", caption + _outside(view.scores), [figure])
+
+
+def _button(label: str, title: str, xs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Shows all traces of a figure over other numbers; the axis shows all of these."""
+    layout = {"xaxis.title.text": title, "xaxis.autorange": True}
+    return {"label": label, "method": "update", "args": [{"x": xs}, layout]}
+
+
+def _curves(view: SearchView) -> Section:
+    figure = new_figure(440)
+    paths: dict[int, Path] = {mark.row.number: [] for mark in view.marks}
+    for report in view.reports:
+        paths[report.number].append((report.step, report.score))
+    _add_lines(
+        figure, view, lambda mark: paths[mark.row.number], hovertemplate=f"step %{{x}}: {_REPORT}"
+    )
+    figure.update_layout(xaxis={"title": {"text": "outer step"}}, yaxis=score_axis(view.scores))
+    caption = "Validation scores of every trial, all on the same validation tasks; thick: the best."
+    return Section("Learning curves", caption + _outside(view.scores), [figure])
+
+
+def _add_lines(
+    figure: go.Figure, view: SearchView, path: Callable[[TrialMark], Path], **hover: str
+) -> None:
+    """Draw every trial as a line that says all of it.
+
+    Those that look alike are one trace, with a gap after each: a browser takes seconds for
+    hundreds of traces. A text is in the trace once; its points have its place (base.html).
+    """
+    alike: dict[tuple[str, float, str], list[TrialMark]] = {}
+    for mark in view.marks:
+        alike.setdefault(_line(mark, view.colours), []).append(mark)
+    for (colour, width, dash), marks in alike.items():
+        points: list[tuple[float | None, float | None, int]] = []
+        for at, mark in enumerate(marks):
+            points += [*((x, y, at) for x, y in path(mark)), (None, None, at)]
+        figure.add_scatter(
+            x=[x for x, _, _ in points],
+            y=[y for _, y, _ in points],
+            customdata=[at for _, _, at in points],
+            meta=[_text(mark) for mark in marks],
+            mode="lines+markers",
+            line={"color": colour, "width": width, "dash": dash},
+            marker={"size": 5},
+            **hover,
+        )
+
+
+def _points(marks: Sequence[TrialMark], colours: ScoreAxis) -> dict[str, Any]:
+    """Trials as points, which say all of them."""
+    rings = [2.5 if mark.kind == "best" else 0 for mark in marks]
+    return {
+        "mode": "markers",
+        "marker": {
+            "color": [_colour(mark, colours) for mark in marks],
+            "size": [_SIZES[mark.kind] for mark in marks],
+            "symbol": ["x" if mark.kind == "diverged" else "circle" for mark in marks],
+            "line": {"color": BLACK, "width": rings},
+            "opacity": 1,
+        },
+        "hoverinfo": "text",
+        "hovertext": [_text(mark) for mark in marks],
+    }
+
+
+def _line(mark: TrialMark, colours: ScoreAxis) -> tuple[str, float, str]:
+    """Colour, width and dashes."""
+    width, dash = (
+        (3.5 if mark.kind == "best" else 1.3),
+        "dot" if mark.kind == "diverged" else "solid",
+    )
+    return _colour(mark, colours), width, dash
+
+
+def _text(mark: TrialMark) -> str:
+    first, *others = map(literal, mark.lines)
+    return "<br>".join([f"<b>{first}</b>", *others])
+
+
+def _colour(mark: TrialMark, colours: ScoreAxis) -> str:
+    if mark.shade is None:
+        return RED if mark.kind == "diverged" else _GREY
+    scale = _scale(colours)
+    return scale[round(mark.shade * (len(scale) - 1))]
+
+
+def _scale(colours: ScoreAxis) -> list[str]:
+    """From dark to light, or the other way where the large scores are to be dark."""
+    return _COLOURS[::-1] if colours.darkest_is_high else _COLOURS
+
+
+def _outside(axis: ScoreAxis) -> str:
+    return " Errors far above the others are outside: double-click." if axis.has_outliers else ""

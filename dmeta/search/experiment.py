@@ -102,7 +102,7 @@ def run(
         loss: your own loss instead of the named one.
         draw: draws the run of the best settings if that is trained again, such as
             `dmeta.reports.run_report.draw_run`.
-        report: writes figures and a page, such as `dmeta.reports.search_report.report_search`.
+        report: writes a page, such as `dmeta.reports.search_report.report_search`.
 
     Returns: Tune's own results: every trial with its reports, checkpoint and error.
 
@@ -213,7 +213,7 @@ class _Search:
             resume: whether to go on with what is there.
             watchers: called as the search progresses.
             draw: draws the run of the best settings if that is trained again.
-            report: writes figures and a page.
+            report: writes a page of what was found.
         """
         sources = {key: ray.put(source) for key, source in self.found.sources.items()}
         own = dataclasses.replace(self.own, source=None)

@@ -72,7 +72,7 @@ class Findings:
 
 
 WriteReport: TypeAlias = Callable[[Findings], None]
-"""Writes figures and a page of what a search found."""
+"""Writes a page of what a search found."""
 
 
 def conclude(
@@ -99,7 +99,7 @@ def conclude(
         mode: which way scores are better.
         own: names of the user's own objects, by group.
         watchers: called as the work progresses.
-        report: writes figures and the page of what was found.
+        report: writes the page of what was found.
 
     Raises:
         RuntimeError: no trial has a score.
@@ -129,7 +129,7 @@ def conclude(
     write_json(place.folder / RESULTS, summary)
     place.push_or_warn()
     if report is not None:
-        _tell(watchers, "drawing figures")
+        _tell(watchers, "writing the report")
         events = events_of(watch.rows, place.locate(TUNE))
         found = Findings(place.folder, watch.rows, ranked, events, space, mode, config, summary)
         report(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmeta.search.scheduling import SCORE, STEP, reports_in
+from dmeta.search.scheduling import SCORE, SCORES, STEP, reports_in
 from dmeta.search.trial_reports import ScoreMode, is_better
 from dmeta.search.trials import TrialRow
 
@@ -18,15 +18,30 @@ class Event:
         number: of the trial.
         step: outer steps it has done.
         tasks: of training, computed for this trial since its report before.
-        score: mean over the validation tasks.
+        score: mean over the validation tasks; None if the trial had diverged.
         time: of the clock, seconds.
     """
 
     number: int
     step: int
     tasks: int
-    score: float
+    score: float | None
     time: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A search just after a report.
+
+    Attributes:
+        tasks: of training, computed by all trials until then.
+        seconds: since the first report, by the clock: pauses of the search are part of it.
+        best: best score until then; None if there is no score yet.
+    """
+
+    tasks: int
+    seconds: float
+    best: float | None
 
 
 def events_of(rows: Sequence[TrialRow], folder: str) -> list[Event]:
@@ -47,16 +62,23 @@ def events_of(rows: Sequence[TrialRow], folder: str) -> list[Event]:
         new = max(0, report["tasks"] - tasks.get(number, 0))
         tasks[number] = report["tasks"]
         when = float(report["timestamp"])
-        events.append(Event(number, report[STEP], new, report[SCORE], when))
+        score = report[SCORE] if report.get(SCORES) else None
+        events.append(Event(number, report[STEP], new, score, when))
     return sorted(events, key=lambda event: event.time)
 
 
-def best_so_far(events: Sequence[Event], mode: ScoreMode) -> list[tuple[int, float]]:
-    """(tasks computed by all trials, best score until then), after each report."""
-    curve, tasks, best = [], 0, None
+def progress(events: Sequence[Event], mode: ScoreMode) -> list[Progress]:
+    """The state of the search after each report.
+
+    Args:
+        events: by their time.
+        mode: which way scores are better.
+    """
+    curve: list[Progress] = []
+    tasks, best = 0, None
     for event in events:
         tasks += event.tasks
-        if best is None or is_better(event.score, best, mode):
+        if event.score is not None and (best is None or is_better(event.score, best, mode)):
             best = event.score
-        curve.append((tasks, best))
+        curve.append(Progress(tasks, event.time - events[0].time, best))
     return curve

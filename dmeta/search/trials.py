@@ -73,6 +73,15 @@ class TrialRow:
     run_dir: str | None
     error: str | None
 
+    def shown(self, key: str) -> str:
+        """The value of a key, in few characters; empty if the trial did not have it."""
+        return value_text(self.point[key]) if key in self.point else ""
+
+
+def value_text(value: Value) -> str:
+    """A value, in few characters."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
 
 def row_of(number: int, trial: Trial, folder: str, point: Mapping[str, Value]) -> TrialRow:
     """One of Tune's trials as a row.

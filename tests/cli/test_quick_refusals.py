@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-_SLOW = ("torch", "ray", "matplotlib", "tensorboardX", "torchvision")
+_SLOW = ("torch", "ray", "matplotlib", "plotly", "jinja2", "tensorboardX", "torchvision")
 
 _PROGRAM = """
 import sys

@@ -40,7 +40,7 @@ def test_a_search_at_an_address_is_stopped_and_goes_on_to_the_same_results(
     assert found["test"]["evaluation"] == expected["test"]["evaluation"]
     assert found["best"]["run_dir"].startswith(f"{address}/trials/")
     assert [row["run_dir"].rpartition("/")[0] for row in table(there)] == [f"{address}/trials"] * 4
-    for name in ("best.yaml", "report.html", "figures", "tune/tuner.pkl"):
+    for name in ("best.yaml", "report.html", "tune/tuner.pkl"):
         assert (there / name).exists()
     for path in (there / "trials").iterdir():
         assert not (path / "running.json").exists()

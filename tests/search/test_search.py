@@ -109,12 +109,11 @@ def test_the_best_settings_are_an_experiment(whole: Path) -> None:
         compose("train", [f"experiment={whole}/worst.yaml"])
 
 
-def test_a_search_has_figures_a_page_and_hyperparameters_for_tensorboard(whole: Path) -> None:
-    pictures = {path.stem for path in (whole / "figures").iterdir()}
-    assert pictures == {"values", "parallel", "best_so_far", "learning_curves"}
-    page = (whole / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
-    assert page.count("<tr") == 5
+def test_a_search_has_a_page_and_hyperparameters_for_tensorboard(whole: Path) -> None:
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    assert page.count('<div class="figure"') == 2 + 4
+    table = page[page.index("<table") :]
+    assert table.count("<tr") == 5
     assert "chosen from 4 trials" in page
     assert "override /algorithm: maml" in page
     events = b"".join(path.read_bytes() for path in (whole / "tune").glob("*/events*"))
