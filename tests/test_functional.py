@@ -22,6 +22,7 @@ from dmeta.runtime.protocol import Block
 from dmeta.training.setup import Run, prepare
 from tests.bilevel.problems import draw_tasks, relative_error
 from tests.conftest import tiny_config
+from tests.grids import covering
 
 STEP, NUM_TASKS = 3, 4
 BLOCK = Block("train", STEP, 0, 0, NUM_TASKS)
@@ -46,12 +47,16 @@ def run_of(run_dir: Path, task: str, algorithm: str, **changes: Any) -> Run:
     return prepare(tiny_config(run_dir, **SMALL[task], algorithm=algorithm, **changes))
 
 
+METHODS = {
+    "sinusoid": ("maml", "reptile", "imaml"),
+    "glyphs": ("maml", "reptile", "imaml", "leo", "maml_pp", "protonet"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["vmap", "loop"])
 @pytest.mark.parametrize(
-    ("task", "algorithm"),
-    [(t, a) for t in SMALL for a in ("maml", "reptile", "imaml")]
-    + [("glyphs", "leo"), ("glyphs", "maml_pp"), ("glyphs", "protonet")],
+    ("task", "algorithm", "plan"),
+    covering((t, a, plan) for t in METHODS for a in METHODS[t] for plan in ("vmap", "loop")),
 )
 def test_it_has_the_bits_of_a_runs_block(
     tmp_path: Path, task: str, algorithm: str, plan: Any

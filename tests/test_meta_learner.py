@@ -19,7 +19,7 @@ from dmeta.bilevel.types import Kind, Stage, Task
 from dmeta.runtime.protocol import Block
 from dmeta.training.setup import prepare
 from dmeta.training.worker import predict_task
-from tests.bilevel.problems import LEARNS, draw_tasks, network
+from tests.bilevel.problems import ON_MODELS, ONCE, draw_tasks, network
 from tests.conftest import tiny_config
 from tests.test_functional import by_autograd, mlp, tuple_of
 
@@ -50,7 +50,7 @@ def gradients_of(learner: dmeta.MetaLearner) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "kind"), LEARNS)
+@pytest.mark.parametrize(("algorithm", "kind"), ONCE)
 def test_backward_adds_the_methods_own_meta_gradient(algorithm: str, kind: Kind) -> None:
     learner, tasks = learner_of(algorithm), tasks_of(kind)
     params = {n: p.detach().clone() for n, p in learner.meta_params.items()}
@@ -71,7 +71,7 @@ def test_backward_adds_the_methods_own_meta_gradient(algorithm: str, kind: Kind)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "kind"), [each for each in LEARNS if each[0] != "leo"])
+@pytest.mark.parametrize(("algorithm", "kind"), [each for each in ONCE if each[0] != "leo"])
 def test_several_calls_add_up(algorithm: str, kind: Kind) -> None:
     """LEO draws for each task of a call: its numbers differ."""
     together, apart, tasks = learner_of(algorithm), learner_of(algorithm), tasks_of(kind)
@@ -83,8 +83,7 @@ def test_several_calls_add_up(algorithm: str, kind: Kind) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "kind"), LEARNS)
-@pytest.mark.parametrize("model", ["mlp", "conv4_strided"])
+@pytest.mark.parametrize(("algorithm", "kind", "model"), ON_MODELS)
 def test_adapt_and_predict_are_those_of_a_runs_evaluation(
     algorithm: str, kind: Kind, model: str
 ) -> None:

@@ -20,6 +20,7 @@ from tests.bilevel.problems import (
     DISTINCT,
     EVALUATION,
     LEARNS,
+    ON_MODELS,
     TRAINING,
     draw_tasks,
     first_task,
@@ -34,9 +35,7 @@ from tests.grids import covering
 SMALLEST = 1e-12
 
 
-MODELS = ("mlp", "conv4_strided")
 COMPUTES = [(algorithm, kind) for algorithm, kind in LEARNS if algorithm in DISTINCT]
-ON_MODELS = covering([(*case, model) for case in COMPUTES for model in MODELS])
 IN_STAGES = covering([(*case, stage) for case in ON_MODELS for stage in (TRAINING, EVALUATION)])
 
 

@@ -23,6 +23,7 @@ from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage,
 from dmeta.models import MODELS
 from dmeta.models.network import Network
 from dmeta.options import NamedOptions, checked_options
+from tests.grids import covering
 
 # Smallest sensible size of every registered model: options, input shape. A model that is not named
 # here is made with its defaults on images of 32 pixels a side.
@@ -173,6 +174,21 @@ def predicting(outcome: Adapted | Outcome) -> Adapted:
 
 DISTINCT = _distinct()
 """Registered algorithms that compute something else, given one gradient."""
+
+ONCE = [
+    (name, of[number % len(of)])
+    for number, name in enumerate(ALGORITHMS)
+    for of in [kinds(ALGORITHMS[name].make)]
+]
+"""Every registered algorithm with one kind of task, in turn."""
+
+ON_MODELS = covering(
+    (name, kind, model)
+    for name, kind in LEARNS
+    if name in DISTINCT
+    for model in ("mlp", "conv4_strided")
+)
+"""Every algorithm of `DISTINCT` with every kind of task that it can learn, and on either model."""
 
 
 def flat(params: Params) -> Tensor:

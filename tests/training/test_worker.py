@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import kinds
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.cli.hydra_app import compose
 from dmeta.runtime.blocks import blocks_of
@@ -20,6 +18,7 @@ from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.config import run_config
 from dmeta.training.episodes import task_seeds
 from dmeta.training.setup import Run, prepare
+from tests.bilevel.problems import ONCE
 from tests.conftest import tiny_config
 
 NEEDED = {"cavia": ["model.context=3"]}
@@ -30,9 +29,7 @@ SMALL = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("algorithm", "kind"), [(a, k) for a in ALGORITHMS for k in kinds(ALGORITHMS[a].make)]
-)
+@pytest.mark.parametrize(("algorithm", "kind"), ONCE)
 def test_a_block_has_the_same_bits_on_any_worker_in_any_order(algorithm: str, kind: Any) -> None:
     overrides = [f"algorithm={algorithm}", *SMALL[kind], *NEEDED.get(algorithm, [])]
     run = prepare(run_config(compose("train", [*overrides, "compute.block_size=2"])))
