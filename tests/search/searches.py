@@ -22,6 +22,8 @@ from dmeta.training.config import RunConfig
 from tests.conftest import tiny_config
 
 RATES = Space({"outer.lr": Choice((0.001, 0.01)), "algorithm.inner_lr": Choice((0.001, 0.02))})
+HALF = Space({"outer.lr": Choice((0.001, 0.01)), "algorithm.inner_lr": Choice((0.02,))})
+"""Of the points of `RATES`: every trial is a process that imports torch."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,13 @@ def outcome(run_dir: Path) -> dict[Any, Any]:
     keys = ("status", "score", "ci95", "of_step", "step", "tasks")
     searched = ("outer.lr", "algorithm.inner_lr")
     return {tuple(row[k] for k in searched): tuple(row[k] for k in keys) for row in table(run_dir)}
+
+
+def outcome_of_half(run_dir: Path) -> dict[Any, Any]:
+    """Of a search of `RATES`, the points of `HALF`."""
+    half = {point: came for point, came in outcome(run_dir).items() if point[1] == "0.02"}
+    assert len(half) == 2
+    return half
 
 
 def results_of(run_dir: Path) -> dict[str, Any]:

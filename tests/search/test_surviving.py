@@ -10,7 +10,16 @@ from dmeta.runs.checkpoint import open_checkpoints, steps_in
 from dmeta.runs.metrics import read_metrics
 from dmeta.search import Choice, SearchStopped, Space, tune_callback
 from tests.conftest import tiny_config
-from tests.search.searches import Failing, Watching, outcome, results_of, search, table
+from tests.search.searches import (
+    HALF,
+    Failing,
+    Watching,
+    outcome,
+    outcome_of_half,
+    results_of,
+    search,
+    table,
+)
 
 # Tune's loggers leave the files of a search that is stopped to the garbage collector.
 pytestmark = [
@@ -65,15 +74,15 @@ def test_a_search_that_is_through_can_be_concluded_again(tmp_path: Path) -> None
 def test_a_validation_that_was_lost_is_made_up_for(whole: Path, tmp_path: Path) -> None:
     """As when the trial was killed between the checkpoint of a step and its report."""
     run_dir = tmp_path / "search"
-    search(run_dir, evaluate_best=False)
+    search(run_dir, HALF, evaluate_best=False)
     row = table(run_dir)[0]
     reports = Path(row["run_dir"]) / "reports.jsonl"
     lines = reports.read_text().splitlines()
     reports.write_text("\n".join(lines[:-1]) + "\n")
     for path in (run_dir / "tune").glob("experiment_state*"):
         path.unlink()
-    search(run_dir, evaluate_best=False, resume=True)
-    assert outcome(run_dir) == outcome(whole)
+    search(run_dir, HALF, evaluate_best=False, resume=True)
+    assert outcome(run_dir) == outcome_of_half(whole)
 
 
 def test_a_folder_that_is_no_search_is_left_alone(tmp_path: Path) -> None:
@@ -90,12 +99,13 @@ def test_a_search_that_forgot_its_trials_computes_nothing_twice(
 ) -> None:
     """As when it is killed before Tune has saved its state: the runs are there, and are taken."""
     run_dir = tmp_path / "again"
-    search(run_dir, evaluate_best=False)
+    search(run_dir, HALF, evaluate_best=False)
     for path in (run_dir / "tune").glob("experiment_state*"):
         path.unlink()
     files = {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")}
-    search(run_dir, evaluate_best=False, resume=True)
-    assert outcome(run_dir) == outcome(whole)
+    assert files
+    search(run_dir, HALF, evaluate_best=False, resume=True)
+    assert outcome(run_dir) == outcome_of_half(whole)
     assert {p: p.stat().st_mtime_ns for p in run_dir.glob("trials/*/checkpoints/*/*")} == files
 
 
