@@ -20,8 +20,7 @@ _REPORT = "%{y:.4g}<br>%{hovertext}<extra></extra>"
 _GREY = "#B8B8B8"
 _SIZES = {"best": 14, "finished": 11, "partial": 7, "diverged": 9}
 
-
-Path: TypeAlias = list[tuple[float, float]]
+Points: TypeAlias = list[tuple[float, float]]
 """The points of a line."""
 
 
@@ -114,10 +113,10 @@ def _parallel(view: SearchView) -> Section:
     figure = new_figure(420)
     axes = list(view.axes.values())
 
-    def path(mark: TrialMark) -> Path:
+    def path(mark: TrialMark) -> Points:
         point = mark.row.point
         tried = [(at, axis) for at, axis in enumerate(axes) if axis.key in point]
-        points: Path = [(at, axis.height(point[axis.key])) for at, axis in tried]
+        points: Points = [(at, axis.height(point[axis.key])) for at, axis in tried]
         return points if mark.shade is None else [*points, (len(axes), mark.shade)]
 
     _add_lines(figure, view, path, hoverinfo="text")
@@ -190,7 +189,7 @@ def _button(label: str, title: str, xs: Sequence[Sequence[float]]) -> dict[str, 
 
 def _curves(view: SearchView) -> Section:
     figure = new_figure(440)
-    paths: dict[int, Path] = {mark.row.number: [] for mark in view.marks}
+    paths: dict[int, Points] = {mark.row.number: [] for mark in view.marks}
     for report in view.reports:
         paths[report.number].append((report.step, report.score))
     _add_lines(
@@ -202,7 +201,7 @@ def _curves(view: SearchView) -> Section:
 
 
 def _add_lines(
-    figure: go.Figure, view: SearchView, path: Callable[[TrialMark], Path], **hover: str
+    figure: go.Figure, view: SearchView, path: Callable[[TrialMark], Points], **hover: str
 ) -> None:
     """Draw every trial as a line that says all of it.
 
