@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage, Task
 from tests.bilevel.problems import TRAINING
+from tests.grids import covering
 
 P, T = 4, 3
 BOUND = 1e-12
@@ -123,9 +125,10 @@ def test_the_matrices_do_not_commute_so_that_a_transposed_jacobian_would_show() 
     assert (a @ b - b @ a).norm() > 0.1
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("estimator", [exact, Checkpointed(), Truncated(5)])
+@pytest.mark.parametrize(
+    ("estimator", "steps", "plan"),
+    covering(product((exact, Checkpointed(), Truncated(5)), STEPS, PLANS)),
+)
 def test_exact_is_the_jacobian_of_every_step_times_the_gradient_there(
     estimator: object, steps: int, plan: str
 ) -> None:
@@ -137,9 +140,9 @@ def test_exact_is_the_jacobian_of_every_step_times_the_gradient_there(
     assert_close(got(estimator, steps, plan), expected)
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("estimator", [first_order, Truncated(0)])
+@pytest.mark.parametrize(
+    ("estimator", "steps", "plan"), covering(product((first_order, Truncated(0)), STEPS, PLANS))
+)
 def test_first_order_is_the_gradient_at_the_adapted_weights(
     estimator: object, steps: int, plan: str
 ) -> None:
@@ -180,14 +183,18 @@ def implicit_by_hand(t: int, steps: int, proximal: float) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize(
-    "estimator",
-    [
-        Implicit(iterations=P, tolerance=0.0),
-        Implicit(solver="neumann", iterations=400, scale=0.2),
-    ],
+    ("estimator", "steps", "plan"),
+    covering(
+        product(
+            (
+                Implicit(iterations=P, tolerance=0.0),
+                Implicit(solver="neumann", iterations=400, scale=0.2),
+            ),
+            STEPS,
+            PLANS,
+        )
+    ),
 )
 def test_implicit_solves_with_the_hessian_at_the_last_iterate(
     estimator: object, steps: int, plan: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dmeta.bilevel.estimators import Checkpointed, Truncated, exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.types import Params
 from tests.bilevel.problems import TRAINING, Problem, flat, problem, relative_error
+from tests.grids import covering
 
 STEPS, MOMENTUM = 5, 0.9
 PLANS = ("loop", "vmap")
@@ -62,9 +64,9 @@ def by_hand(window: int, exact_steps: int) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("last", [0, 1, 5])
-@pytest.mark.parametrize("window", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("window", "last", "plan"), covering(product((1, 2, 3, 4), (0, 1, 5), PLANS))
+)
 def test_a_loss_is_pulled_back_to_its_windows_begin(window: int, last: int, plan: Any) -> None:
     expected = by_hand(window, last)
     assert relative_error(flat(got(Truncated(last, window), plan)), expected) < 1e-12
