@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import block_gradient
 from dmeta.training.autotune.peak_memory import peak_bytes
 from tests.bilevel.problems import TRAINING, problem
+from tests.grids import covering
 
 N = 1000
 BYTES = 4 * N
@@ -92,9 +94,10 @@ def profiled_peak(compute: Callable[[], object]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["loop", "vmap"])
-@pytest.mark.parametrize("gradient", ["exact", "checkpointed"])
-@pytest.mark.parametrize("model", ["mlp", "conv4"])
+@pytest.mark.parametrize(
+    ("model", "gradient", "plan"),
+    covering(product(("mlp", "conv4"), ("exact", "checkpointed"), ("loop", "vmap"))),
+)
 def test_a_block_of_meta_gradients_has_the_peak_that_the_profiler_sees(
     model: str, gradient: str, plan: str
 ) -> None:
