@@ -73,6 +73,9 @@ def test_a_method_without_inner_loop_has_the_gradients_that_need_none() -> None:
     )
     assert {row.gradient for row in costs.rows} == {"exact", "first_order", "annealed"}
     assert {row.inner_steps for row in costs.rows} == {0}
+    assert {each.gradient for each in costs.left_out} == set(ESTIMATORS) - {
+        row.gradient for row in costs.rows
+    }
     assert all(
         "inner loop" in each.reason for each in costs.left_out if "disp" not in each.gradient
     )

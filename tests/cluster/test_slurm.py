@@ -58,6 +58,7 @@ def test_the_head_then_the_workers_then_the_run_and_all_is_put_away(played) -> N
     assert f"--address=127.0.0.1:{port}" in starts[1]
     assert all("--block --num-cpus=3" in start for start in starts)
     tasks = [line for line in heard if line.startswith("srun") and "ray start" in line]
+    assert len(tasks) == 2
     assert all("--cpus-per-task=3" in task for task in tasks)
     [run] = [line for line in heard if line.startswith("dmeta train")]
     job = environment["SLURM_JOB_ID"]

@@ -79,7 +79,9 @@ def test_a_peer_that_does_the_same_work_has_the_same_gradient(
     assert costs.left_out == ()
     assert [row.library for row in costs.rows] == [OWN, *names]
     assert all(row.is_same for row in costs.rows)
-    assert all(0 <= (row.difference or 0) < 1e-12 for row in costs.rows)
+    own, *others = (row.difference for row in costs.rows)
+    assert own is None
+    assert all(difference is not None and 0 <= difference < 1e-12 for difference in others)
 
 
 @pytest.mark.parametrize("model", ["conv4", "resnet12"])
