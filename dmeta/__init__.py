@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from dmeta.algorithms import ALGORITHMS
     from dmeta.bilevel.estimators import ESTIMATORS as GRADIENTS
     from dmeta.cli.embed import embed
-    from dmeta.cli.evaluate import evaluate, load
+    from dmeta.cli.evaluate import evaluate
+    from dmeta.cli.load import load
     from dmeta.cli.replay import replay
     from dmeta.cli.train import train
     from dmeta.cli.tune import tune
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "train": "cli.train",
     "evaluate": "cli.evaluate",
-    "load": "cli.evaluate",
+    "load": "cli.load",
     "embed": "cli.embed",
     "replay": "cli.replay",
     "tune": "cli.tune",

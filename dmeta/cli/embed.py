@@ -14,8 +14,8 @@ from torch import nn
 from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
-from dmeta.cli.evaluate import find_checkpoint, typed_root, with_root
-from dmeta.cli.saved_run import read_saved
+from dmeta.cli.load import find_checkpoint
+from dmeta.cli.saved_run import read_saved, typed_root, with_root
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text

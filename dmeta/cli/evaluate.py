@@ -1,4 +1,4 @@
-"""`dmeta evaluate`, `dmeta.evaluate` and `dmeta.load`: use a trained run."""
+"""`dmeta evaluate` and `dmeta.evaluate`: a trained run on tasks of unseen classes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,25 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dmeta.bilevel.types import Loss, Params
-from dmeta.cli.display import print_results
+from dmeta.bilevel.types import Loss
 from dmeta.cli.evaluation_tasks import check_tasks, described, with_tasks
-from dmeta.cli.saved_run import NONE, read_saved
+from dmeta.cli.load import check_model, find_checkpoint
+from dmeta.cli.results_table import print_results
+from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
-from dmeta.inference import Learner
 from dmeta.launch import open_runtime
 from dmeta.options import NamedOptions, checked, typed
-from dmeta.runs.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    open_checkpoints,
-    read_checkpoint,
-    steps_in,
-)
+from dmeta.runs.checkpoint import open_checkpoints
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
 from dmeta.runs.progress import progress_of
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
-from dmeta.training.build import algorithm_from_config, make_network, make_source
+from dmeta.training.build import make_source
 from dmeta.training.config import EPISODE_KEYS, RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.frozen_weights import check_same
-from dmeta.training.losses import loss_of
 from dmeta.training.model_evaluation import (
     best_checkpoints,
     evaluate_ensemble,
@@ -44,7 +37,6 @@ from dmeta.training.model_evaluation import (
 )
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
-from dmeta.training.task_checks import made_up_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,55 +160,6 @@ def check_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
     _config_of(settings)
 
 
-def load(
-    run_dir: str | Path,
-    checkpoint: int | Literal["last", "best"] = "last",
-    *,
-    model: nn.Module | None = None,
-    source: TaskSource | None = None,
-    algorithm: Any = None,
-    loss: Loss | None = None,
-    trust: bool = False,
-) -> Learner:
-    """The learner that a run trained; needs neither Ray nor the run's data.
-
-    Args:
-        run_dir: what `dmeta.train` wrote.
-        checkpoint: ``last``, ``best`` on validation tasks, or the step of a kept checkpoint.
-        model: your own module that the run was trained with, if it was.
-        source: your own task source that the run was trained with: the learner then takes examples
-            as that source stores them, and applies its ``preprocess``. Without it, examples are
-            given as the network sees them.
-        algorithm: your own algorithm (a class) that the run was trained with, if it was.
-        loss: your own loss that the run was trained with, if it was.
-        trust: contact the address in its ``checkpoint.location`` even if someone else wrote it.
-
-    Raises:
-        ValueError: there is no such run or checkpoint, or it is damaged.
-    """
-    with run_place(run_dir) as place:
-        saved = read_saved(place)
-        own = {"model": model, "algorithm": algorithm, "loss": loss}
-        saved.check_own(own, place.name, f"dmeta.load({place.name!r}")
-        config, shapes = saved.config, saved.shapes
-        if not trust:
-            check_saved(config.as_mapping(), place.name, only=("checkpoint.location",))
-        found = find_checkpoint(place.folder, config, checkpoint)
-    example = made_up_inputs(shapes.input_shape, shapes.input_dtype)
-    network = make_network(config, shapes.input_shape, shapes.num_outputs, model, example)
-    network = network.to("cpu", training=False)
-    loss = loss_of(config.loss, shapes.kind) if loss is None else loss
-    if not hasattr(algorithm, "network"):
-        algorithm = algorithm_from_config(config, network, loss, shapes.input_shape, algorithm)
-    check_same(config, algorithm.network, str(run_dir))
-    params = found.meta_params()
-    _check_model(algorithm.init_meta_params(), params, run_dir)
-    inputs = shapes.inputs
-    if source is not None and inputs.form is None:
-        inputs = dataclasses.replace(inputs, preprocess=source.preprocess)
-    return Learner(algorithm, params, shapes.kind, inputs, found.step, shapes.ways)
-
-
 def _config_of(settings: Mapping[str, Any]) -> EvaluateConfig:
     values = {**settings, "runtime": checked(RuntimeOptions, settings["runtime"], "runtime")}
     return checked(EvaluateConfig, values, "")
@@ -244,24 +187,13 @@ def _evaluate(
     check_tasks(data, saved.shapes, name)
     run = prepare(config, **own, data=data, splits=[wanted.split])
     check_same(config, run.algorithm.network, place.name)
-    _check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
+    check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:
         if is_ensemble:
             best = best_checkpoints(storage, progress_of(last))
             return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
         restore(runtime, checkpoint)
         return config, evaluate_tasks(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
-
-
-def _check_model(init: Params, meta_params: Params, run_dir: str | Path) -> None:
-    """Raises CheckpointError if `meta_params` are not of the model that has `init`."""
-    for name in dict.fromkeys((*init, *meta_params)):
-        wanted, got = (list(p[name].shape) if name in p else "none" for p in (init, meta_params))
-        if wanted != got:
-            raise CheckpointError(
-                f"checkpoint must be of the model in config.json: {name} {wanted}, got {got} in "
-                f"{run_dir}; restore config.json, or choose another checkpoint or run_dir"
-            )
 
 
 def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
@@ -278,41 +210,3 @@ def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:
         device=wanted.device,
         runtime=wanted.runtime,
     )
-
-
-def typed_root(root: str | None) -> tuple[str, ...]:
-    """The key of a run's settings that ``root=`` was given for."""
-    return () if root is None else ("task.root",)
-
-
-def with_root(config: RunConfig, root: str | None) -> RunConfig:
-    """The settings with the data at `root`; as they are if it is None or no data is needed."""
-    source = config.task.source
-    if root is None or "root" not in source.options:
-        return config
-    source = NamedOptions(source.name, {**source.options, "root": root})
-    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=source))
-
-
-def find_checkpoint(run_dir: Path, config: RunConfig, which: int | str) -> Checkpoint:
-    """The ``last`` or ``best`` checkpoint of a run, or that of a step.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    storage = open_checkpoints(run_dir, config.checkpoint.location)
-    found = steps_in(storage)
-    if not found:
-        where = config.checkpoint.location or run_dir
-        raise CheckpointError(f"run_dir must hold a checkpoint, got none in {where}; train first")
-    if isinstance(which, int) and which in found:
-        return read_checkpoint(storage, which)
-    last = read_checkpoint(storage, found[-1])
-    step = progress_of(last).best_step if which == "best" else which
-    if step in ("last", None):
-        return last
-    if step not in found:
-        steps = ", ".join(map(str, found))
-        raise CheckpointError(f"checkpoint must be last, best or one of {steps}, got {which}")
-    assert isinstance(step, int)
-    return read_checkpoint(storage, step)

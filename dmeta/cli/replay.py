@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dmeta.addresses import folder_here
-from dmeta.cli.evaluate import typed_root, with_root
-from dmeta.cli.saved_run import NONE, read_saved
+from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text

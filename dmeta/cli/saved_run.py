@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
 from dmeta.models import MODELS
-from dmeta.options import checked
+from dmeta.options import NamedOptions, checked
 from dmeta.runs.checkpoint import CheckpointError
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import CONFIG
@@ -141,3 +142,17 @@ def _own_parts(saved: Mapping[str, Any], config: RunConfig) -> tuple[str, ...]:
     }  # fmt: skip
     names = (config.model.name, config.task.source.name, config.algorithm.name, config.loss)
     return tuple(part for part, name in zip(_PARTS, names, strict=True) if name not in known[part])
+
+
+def typed_root(root: str | None) -> tuple[str, ...]:
+    """The key of a run's settings that ``root=`` was given for."""
+    return () if root is None else ("task.root",)
+
+
+def with_root(config: RunConfig, root: str | None) -> RunConfig:
+    """The settings with the data at `root`; as they are if it is None or no data is needed."""
+    source = config.task.source
+    if root is None or "root" not in source.options:
+        return config
+    source = NamedOptions(source.name, {**source.options, "root": root})
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=source))

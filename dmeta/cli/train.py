@@ -13,10 +13,11 @@ from rich.console import Console
 from torch import nn
 
 from dmeta.bilevel.types import Loss
-from dmeta.cli.display import Display, console_for, print_results
+from dmeta.cli.display import Display, console_for
 from dmeta.cli.evaluation_file import set_evaluation_aside
 from dmeta.cli.hydra_app import compose
 from dmeta.cli.preparation import prepared, with_plans
+from dmeta.cli.results_table import print_results
 from dmeta.cli.saved_run import read_saved
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trust_word, trusting, trusts

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dmeta.cli.display import Display, print_results, shown_steps
+from dmeta.cli.display import Display
+from dmeta.cli.results_table import print_results, shown_steps
 from dmeta.formatting import duration, score
 from dmeta.runtime.protocol import ApplyReport, StepReport
 
