@@ -13,28 +13,24 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray import tune
 from ray.tune import ResultGrid
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from torch import nn
 
-from dmeta.addresses import is_address, local_path, open_arrow
+from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
 from dmeta.runs.folder import RunPlace, run_place, training_at
-from dmeta.runs.layout import SEARCH, TRIALS, TUNE
+from dmeta.runs.layout import SEARCH, TRIALS
 from dmeta.runs.lock import only_one_in
 from dmeta.runtime.cluster import connect
 from dmeta.search.finalize import WriteReport, conclude
 from dmeta.search.interrupts import SearchStopped, environment, quiet, stopping
 from dmeta.search.options import SearchOptions
 from dmeta.search.resources import Bundle, reservation
-from dmeta.search.sampling import Sampling, domains_of, sampling_of
-from dmeta.search.scheduling import SCORE, scheduler_of
 from dmeta.search.search_state import (
     SEARCH_FILES,
     TRIED,
-    can_go_on,
     check_begun,
     forget_course,
     forget_marks,
@@ -43,17 +39,16 @@ from dmeta.search.search_state import (
 )
 from dmeta.search.shared_storage_check import alive_nodes, check_seen, read_by_tasks
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
-from dmeta.search.space_check import Checked, checked_search
-from dmeta.search.trial import TrialSetup, run_trial, settings_digest
-from dmeta.search.trial_reports import ScoreMode, mode_of
+from dmeta.search.space_check import checked_search
+from dmeta.search.trial import TrialSetup
+from dmeta.search.trial_reports import mode_of
 from dmeta.search.tune_callback import Watch, Watcher
+from dmeta.search.tuner import Search
 from dmeta.search.user_objects import Configure, Named, Own
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.results import write_json
 from dmeta.training.run import Draw
-
-_CHECKPOINTS = 3  # that Tune keeps of a trial, and those of one exchange
 
 
 def run(
@@ -121,7 +116,7 @@ def run(
     mode = mode_of(found.kind)
     record = record_of(space, options, found.base, own)
     with run_place(where, SEARCH_FILES) as place:
-        search = _Search(place, space, options, configure, own, found, mode, searcher, scheduler)
+        search = Search(place, space, options, configure, own, found, mode, searcher, scheduler)
         search.sampling()
         search.scheduling()
         is_extended = check_begun(place, resume, record)
@@ -132,13 +127,52 @@ def run(
         ):
             own.check_on_cluster()
             check_seen(place.name, alive_nodes(), read_by_tasks)
-            (place.folder / TRIALS).mkdir(exist_ok=True)
-            tried = _tried(place, resume, is_extended)
-            beginning = {"mode": mode, "host": socket.gethostname(), TRIED: tried}
-            write_json(place.folder / SEARCH, {**record, **beginning, **(notes or {})})
-            place.push()
-            search = dataclasses.replace(search, tried=tried)
-            return search.carry_out(bundles, resume, watchers, draw, report)
+            search = dataclasses.replace(search, tried=_tried(place, resume, is_extended))
+            _write_record(search, record, notes or {})
+            return _carried_out(search, bundles, resume, watchers, draw, report)
+
+
+def _write_record(search: Search, record: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+    """Write what the search is, and that it has begun here."""
+    place = search.place
+    (place.folder / TRIALS).mkdir(exist_ok=True)
+    beginning = {"mode": search.mode, "host": socket.gethostname(), TRIED: search.tried}
+    write_json(place.folder / SEARCH, {**record, **beginning, **notes})
+    place.push()
+
+
+def _carried_out(
+    search: Search,
+    bundles: list[Bundle],
+    resume: bool,
+    watchers: Sequence[Watcher],
+    draw: Draw | None,
+    report: WriteReport | None,
+) -> ResultGrid:
+    """Try the points, and conclude.
+
+    Args:
+        search: what is searched, and how.
+        bundles: that a trial reserves.
+        resume: whether to go on with what is there.
+        watchers: called as the search progresses.
+        draw: draws the run of the best settings if that is trained again.
+        report: writes a page of what was found.
+    """
+    place, configure = search.place, search.configure
+    sources = {key: ray.put(source) for key, source in search.found.sources.items()}
+    own = dataclasses.replace(search.own, source=None)
+    setup = TrialSetup(configure, place.locate(TRIALS), sources, Path.cwd(), own, draw)
+    watch = Watch(search.space, configure, search.mode, place, watchers)
+    switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
+    with switches, quiet(), stopping() as heard, _seeded(search.options.seed):
+        results = search.tuner(setup, bundles, watch, resume).fit()
+    forget_marks(place)
+    if heard:
+        raise SearchStopped(heard[0])
+    watch.take()
+    conclude(search, watch, setup, bundles, watchers, report)
+    return results
 
 
 def _tried(place: RunPlace, resume: bool, is_extended: bool) -> list[Any]:
@@ -181,134 +215,6 @@ class Changed:
                 )
             (settings[group] if group else settings)[name] = value
         return run_config(settings)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Search:
-    """What Tune is given."""
-
-    place: RunPlace
-    space: Space
-    options: SearchOptions
-    configure: Configure
-    own: Own
-    found: Checked
-    mode: ScoreMode
-    searcher: Searcher | None
-    scheduler: TrialScheduler | None
-    tried: Sequence[Any] = ()
-
-    def carry_out(
-        self,
-        bundles: list[Bundle],
-        resume: bool,
-        watchers: Sequence[Watcher],
-        draw: Draw | None,
-        report: WriteReport | None,
-    ) -> ResultGrid:
-        """Try the points, and conclude.
-
-        Args:
-            bundles: that a trial reserves.
-            resume: whether to go on with what is there.
-            watchers: called as the search progresses.
-            draw: draws the run of the best settings if that is trained again.
-            report: writes a page of what was found.
-        """
-        sources = {key: ray.put(source) for key, source in self.found.sources.items()}
-        own = dataclasses.replace(self.own, source=None)
-        setup = TrialSetup(
-            self.configure, self.place.locate(TRIALS), sources, Path.cwd(), own, draw
-        )
-        watch = Watch(self.space, self.configure, self.mode, self.place, watchers)
-        switches = environment(TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0")
-        with switches, quiet(), stopping() as heard, _seeded(self.options.seed):
-            results = self.tuner(setup, bundles, watch, resume).fit()
-        forget_marks(self.place)
-        if heard:
-            raise SearchStopped(heard[0])
-        watch.take()
-        names = self.own.names
-        place, space, options, mode = self.place, self.space, self.options, self.mode
-        conclude(place, watch, space, options, setup, bundles, mode, names, watchers, report)
-        return results
-
-    def sampling(self) -> Sampling:
-        if self.searcher is not None:
-            num_samples = self.options.num_trials or 1
-            return Sampling(domains_of(self.space), self.searcher, num_samples)
-        return sampling_of(self.space, self.options, SCORE, self.mode, self._digest, self.tried)
-
-    def scheduling(self) -> TrialScheduler:
-        if self.scheduler is not None:
-            return self.scheduler
-        base, folder = self.found.base, self.place.locate(TUNE)
-        return scheduler_of(self.space, self.options, base, self.mode, folder)
-
-    def tuner(
-        self, setup: TrialSetup, bundles: list[Bundle], watch: Watch, resume: bool
-    ) -> tune.Tuner:
-        """A new one, or the one that is there."""
-        trainable: Any = tune.with_resources(
-            tune.with_parameters(run_trial, setup=setup), tune.PlacementGroupFactory(bundles)
-        )
-        if resume and can_go_on(self.place):
-            files, root = self._storage()
-            tuner = tune.Tuner.restore(f"{root}/{TUNE}", trainable, storage_filesystem=files)
-            restored: Any = tuner._local_tuner
-            restored.get_run_config().callbacks = [watch]
-            return tuner
-        if resume:
-            self.place.remove_folder(TUNE)  # of a search that was killed at its start
-        sampling = self.sampling()
-        return tune.Tuner(
-            trainable,
-            param_space=sampling.param_space,
-            tune_config=self._tune_config(sampling),
-            run_config=self._run_config(watch),
-        )
-
-    def _tune_config(self, sampling: Sampling) -> tune.TuneConfig:
-        return tune.TuneConfig(
-            metric=SCORE,
-            mode=self.mode,
-            search_alg=sampling.searcher,
-            scheduler=self.scheduling(),
-            num_samples=sampling.num_samples,
-            max_concurrent_trials=self.options.max_concurrent,
-            time_budget_s=self.options.budget_s,
-            reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        )
-
-    def _run_config(self, watch: Watch) -> tune.RunConfig:
-        # In a population others may go on from a checkpoint until the exchange after the next.
-        every = self.found.base.eval.every
-        kept = _CHECKPOINTS + (self.options.perturb_every or every) // every
-        files, root = self._storage()
-        return tune.RunConfig(
-            name=TUNE,
-            storage_path=root,
-            storage_filesystem=files,
-            failure_config=tune.FailureConfig(max_failures=self.options.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=kept),
-            callbacks=[watch],
-            verbose=0,
-        )
-
-    def _storage(self) -> tuple[Any, str]:
-        """Where Tune keeps what it does: pyarrow's file system (None: the disk), and a path."""
-        if self.place.mirror is None:
-            return None, str(self.place.folder)
-        return open_arrow(self.place.name, "run_dir")
-
-    def _digest(self, point: Mapping[str, Value]) -> str:
-        return settings_digest(self.configure(point))
-
-
-def _name(trial: Any) -> str:
-    return str(trial.trial_id)
 
 
 @contextlib.contextmanager

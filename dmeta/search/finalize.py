@@ -35,6 +35,7 @@ from dmeta.search.trial_history import Event, events_of
 from dmeta.search.trial_reports import ScoreMode
 from dmeta.search.trials import TrialRow, not_told_apart
 from dmeta.search.tune_callback import Watch, Watcher
+from dmeta.search.tuner import Search
 from dmeta.search.user_objects import list_objects as own_in_words
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import as_plain, model_text
@@ -76,34 +77,27 @@ WriteReport: TypeAlias = Callable[[Findings], None]
 
 
 def conclude(
-    place: RunPlace,
+    search: Search,
     watch: Watch,
-    space: Space,
-    options: SearchOptions,
     setup: TrialSetup,
     bundles: list[Bundle],
-    mode: ScoreMode,
-    own: Mapping[str, str],
     watchers: Sequence[Watcher],
     report: WriteReport | None,
 ) -> None:
     """Evaluate the best trial on test tasks, once, and write what was found.
 
     Args:
-        place: of the search.
+        search: what was searched, and how.
         watch: has the trials.
-        space: that was searched.
-        options: of the search.
         setup: what all trials share.
         bundles: that a trial reserves.
-        mode: which way scores are better.
-        own: names of the user's own objects, by group.
         watchers: called as the work progresses.
         report: writes the page of what was found.
 
     Raises:
         RuntimeError: no trial has a score.
     """
+    place, options, mode = search.place, search.options, search.mode
     rows, ranked = watch.rows, watch.ranked
     if not ranked:
         errors = sorted({row.error for row in rows if row.error})
@@ -113,7 +107,7 @@ def conclude(
         )
     best = ranked[0]
     config = setup.configure(dict(best.point))
-    preset = preset_of(config, best, len(rows), options, own)
+    preset = preset_of(config, best, len(rows), options, search.own.names)
     (place.folder / PRESET).write_text(preset)
     place.push_or_warn()
     test = None
@@ -123,7 +117,7 @@ def conclude(
     summary = {
         **_summary(rows, best, config, mode),
         "test": test,
-        "space": plain_space(space),
+        "space": plain_space(search.space),
         "search": dataclasses.asdict(options),
     }
     write_json(place.folder / RESULTS, summary)
@@ -131,7 +125,9 @@ def conclude(
     if report is not None:
         _tell(watchers, "writing the report")
         events = events_of(watch.rows, place.locate(TUNE))
-        found = Findings(place.folder, watch.rows, ranked, events, space, mode, config, summary)
+        found = Findings(
+            place.folder, watch.rows, ranked, events, search.space, mode, config, summary
+        )
         report(found)
 
 
