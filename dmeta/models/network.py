@@ -36,7 +36,7 @@ from dmeta.models.tracing import Trace, of_layer, owner, trace
 
 Params = dict[str, Tensor]
 
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+LayerPrecision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Network:
     """
 
     module: nn.Module
-    precision: Precision = "float32"
+    precision: LayerPrecision = "float32"
     seen: Trace | None = None
     part: str = ""
     statistics_rows: int | None = None
@@ -71,7 +71,7 @@ class Network:
             object.__setattr__(self, "_copies", ThreadCopies(self.module))
 
     @staticmethod
-    def of(module: nn.Module, precision: Precision = "float32") -> Network:
+    def of(module: nn.Module, precision: LayerPrecision = "float32") -> Network:
         """Wrap a copy of `module`; the original is left as it was.
 
         Raises:

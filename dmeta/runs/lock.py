@@ -1,4 +1,8 @@
-"""One training at a time in a run folder."""
+"""One training at a time in a run folder.
+
+Locks the folder itself, not a file as the `filelock` package does: no lock file lies in the runs,
+and `is_locked` needs no right to write there.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from dmeta.search.space_check import checked_search
 from dmeta.search.trial import TrialSetup
 from dmeta.search.trial_reports import mode_of
 from dmeta.search.tune_callback import Watch, Watcher
-from dmeta.search.tuner import Search
+from dmeta.search.tuner import SearchSetup
 from dmeta.search.user_objects import Configure, Named, Own
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig, run_config
@@ -116,7 +116,9 @@ def run(
     mode = mode_of(found.kind)
     record = record_of(space, options, found.base, own)
     with run_place(where, SEARCH_FILES) as place:
-        search = Search(place, space, options, configure, own, found, mode, searcher, scheduler)
+        search = SearchSetup(
+            place, space, options, configure, own, found, mode, searcher, scheduler
+        )
         search.sampling()
         search.scheduling()
         is_extended = check_begun(place, resume, record)
@@ -132,7 +134,7 @@ def run(
             return _carried_out(search, bundles, resume, watchers, draw, report)
 
 
-def _write_record(search: Search, record: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+def _write_record(search: SearchSetup, record: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Write what the search is, and that it has begun here."""
     place = search.place
     (place.folder / TRIALS).mkdir(exist_ok=True)
@@ -142,7 +144,7 @@ def _write_record(search: Search, record: Mapping[str, Any], notes: Mapping[str,
 
 
 def _carried_out(
-    search: Search,
+    search: SearchSetup,
     bundles: list[Bundle],
     resume: bool,
     watchers: Sequence[Watcher],

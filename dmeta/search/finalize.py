@@ -35,7 +35,7 @@ from dmeta.search.trial_history import Event, events_of
 from dmeta.search.trial_reports import ScoreMode
 from dmeta.search.trials import TrialRow, not_told_apart
 from dmeta.search.tune_callback import Watch, Watcher
-from dmeta.search.tuner import Search
+from dmeta.search.tuner import SearchSetup
 from dmeta.search.user_objects import list_objects as own_in_words
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import as_plain, model_text
@@ -77,7 +77,7 @@ WriteReport: TypeAlias = Callable[[Findings], None]
 
 
 def conclude(
-    search: Search,
+    search: SearchSetup,
     watch: Watch,
     setup: TrialSetup,
     bundles: list[Bundle],

@@ -29,7 +29,7 @@ _CHECKPOINTS = 3  # that Tune keeps of a trial, and those of one exchange
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class SearchSetup:
     """What is searched, and how.
 
     Attributes:

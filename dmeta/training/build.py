@@ -18,7 +18,7 @@ from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Task
 from dmeta.capacity import available_memory_bytes
 from dmeta.models import MODELS
-from dmeta.models.network import Network, Precision
+from dmeta.models.network import LayerPrecision, Network
 from dmeta.options import NamedOptions, checked_options
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import TaskSource
@@ -106,7 +106,7 @@ def _size_bytes(make: Callable[[], nn.Module]) -> int:
         return 0
 
 
-def _precision_of_layers(config: RunConfig) -> Precision:
+def _precision_of_layers(config: RunConfig) -> LayerPrecision:
     return "bfloat16" if config.compute.precision == "bfloat16" else "float32"
 
 

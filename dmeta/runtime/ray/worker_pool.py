@@ -8,7 +8,6 @@ are a reference that it hands on.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.protocol import Block, BlockReport, Hardware
 from dmeta.runtime.ray.actors import WorkerStatus
 from dmeta.runtime.ray.calls import Actor, Pieces, Ref, is_from_the_work, raise_cause
+from dmeta.runtime.ray.missing_workers import MissingWorkers
 from dmeta.runtime.ray.schedule import RoundFailed, Schedule
 from dmeta.runtime.ray.stragglers import Patience
 from dmeta.runtime.ray.worker_registry import News, Roster
@@ -26,7 +26,6 @@ from dmeta.runtime.worker_warnings import Warnings
 
 _LOG = logging.getLogger(__name__)
 
-_TELL_AFTER_S, _TELL_EVERY_S = 5.0, 60.0  # while waiting for workers
 _LEAST_WAIT_S, _MOST_WAIT_S = 0.01, 5.0
 
 
@@ -101,7 +100,7 @@ class Crew:
         self._results: dict[int, Computed] = {}
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
-        self._tell_at: float | None = None  # that workers are waited for
+        self._missing = MissingWorkers(self._least)
         self.grow(num_workers)
 
     def grow(self, num_workers: int) -> None:
@@ -216,10 +215,7 @@ class Crew:
     def _hear(self) -> None:
         """Wait for the next answer, but not for longer than a worker may take for one."""
         patience = min(max(self._patience.left_s, _LEAST_WAIT_S), _MOST_WAIT_S)
-        if self._schedule.num_up < self._least:
-            patience = min(patience, self._tell_of_waiting())
-        else:
-            self._tell_at = None
+        patience = min(patience, self._missing.warn_if_long(self._schedule.num_up))
         refs = [*self._roster.building, *self._calls]
         # A worker that has answered is not late, however long its answer was not read.
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
@@ -295,21 +291,6 @@ class Crew:
                 )
                 ray.kill(self._roster[worker], no_restart=False)
                 self._patience.killed(worker)
-
-    def _tell_of_waiting(self) -> float:
-        """Say, soon and then from time to time, that workers are missing; seconds to the next."""
-        now = time.monotonic()
-        if self._tell_at is None:
-            self._tell_at = now + _TELL_AFTER_S
-        if now >= self._tell_at:
-            self._tell_at = now + _TELL_EVERY_S
-            _LOG.warning(
-                "waiting for workers: %d of at least %d (runtime.min_workers) answer; the others "
-                "are started again as soon as the cluster has room for them",
-                self._schedule.num_up,
-                self._least,
-            )
-        return self._tell_at - now
 
 
 def _where(worker: int, block: Block | None = None) -> dict[str, int | str]:

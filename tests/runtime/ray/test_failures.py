@@ -117,7 +117,7 @@ def test_below_the_least_number_of_workers_a_run_says_that_it_waits(
     wait_for_both(runtime)
     status = WorkerStatus("cpu", 0, crew._roster.node(1), crew._roster._hardware[1])
     slow = cluster.remote(lambda: time.sleep(2) or status).options(num_cpus=0).remote()
-    monkeypatch.setattr("dmeta.runtime.ray.worker_pool._TELL_AFTER_S", 0.1)
+    monkeypatch.setattr("dmeta.runtime.ray.missing_workers._AFTER_S", 0.1)
     monkeypatch.setattr(crew, "_least", 2)
     monkeypatch.setattr(crew._schedule, "_min_workers", 2)
     crew._schedule.away(1)  # as if it were being started again
