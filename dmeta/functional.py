@@ -24,7 +24,7 @@ from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Kind, Loss, Params, Stage, Task
 from dmeta.models.network import Network
 from dmeta.options import NamedOptions, checked_options
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.tensors import GivenTasks, kind_of, stacked_tasks, ways_of
 from dmeta.training.episodes import task_seeds
 from dmeta.training.losses import LOSS_AUTO, LOSSES, loss_by_target

@@ -18,7 +18,7 @@ import dmeta
 from dmeta.bilevel.estimators import first_order
 from dmeta.bilevel.types import Examples, Task
 from dmeta.models.network import Network
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.training.setup import Run, prepare
 from tests.bilevel.problems import draw_tasks, relative_error
 from tests.conftest import tiny_config

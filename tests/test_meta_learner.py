@@ -16,7 +16,7 @@ import dmeta
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.bilevel.types import Kind, Stage, Task
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.training.setup import prepare
 from dmeta.training.worker import predict_task
 from tests.bilevel.problems import ON_MODELS, ONCE, draw_tasks, network

@@ -62,11 +62,11 @@ MAY_IMPORT["front"] = MAY_IMPORT["cli"] | {"cli", "functional", "meta_learner"}
 
 # What others see of the runtime: plain types and how gradients are added, not who computes.
 SEEN_OF_RUNTIME = {
-    "training": {"protocol", "options", "blocks", "reduction"},
-    "reports": {"protocol"},
-    "functional": {"protocol"},
+    "training": {"protocol", "messages", "options", "blocks", "reduction"},
+    "reports": {"messages"},
+    "functional": {"messages"},
     "meta_learner": set(),
-    "runs": {"protocol"},
+    "runs": {"messages"},
 }
 
 # Library -> rooms that may import it. Of the runtime only two of its folders.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     ApplyReport,
     Block,
     BlockReport,

@@ -15,7 +15,8 @@ from pathlib import Path
 from dmeta.runs.checkpoint import open_checkpoints
 from dmeta.runs.metrics import Row
 from dmeta.runs.progress import fresh
-from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.runtime.messages import StepReport
+from dmeta.runtime.protocol import Runtime
 from dmeta.training.loop import train_steps
 from dmeta.training.resume import StartingPoint
 from dmeta.training.session import Session

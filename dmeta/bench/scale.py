@@ -19,7 +19,8 @@ from dmeta.bench.idle import IdleWorkers, SumServers, idle_state
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.cluster.connect import connected, nodes_for_workers
-from dmeta.runtime.protocol import Block, Runtime
+from dmeta.runtime.messages import Block
+from dmeta.runtime.protocol import Runtime
 from dmeta.runtime.ray.gather import parts_of
 from dmeta.runtime.reduction import FAN_IN
 

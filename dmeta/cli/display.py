@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from dmeta.cli.results_table import fault_parts
 from dmeta.formatting import digits, duration, safe_text, score
 from dmeta.runs.metrics import Row
-from dmeta.runtime.protocol import StepReport
+from dmeta.runtime.messages import StepReport
 
 _LINE_EVERY_S = 10.0
 

@@ -22,8 +22,8 @@ from dmeta.runs.checkpoint import meta_params_of, open_checkpoints, read_checkpo
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.local import local_device
+from dmeta.runtime.messages import Block, Vector
 from dmeta.runtime.options import RuntimeOptions
-from dmeta.runtime.protocol import Block, Vector
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import RunConfig
 from dmeta.training.model_evaluation import restore

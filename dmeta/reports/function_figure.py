@@ -30,7 +30,7 @@ from dmeta.reports.drawing import (
     new_figure,
     save,
 )
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.source import EpisodeSize, Split, TaskSource
 from dmeta.training.episodes import task_rng
 

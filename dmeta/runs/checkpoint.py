@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from dmeta.runs.layout import CHECKPOINTS
 from dmeta.runs.storage import Folders, Storage, open_storage
-from dmeta.runtime.protocol import ServerState
+from dmeta.runtime.messages import ServerState
 
 if TYPE_CHECKING:
     import torch

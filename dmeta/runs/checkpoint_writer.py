@@ -12,7 +12,7 @@ from typing import Any
 
 from dmeta.runs.checkpoint import prune_checkpoints, write_checkpoint
 from dmeta.runs.storage import Storage
-from dmeta.runtime.protocol import ServerState
+from dmeta.runtime.messages import ServerState
 
 _LOG = logging.getLogger(__name__)
 

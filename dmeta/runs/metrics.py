@@ -24,7 +24,7 @@ from tensorboardX.record_writer import masked_crc32c
 from dmeta.runs.files import AppendedFile, replace_file
 from dmeta.runs.json_lines import read_rows
 from dmeta.runs.layout import METRICS
-from dmeta.runtime.protocol import StepReport
+from dmeta.runtime.messages import StepReport
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from dmeta.runs.checkpoint import Checkpoint, CheckpointError
-from dmeta.runtime.protocol import StepReport
+from dmeta.runtime.messages import StepReport
 
 Ranking: TypeAlias = tuple[tuple[int, float], ...]
 """(outer step, score) of validated models, best first."""

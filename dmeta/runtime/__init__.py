@@ -6,7 +6,12 @@ import contextlib
 from collections.abc import Iterator
 
 from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
-from dmeta.runtime.protocol import Runtime, ServerFactory, WorkerFactory, Workplace
+from dmeta.runtime.protocol import (
+    Runtime,
+    ServerFactory,
+    WorkerFactory,
+    Workplace,
+)
 
 __all__ = [
     "ComputeOptions",

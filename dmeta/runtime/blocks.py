@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmeta.runtime.protocol import Block, Phase
+from dmeta.runtime.messages import Block, Phase
 
 
 def blocks_of(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from dmeta.capacity import cpu_model
-from dmeta.runtime.protocol import Hardware
+from dmeta.runtime.messages import Hardware
 
 
 def description(device: str) -> dict[str, str]:

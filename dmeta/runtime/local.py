@@ -17,22 +17,24 @@ import torch
 
 from dmeta.runtime.hardware import by_kind, description
 from dmeta.runtime.memory import keep_freed_memory
-from dmeta.runtime.options import Device
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     ALONE,
     Block,
     BlockReport,
     Gradient,
     RuntimeInfo,
     Seat,
-    Server,
-    ServerFactory,
     ServerState,
     StepReport,
-    Worker,
-    WorkerFactory,
     named_block,
     num_tasks_of,
+)
+from dmeta.runtime.options import Device
+from dmeta.runtime.protocol import (
+    Server,
+    ServerFactory,
+    Worker,
+    WorkerFactory,
 )
 from dmeta.runtime.threads import torch_threads
 from dmeta.runtime.worker_warnings import Warnings

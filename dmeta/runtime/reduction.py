@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dmeta.runtime.protocol import Gradient, Vector
+from dmeta.runtime.messages import Gradient, Vector
 
 FAN_IN = 8
 

@@ -32,7 +32,8 @@ from dmeta.runs.checkpoint import read_checkpoint, steps_in
 from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import CONFIG
 from dmeta.runs.metrics import Row
-from dmeta.runtime.protocol import StepReport, Workplace
+from dmeta.runtime.messages import StepReport
+from dmeta.runtime.protocol import Workplace
 from dmeta.runtime.ray.actors import see_own_gpus
 from dmeta.runtime.ray.calls import Ref
 from dmeta.runtime.ray.prometheus import Gauges

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Examples, Task
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.classes import shared_tensor
 from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource, can_pick
 from dmeta.training.batching import as_input, stacked

@@ -16,7 +16,7 @@ import torch
 
 from dmeta.bilevel.types import Kind
 from dmeta.runs.progress import Ranking
-from dmeta.runtime.protocol import BlockReport
+from dmeta.runtime.messages import BlockReport
 from dmeta.tasks.source import Split
 from dmeta.training.intervals import half_width
 from dmeta.training.worker import (

@@ -15,7 +15,12 @@ from typing import Protocol, TextIO, TypeVar, cast
 
 import torch
 
-from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
+from dmeta.runtime.messages import (
+    Block,
+    BlockReport,
+    GradientResult,
+    Vector,
+)
 from dmeta.training.gpu_memory import out_of_memory
 
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"

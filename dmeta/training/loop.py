@@ -18,7 +18,8 @@ from dmeta.runs.metrics import MetricsWriter, Observer, Row
 from dmeta.runs.progress import Progress
 from dmeta.runs.storage import Storage
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.protocol import Block, Runtime, StepReport
+from dmeta.runtime.messages import Block, StepReport
+from dmeta.runtime.protocol import Runtime
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, ranked
 from dmeta.training.interrupts import Stopped

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmeta.runs.progress import Progress
-from dmeta.runtime.protocol import StepReport
+from dmeta.runtime.messages import StepReport
 from dmeta.training.evaluation import Evaluation
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dmeta.runtime.protocol import RuntimeInfo
+from dmeta.runtime.messages import RuntimeInfo
 from dmeta.training.config import RunConfig
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dmeta.quoting import override_word
-from dmeta.runtime.protocol import BlockReport, StepReport
+from dmeta.runtime.messages import BlockReport, StepReport
 from dmeta.training.config import RunConfig
 from dmeta.training.episodes import rng_key
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dmeta.runtime.protocol import Block, Vector
+from dmeta.runtime.messages import Block, Vector
 from dmeta.runtime.reduction import widened
 from dmeta.training.episodes import rng_key
 from dmeta.training.setup import Run

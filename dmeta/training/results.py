@@ -30,7 +30,7 @@ from typing import Any
 from dmeta.capacity import cpu_model, memory_bytes, usable_cpus
 from dmeta.runs.files import replace_file
 from dmeta.runs.progress import Progress
-from dmeta.runtime.protocol import RuntimeInfo
+from dmeta.runtime.messages import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.setup import Run
 

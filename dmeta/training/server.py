@@ -25,7 +25,13 @@ import torch
 
 from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runs.checkpoint import META_PARAMS, meta_params_of
-from dmeta.runtime.protocol import ApplyReport, Gradient, ServerState, Sums, Vector
+from dmeta.runtime.messages import (
+    ApplyReport,
+    Gradient,
+    ServerState,
+    Sums,
+    Vector,
+)
 from dmeta.runtime.reduction import total_of
 from dmeta.training.config import OuterOptions
 from dmeta.training.optimizers import make_optimizer

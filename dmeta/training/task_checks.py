@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.types import Examples, Task
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.source import SPLITS, EpisodeSize, Split, TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.episodes import TaskSupply

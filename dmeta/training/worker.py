@@ -22,8 +22,13 @@ from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joine
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
+from dmeta.runtime.messages import (
+    Block,
+    BlockReport,
+    GradientResult,
+    Vector,
+)
 from dmeta.runtime.options import Precision
-from dmeta.runtime.protocol import Block, BlockReport, GradientResult, Vector
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.compile_lock import compiled_in_turn
 from dmeta.training.episodes import TaskSupply, task_seeds

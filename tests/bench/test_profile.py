@@ -11,15 +11,15 @@ from dmeta.bench import profile as module
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
 from dmeta.launch import open_runtime
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     ApplyReport,
     Block,
     BlockReport,
-    Runtime,
     RuntimeInfo,
     ServerState,
     StepReport,
 )
+from dmeta.runtime.protocol import Runtime
 from dmeta.training.setup import Run, prepare
 from dmeta.training.worker import BLOCK_PARTS
 from tests.conftest import tiny_config

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from dmeta.runs.checkpoint import open_checkpoints, read_checkpoint, steps_in, write_checkpoint
-from dmeta.runtime.protocol import ServerState
+from dmeta.runtime.messages import ServerState
 
 OLD, NEW = 1, 2
 _CALL = re.compile(r"^(?:\[pid +\d+\] )?(\w+)\(")

@@ -12,7 +12,7 @@ from rich.console import Console
 from dmeta.cli.display import Display
 from dmeta.cli.results_table import print_results, shown_steps
 from dmeta.formatting import duration, score
-from dmeta.runtime.protocol import ApplyReport, StepReport
+from dmeta.runtime.messages import ApplyReport, StepReport
 
 REPORT = StepReport([], ApplyReport(0, applied=True, gradient_norm=1.0, lr=0.1), 0, 0, 1.0)
 

@@ -13,7 +13,7 @@ import dmeta
 from dmeta.cli.hydra_app import compose
 from dmeta.cli.train import train_command
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import Block, StepReport
+from dmeta.runtime.messages import Block, StepReport
 
 PACKAGE = str(Path(dmeta.__file__).parent)
 MOST_BETWEEN = 4

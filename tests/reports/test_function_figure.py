@@ -18,7 +18,7 @@ from dmeta.models.mlp import mlp
 from dmeta.models.network import Network
 from dmeta.reports.drawing import BLACK, BLUE, GREEN, ORANGE
 from dmeta.reports.function_figure import FunctionPanel, adapted_functions, function_panels
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.episodes import task_rng

@@ -28,7 +28,7 @@ from dmeta.runs.checkpoint import (
     write_checkpoint,
 )
 from dmeta.runs.storage import Storage
-from dmeta.runtime.protocol import ServerState
+from dmeta.runtime.messages import ServerState
 
 ARRAYS: dict[str, Any] = {
     "meta_params/w": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,

@@ -14,7 +14,8 @@ from dmeta.runs.checkpoint import open_checkpoints, read_checkpoint, steps_in
 from dmeta.runs.checkpoint_writer import CheckpointWriter
 from dmeta.runs.storage import DiskStorage
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import Runtime, ServerState
+from dmeta.runtime.messages import ServerState
+from dmeta.runtime.protocol import Runtime
 from dmeta.training.results import Result
 from dmeta.training.run import run_session
 from dmeta.training.session import Session

@@ -17,7 +17,7 @@ import dmeta
 from dmeta.runs.heartbeat import MARK
 from dmeta.runs.remote_mirror import DistantFolder
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import StepReport
+from dmeta.runtime.messages import StepReport
 from dmeta.tasks.features import load_features
 from tests.cli.refusal import nothing_starts, refusal  # noqa: F401
 from tests.conftest import TINY

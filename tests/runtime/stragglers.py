@@ -19,15 +19,13 @@ from unittest import mock
 from dmeta.cli.hydra_app import compose
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     Block,
     BlockReport,
     GradientResult,
-    Runtime,
     Vector,
-    Worker,
-    WorkerFactory,
 )
+from dmeta.runtime.protocol import Runtime, Worker, WorkerFactory
 from dmeta.training.config import run_config
 from dmeta.training.model_evaluation import evaluate_tasks
 from dmeta.training.setup import Run, prepare

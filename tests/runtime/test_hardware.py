@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from dmeta.runtime import hardware
 from dmeta.runtime.hardware import by_kind, description
-from dmeta.runtime.protocol import Hardware, RuntimeInfo
+from dmeta.runtime.messages import Hardware, RuntimeInfo
 from dmeta.runtime.ray.actors import WorkerStatus
 from dmeta.runtime.ray.worker_registry import Roster
 from dmeta.training.parallelism import mixed_line

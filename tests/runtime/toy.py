@@ -17,7 +17,13 @@ from typing import Literal
 
 import numpy as np
 
-from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, GradientResult, ServerState
+from dmeta.runtime.messages import (
+    ApplyReport,
+    Block,
+    BlockReport,
+    GradientResult,
+    ServerState,
+)
 from dmeta.runtime.reduction import total_of
 
 Fault = Literal["kill", "stop", "slow", "raise", "not_finite", "kill_before", "kill_after"]

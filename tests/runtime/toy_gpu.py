@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from dmeta.runtime.protocol import GradientResult
+from dmeta.runtime.messages import GradientResult
 from tests.runtime import toy
 
 TOTAL = 10_000_000_000

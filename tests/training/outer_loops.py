@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dmeta.bilevel.flat import Layout, sha256_of
-from dmeta.runtime.protocol import ApplyReport, Gradient, Vector
+from dmeta.runtime.messages import ApplyReport, Gradient, Vector
 from dmeta.training.config import OuterOptions
 from dmeta.training.optimizers import CLASSES
 from dmeta.training.server import OuterLoop, OuterLoopFactory

@@ -28,7 +28,7 @@ from dmeta.runs.checkpoint import (
 )
 from dmeta.runs.progress import progress_of
 from dmeta.runs.storage import Storage
-from dmeta.runtime.protocol import ServerState
+from dmeta.runtime.messages import ServerState
 from dmeta.training.resume import read_settings
 
 STEP, PROGRESS = 7, {"best": [[7, 0.5]], "seconds": 1.25}

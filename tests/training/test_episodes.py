@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dmeta.bilevel.types import Kind
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.sinusoid import Sinusoid

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.runtime.protocol import Block, BlockReport
+from dmeta.runtime.messages import Block, BlockReport
 from dmeta.training.evaluation import (
     Curve,
     Evaluation,

@@ -15,7 +15,8 @@ from dmeta.runs.checkpoint import open_checkpoints, steps_in
 from dmeta.runs.lock import only_one_in
 from dmeta.runs.metrics import Row
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.runtime.messages import StepReport
+from dmeta.runtime.protocol import Runtime
 from dmeta.training.interrupts import Stopped, stop_on_signals
 from dmeta.training.run import run_session
 from dmeta.training.session import Session

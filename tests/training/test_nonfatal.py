@@ -12,7 +12,8 @@ import pytest
 from dmeta.reports.run_report import draw_run
 from dmeta.runs.layout import LOG
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import Runtime, StepReport
+from dmeta.runtime.messages import StepReport
+from dmeta.runtime.protocol import Runtime
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.nonfatal import guarded, warned_of
 from dmeta.training.run import run_session

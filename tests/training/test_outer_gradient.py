@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dmeta.bilevel.flat import to_wire
-from dmeta.runtime.protocol import Vector
+from dmeta.runtime.messages import Vector
 from dmeta.training.config import OuterOptions
 from tests.training.outer_loops import (
     LAYOUT,

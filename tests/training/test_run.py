@@ -19,7 +19,13 @@ from dmeta.runs.checkpoint import Checkpoint, open_checkpoints, read_checkpoint,
 from dmeta.runs.lock import only_one_in
 from dmeta.runs.metrics import read_metrics
 from dmeta.runtime.local import LocalRuntime
-from dmeta.runtime.protocol import Block, GradientResult, Runtime, StepReport, Vector
+from dmeta.runtime.messages import (
+    Block,
+    GradientResult,
+    StepReport,
+    Vector,
+)
+from dmeta.runtime.protocol import Runtime
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped, train_steps

@@ -17,7 +17,7 @@ import dmeta
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.types import Kind
 from dmeta.models.embeddings import check_ids
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.setup import Run, prepare

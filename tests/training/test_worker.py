@@ -12,7 +12,7 @@ import torch
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.cli.hydra_app import compose
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.runtime.reduction import widened
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.config import run_config

@@ -18,20 +18,22 @@ import ray
 
 from dmeta.runtime.hardware import description
 from dmeta.runtime.memory import keep_freed_memory, limit_gpu_memory
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     ApplyReport,
     Block,
     BlockReport,
     Gradient,
     Seat,
-    Server,
-    ServerFactory,
     ServerState,
     Sums,
     Vector,
+    named_block,
+)
+from dmeta.runtime.protocol import (
+    Server,
+    ServerFactory,
     Worker,
     WorkerFactory,
-    named_block,
 )
 from dmeta.runtime.reduction import added
 

@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import RayError
 
 from dmeta.runtime.cluster import connect
+from dmeta.runtime.messages import Seat
 from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
-from dmeta.runtime.protocol import Seat
 from dmeta.runtime.ray.actor_factory import worker_starter
 from dmeta.runtime.ray.calls import Actor, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.ray.placement import Node, Placement, most_beside, place

@@ -13,8 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
+from dmeta.runtime.messages import (
+    ApplyReport,
+    Block,
+    BlockReport,
+    ServerState,
+    StepReport,
+)
 from dmeta.runtime.options import RuntimeOptions
-from dmeta.runtime.protocol import ApplyReport, Block, BlockReport, ServerState, StepReport
 from dmeta.runtime.ray.actors import WorkerStatus
 from dmeta.runtime.ray.calls import Actor, Pieces
 from dmeta.runtime.ray.free_capacity import Room

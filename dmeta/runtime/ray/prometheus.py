@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from dmeta.runtime.protocol import StepReport, num_tasks_of
+from dmeta.runtime.messages import StepReport, num_tasks_of
 
 MetricKind: TypeAlias = Literal["counter", "sum", "gauge", "seconds", "steps"]
 """``counter``: grows with every step. ``sum``: what was counted so far, as a gauge: it begins at 0,

@@ -15,16 +15,15 @@ import ray
 from ray.experimental import get_object_locations
 
 from dmeta.runtime.cluster import connect
-from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     Block,
     BlockReport,
     RuntimeInfo,
-    ServerFactory,
     ServerState,
     StepReport,
-    WorkerFactory,
 )
+from dmeta.runtime.options import ComputeOptions, Device, RuntimeOptions
+from dmeta.runtime.protocol import ServerFactory, WorkerFactory
 from dmeta.runtime.ray.actor_factory import ServerStarter, start_adder
 from dmeta.runtime.ray.calls import Ref
 from dmeta.runtime.ray.cluster_session import RayWorkplace

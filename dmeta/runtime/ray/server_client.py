@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 
-from dmeta.runtime.options import RuntimeOptions
-from dmeta.runtime.protocol import (
+from dmeta.runtime.messages import (
     ApplyReport,
     Block,
-    ServerFactory,
     ServerState,
     num_tasks_of,
 )
+from dmeta.runtime.options import RuntimeOptions
+from dmeta.runtime.protocol import ServerFactory
 from dmeta.runtime.ray.actor_factory import ServerStarter
 from dmeta.runtime.ray.calls import Actor, Pieces, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.ray.pace import Pace

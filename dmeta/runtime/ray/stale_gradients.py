@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dmeta.runtime.messages import Block
 from dmeta.runtime.options import RuntimeOptions
-from dmeta.runtime.protocol import Block
 from dmeta.runtime.ray.calls import Pieces
 from dmeta.runtime.ray.worker_pool import Computed, Crew
 

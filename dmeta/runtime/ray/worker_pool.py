@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
+from dmeta.runtime.messages import Block, BlockReport, Hardware
 from dmeta.runtime.options import RuntimeOptions
-from dmeta.runtime.protocol import Block, BlockReport, Hardware
 from dmeta.runtime.ray.actors import WorkerStatus
 from dmeta.runtime.ray.calls import Actor, Pieces, Ref, is_from_the_work, raise_cause
 from dmeta.runtime.ray.missing_workers import MissingWorkers

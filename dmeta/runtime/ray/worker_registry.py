@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dmeta.runtime.hardware import by_kind
-from dmeta.runtime.protocol import Hardware
+from dmeta.runtime.messages import Hardware
 from dmeta.runtime.ray.actors import WorkerStatus
 from dmeta.runtime.ray.calls import Actor, Ref, raise_cause
 from dmeta.runtime.ray.node_names import whereabouts

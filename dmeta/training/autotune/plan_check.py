@@ -24,7 +24,7 @@ from dmeta.bilevel.compiled import BlockProgram, block_program
 from dmeta.bilevel.plans import PlanName, one_by_one
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Params
-from dmeta.runtime.protocol import Block, Vector
+from dmeta.runtime.messages import Block, Vector
 from dmeta.training.autotune.gradient_error import flat, in_float64, relative_difference
 from dmeta.training.autotune.memory_prediction import most_inner_steps, sized
 from dmeta.training.autotune.peak_memory import peak_bytes

@@ -8,7 +8,7 @@ import torch
 
 from dmeta.bilevel.compiled import BlockProgram, CompiledBlocks, NotCompilable, block_program
 from dmeta.bilevel.plans import PlanName, one_by_one
-from dmeta.runtime.protocol import Seat
+from dmeta.runtime.messages import Seat
 from dmeta.training.autotune.memory_prediction import most_inner_steps, sized
 from dmeta.training.build import first_line
 from dmeta.training.gpu import random_numbers_kept

@@ -21,8 +21,8 @@ from typing import Any, cast
 from dmeta.bilevel.compiled import BlockProgram, CompiledBlocks, NotCompilable
 from dmeta.bilevel.plans import PlanName, block_gradient, has_images, one_by_one
 from dmeta.capacity import available_memory_bytes
+from dmeta.runtime.messages import ALONE, Seat
 from dmeta.runtime.options import ComputeOptions
-from dmeta.runtime.protocol import ALONE, Seat
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.memory_prediction import block_peak, most_inner_steps, sized
 from dmeta.training.autotune.operations import operations_of

@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 
 from dmeta.bilevel.plans import PlanName, one_by_one
-from dmeta.runtime.protocol import ALONE, Seat, Workplace
+from dmeta.runtime.messages import ALONE, Seat
+from dmeta.runtime.protocol import Workplace
 from dmeta.training.autotune.memory_budget import with_gradient, within_budget
 from dmeta.training.autotune.memory_prediction import Exact, PeakMemory
 from dmeta.training.autotune.planning import AUTO, MEASURE, kept_options, planned, with_choice

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dmeta.runtime import RuntimeOptions, make_runtime, open_workplace
-from dmeta.runtime.protocol import ALONE, Seat
+from dmeta.runtime.messages import ALONE, Seat
 from dmeta.runtime.ray import cluster_session as workplaces
 from tests.runtime import toy
 from tests.runtime.toy_runs import num_actors

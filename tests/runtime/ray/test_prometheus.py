@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.protocol import ApplyReport, BlockReport, StepReport
+from dmeta.runtime.messages import ApplyReport, BlockReport, StepReport
 from dmeta.runtime.ray.prometheus import MEASURES, Gauges, exported_name, measures_of
 from tests.runtime.toy_runs import NUM_STEPS, num_actors, start, train
 

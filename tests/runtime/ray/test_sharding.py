@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from dmeta.runtime.protocol import ServerState
+from dmeta.runtime.messages import ServerState
 from dmeta.runtime.ray.coordinator import Team
 from tests.runtime import toy
 from tests.runtime.ray.test_failures import HUNG_AFTER_S

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dmeta.runtime import RuntimeOptions
 from dmeta.runtime.blocks import blocks_of
-from dmeta.runtime.protocol import BlockReport
+from dmeta.runtime.messages import BlockReport
 from dmeta.runtime.ray.stale_gradients import Stream
 from dmeta.runtime.ray.worker_pool import Batch, Computed
 from tests.runtime import toy

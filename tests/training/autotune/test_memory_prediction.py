@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dmeta.bilevel.estimators import ESTIMATORS
-from dmeta.runtime.protocol import Block
+from dmeta.runtime.messages import Block
 from dmeta.training.autotune.memory_prediction import (
     EXACT,
     Exact,

@@ -18,7 +18,7 @@ from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName
 from dmeta.bilevel.types import Params, Stage, Task
-from dmeta.runtime.protocol import Block, Vector
+from dmeta.runtime.messages import Block, Vector
 from dmeta.training.autotune import planning
 from dmeta.training.autotune.gradient_error import flat, in_float64
 from dmeta.training.autotune.memory_budget import first_block_inputs

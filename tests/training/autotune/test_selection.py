@@ -14,7 +14,7 @@ import dmeta
 from dmeta.cli.hydra_app import compose
 from dmeta.cli.train import train_command
 from dmeta.quoting import as_override
-from dmeta.runtime.protocol import ALONE, Seat
+from dmeta.runtime.messages import ALONE, Seat
 from dmeta.training.autotune import planning
 from dmeta.training.autotune.selection import Selection, with_selection
 from dmeta.training.gpu_memory import GpuMemoryError
