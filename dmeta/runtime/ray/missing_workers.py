@@ -14,14 +14,20 @@ _AFTER_S, _EVERY_S = 5.0, 60.0
 class MissingWorkers:
     """Since when workers are missing, and when that is to be said next."""
 
-    def __init__(self, least: int) -> None:
-        """Of a run that needs at least so many."""
-        self._least = least
+    def __init__(self) -> None:
+        """None is missing yet."""
         self._warn_at: float | None = None  # None: none is missing
 
-    def warn_if_long(self, num_up: int) -> float:
-        """Warn if that is due, with `num_up` workers that answer; seconds until it is due next."""
-        if num_up >= self._least:
+    def warn_if_long(self, num_up: int, least: int) -> float:
+        """Warn if that is due.
+
+        Args:
+            num_up: workers that answer.
+            least: that the run needs.
+
+        Returns: seconds until a warning is due; infinity if no worker is missing.
+        """
+        if num_up >= least:
             self._warn_at = None
             return math.inf
         now = time.monotonic()
@@ -33,6 +39,6 @@ class MissingWorkers:
                 "waiting for workers: %d of at least %d (runtime.min_workers) answer; the others "
                 "are started again as soon as the cluster has room for them",
                 num_up,
-                self._least,
+                least,
             )
         return self._warn_at - now

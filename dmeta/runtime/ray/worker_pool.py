@@ -100,7 +100,7 @@ class Crew:
         self._results: dict[int, Computed] = {}
         self._calls: dict[Ref, _Call] = {}
         self._patience = Patience(options.hung_after_s)
-        self._missing = MissingWorkers(self._least)
+        self._missing = MissingWorkers()
         self.grow(num_workers)
 
     def grow(self, num_workers: int) -> None:
@@ -215,7 +215,7 @@ class Crew:
     def _hear(self) -> None:
         """Wait for the next answer, but not for longer than a worker may take for one."""
         patience = min(max(self._patience.left_s, _LEAST_WAIT_S), _MOST_WAIT_S)
-        patience = min(patience, self._missing.warn_if_long(self._schedule.num_up))
+        patience = min(patience, self._missing.warn_if_long(self._schedule.num_up, self._least))
         refs = [*self._roster.building, *self._calls]
         # A worker that has answered is not late, however long its answer was not read.
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
