@@ -14,11 +14,13 @@ from torch import nn
 from dmeta.addresses import folder_here
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
+from dmeta.bilevel.types import Params
 from dmeta.cli.load import find_checkpoint
-from dmeta.cli.saved_run import read_saved, typed_root, with_root
+from dmeta.cli.saved_run import SavedRun, read_saved, typed_root, with_root
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
+from dmeta.models.network import Network
 from dmeta.options import checked
 from dmeta.quoting import override_word
 from dmeta.runs.folder import RunPlace, check_folder, run_place
@@ -152,17 +154,7 @@ def _embed(
     config = with_root(saved.config, wanted.root)
     if not trust:
         check_saved(config.as_mapping(), place.name, typed=typed_root(wanted.root))
-    method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
-    if model is not None and not embeds(method):
-        raise ValueError(
-            "a custom model must belong to a method that embeds, whose network has no output "
-            f"layer, got {config.algorithm.name}; train protonet with it"
-        )
-    meta_params = find_checkpoint(place.folder, config, wanted.checkpoint).meta_params()
-    shapes = saved.shapes
-    inputs = made_up_inputs(shapes.input_shape, shapes.input_dtype)
-    network = make_network(config, shapes.input_shape, None, model, inputs)
-    params = embedding_params(network, meta_params)
+    network, params = _network(saved, config, wanted, place, model, algorithm)
     source = _listing(config, source)
     device = local_device(wanted.device)
     if device != "cpu":
@@ -180,6 +172,28 @@ def _embed(
     write_features(path, arrays)
     place.push()
     return arrays
+
+
+def _network(
+    saved: SavedRun,
+    config: RunConfig,
+    wanted: EmbedConfig,
+    place: RunPlace,
+    model: nn.Module | None,
+    algorithm: Any,
+) -> tuple[Network, Params]:
+    """The run's network without an output layer, and its parameters at the checkpoint."""
+    method = ALGORITHMS[config.algorithm.name].make if algorithm is None else algorithm
+    if model is not None and not embeds(method):
+        raise ValueError(
+            "a custom model must belong to a method that embeds, whose network has no output "
+            f"layer, got {config.algorithm.name}; train protonet with it"
+        )
+    meta_params = find_checkpoint(place.folder, config, wanted.checkpoint).meta_params()
+    shapes = saved.shapes
+    inputs = made_up_inputs(shapes.input_shape, shapes.input_dtype)
+    network = make_network(config, shapes.input_shape, None, model, inputs)
+    return network, embedding_params(network, meta_params)
 
 
 def _path(wanted: EmbedConfig, place: RunPlace) -> Path:
