@@ -29,6 +29,18 @@ CLUSTERS = (
 )
 """Files whose tests start clusters for minutes: in turn, for many at once are slower than that."""
 
+LONGEST = (
+    *ROOMS,
+    CLUSTERS[0],
+    "training/test_run.py",
+    "cli/test_refused.py",
+    "bilevel/test_compiled.py",
+    "models/test_foreign_models.py",
+    "training/autotune/test_memory_prediction.py",
+    "cli/test_python.py",
+)
+"""Groups with more than half a minute of tests that are slow: they begin, so that none is last."""
+
 # The same examples everywhere, and no test depends on the clock.
 hypothesis.settings.register_profile(
     "dmeta",
@@ -81,7 +93,8 @@ def tiny_config(run_dir: Path | str, **changes: Any) -> RunConfig:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest groups, so that none is left alone at the end."""
-    items.sort(key=lambda item: group_of(item.nodeid) not in ROOMS)
+    ranks = {group: rank for rank, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(group_of(item.nodeid), len(LONGEST)))
 
 
 def group_of(nodeid: str) -> str:

@@ -231,8 +231,16 @@ def as_tokens(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["maml", "protonet", "imaml", "reptile"])
-@pytest.mark.parametrize("plan", ["loop", "vmap"])
+@pytest.mark.parametrize(
+    ("algorithm", "plan"),
+    [
+        ("maml", "loop"),
+        ("maml", "vmap"),
+        ("protonet", "vmap"),
+        ("imaml", "loop"),
+        ("reptile", "vmap"),
+    ],
+)
 def test_whole_numbers_reach_an_embedding_as_they_are(
     tmp_path: Path, algorithm: str, plan: Literal["loop", "vmap"]
 ) -> None:

@@ -51,7 +51,7 @@ def test_the_fastest_is_taken_if_it_is_clearly_faster(
     clock: dict[str, float], seconds: Mapping[str, float], expected: str
 ) -> None:
     clock.update(seconds)
-    run = measured(task="glyphs", model__filters=2)
+    run = measured(task="glyphs", model__filters=2, model__blocks=1)
     assert run.config.compute.plan == run.work.plan == expected
     assert run.config.compute.chunk_size == run.work.chunk_size == 2
     line = plan_line(run)
