@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped, train_steps
 from dmeta.training.results import Result
 from dmeta.training.resume import starting_point
-from dmeta.training.run import joint_config, open_run, run_session
+from dmeta.training.run import Draw, joint_config, open_run, run_session
 from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
 from dmeta.training.worker import TaskWork
@@ -43,9 +44,16 @@ def local(run: Run) -> Runtime:
     return LocalRuntime(run.work, run.outer, "cpu", 1)
 
 
-def finish(run_dir: Path, **changes: object) -> Result:
+def finish(run_dir: Path, draw: Draw | None = None, **changes: object) -> Result:
     run = prepare(tiny_config(run_dir, **changes))
-    return run_session(Session(run, run_dir, local), draw=draw_run)
+    joint = prepare(joint_config(run.config)) if run.config.joint_baseline else None
+    return run_session(Session(run, run_dir, local), joint, draw=draw)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run that nothing disturbed."""
+    return finish(tmp_path_factory.mktemp("whole"))
 
 
 def kept_in(run_dir: Path) -> list[int]:
@@ -75,7 +83,7 @@ class Interrupt:
 
 @pytest.mark.slow
 def test_a_run_writes_results_metrics_events_and_figures(tmp_path: Path) -> None:
-    result = finish(tmp_path)
+    result = finish(tmp_path, draw_run)
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["meta_params_sha256"] == result.meta_params_sha256
     assert written["test"]["num_tasks"] == 6
@@ -95,8 +103,9 @@ def test_a_run_writes_results_metrics_events_and_figures(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_after: int) -> None:
-    whole = finish(tmp_path / "whole")
+def test_interrupted_and_resumed_ends_in_the_same_bits(
+    tmp_path: Path, whole: Result, stop_after: int
+) -> None:
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         run_session(Session(prepare(tiny_config(broken)), broken, local, [Interrupt(stop_after)]))
@@ -109,7 +118,7 @@ def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path: Path, stop_afte
         return [{k: v for k, v in r.items() if k not in clock} for r in read_metrics(run_dir)]
 
     assert [r for r in without_clock(broken) if r["event"] == "val"] == [
-        r for r in without_clock(tmp_path / "whole") if r["event"] == "val"
+        r for r in without_clock(whole.run_dir) if r["event"] == "val"
     ]
 
 
@@ -139,8 +148,7 @@ def test_another_seed_gives_other_bits_and_the_same_seed_the_same(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
-    whole = finish(tmp_path / "whole")
+def test_a_run_can_be_made_longer(tmp_path: Path, whole: Result) -> None:
     finish(tmp_path / "short", steps=4)
     longer = finish(tmp_path / "short", steps=6, resume=True)
     assert longer.meta_params_sha256 == whole.meta_params_sha256
@@ -182,11 +190,11 @@ def test_an_ensemble_averages_the_best_validated_models(tmp_path: Path) -> None:
     ],
 )
 def test_a_run_dir_of_another_run_is_refused(
-    tmp_path: Path, changes: dict[str, object], words: str
+    tmp_path: Path, whole: Result, changes: dict[str, object], words: str
 ) -> None:
-    finish(tmp_path)
+    shutil.copytree(whole.run_dir, tmp_path / "run")
     with pytest.raises(ValueError, match=words):
-        finish(tmp_path, **changes)
+        finish(tmp_path / "run", **changes)
 
 
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
@@ -269,9 +277,8 @@ def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tmp_pat
 
 @pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_gives_the_same_bits(
-    tmp_path: Path,
+    tmp_path: Path, whole: Result
 ) -> None:
-    whole = finish(tmp_path / "whole")
     finish(tmp_path / "run", steps=4, checkpoint__every=1)
     (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.safetensors").write_bytes(b"")
 
@@ -286,12 +293,20 @@ def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_gives_the_same_
     assert [what for what in told if "step-00000004" in what and "truncated" in what]
 
 
+@pytest.fixture(scope="module")
+def beside_joint(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run and its joint baseline, which nothing disturbed."""
+    return finish(tmp_path_factory.mktemp("beside_joint"), joint_baseline=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("begin", ["", "file://", "memory://"])
-def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: str) -> None:
+def test_checkpoints_elsewhere_are_enough_to_go_on_with(
+    tmp_path: Path, beside_joint: Result, begin: str
+) -> None:
     location = f"{begin}{tmp_path}/elsewhere"
     elsewhere = {"checkpoint__location": location, "joint_baseline": True}
-    whole = finish(tmp_path / "whole", joint_baseline=True)
+    whole = beside_joint
     first = finish(tmp_path / "first", steps=3, **elsewhere)
     assert steps_in(open_checkpoints(tmp_path, location))[-1] == 3
     assert not (tmp_path / "first" / "checkpoints").exists()
@@ -301,7 +316,7 @@ def test_checkpoints_elsewhere_are_enough_to_go_on_with(tmp_path: Path, begin: s
         finish(tmp_path / "second", seed=9, resume="auto", **elsewhere)
     second = finish(tmp_path / "second", resume="auto", **elsewhere)  # the first folder is lost
     assert second.meta_params_sha256 == whole.meta_params_sha256 != first.meta_params_sha256
-    assert second.joint_baseline == whole.joint_baseline
+    assert second.joint_baseline == whole.joint_baseline is not None
     again = dmeta.evaluate(tmp_path / "second", num_tasks=6, trust=True)
     assert again == second.test
 
@@ -320,9 +335,8 @@ def test_a_run_whose_evaluation_fails_keeps_its_steps(
 
 @pytest.mark.slow
 def test_a_run_that_fails_keeps_the_steps_since_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = finish(tmp_path / "whole")
     gradient = TaskWork.gradient
 
     def failing(self: TaskWork, vector: Vector, block: Block) -> GradientResult:
