@@ -29,7 +29,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from dmeta.algorithms import ALGORITHMS
-    from dmeta.bilevel.estimators import ESTIMATORS as GRADIENTS
+    from dmeta.bilevel import ESTIMATORS as GRADIENTS
     from dmeta.cli.embed import embed
     from dmeta.cli.evaluate import evaluate
     from dmeta.cli.load import load
@@ -54,7 +54,7 @@ _HOMES = {
     "ALGORITHMS": "algorithms",
     "MODELS": "models",
     "TASKS": "tasks",
-    "GRADIENTS": "bilevel.estimators",
+    "GRADIENTS": "bilevel",
 }
 _NAMES_THERE = {"GRADIENTS": "ESTIMATORS"}
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.compiled import BlockProgram, block_program
-from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import EagerPlan
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Kind, Loss, Params, Stage, Task

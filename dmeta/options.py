@@ -13,24 +13,24 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from dmeta.declared import PROVIDED, REQUIRED, Option
 from dmeta.registry import nearest
 
 _T = TypeVar("_T")
 
 _LARGEST = 2**63 - 1
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_UNIONS = (typing.Union, types.UnionType)
 
-REQUIRED = "???"
-"""As a default: the option must be given (Hydra's own sign)."""
-
-PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_seed"})
-"""Keywords of a factory that come from the run, not from a config."""
+AtLeastTwo: TypeAlias = Annotated[int, Field(ge=2)]
+"""Of what a mean and its confidence are made."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def checked(cls: type[_T], values: Any, prefix: str) -> _T:
         raise ValueError(f"{prefix} must be a group of settings, got {values!r}")
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     _refuse_unknown(values, known, prefix)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     given = {key: typed(value, hints[key], _join(prefix, key)) for key, value in values.items()}
     missing = [
         field.name
@@ -97,13 +97,30 @@ def checked_options(make: Callable[..., Any], choice: NamedOptions, prefix: str)
     changes: dict[str, dict[str, Any]] = {}
     for key, value in choice.options.items():
         if key in group_of:
-            own = typing.get_type_hints(type(defaults[group_of[key]]))
+            own = typing.get_type_hints(type(defaults[group_of[key]]), include_extras=True)
             changes.setdefault(group_of[key], {})[key] = typed(value, own[key], f"{prefix}.{key}")
         else:
             options[key] = typed(value, hints.get(key, Any), f"{prefix}.{key}")
     for name, changed in changes.items():
         options[name] = dataclasses.replace(defaults[name], **changed)
     return options
+
+
+def check_declared(declared: Sequence[Option], choice: NamedOptions, prefix: str) -> None:
+    """Check the options of `choice` as `checked_options` does, without importing its factory.
+
+    Args:
+        declared: the options of the factory.
+        choice: name and options.
+        prefix: the group, for messages.
+
+    Raises:
+        ValueError: an unknown or ill-typed option.
+    """
+    known = {each.name: each for each in declared}
+    _refuse_unknown(choice.options, list(known), prefix)
+    for key, value in choice.options.items():
+        typed(value, known[key].type_of(), f"{prefix}.{key}")
 
 
 def default_options(make: Callable[..., Any]) -> dict[str, Any]:
@@ -146,13 +163,14 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(target, include_extras=True)
     except NameError:  # names imported for type checkers alone
         found: dict[str, Any] = {}
         for name, hint in getattr(target, "__annotations__", {}).items():
             one = types.SimpleNamespace(__annotations__={name: hint})
             with contextlib.suppress(NameError):
-                found |= typing.get_type_hints(one, getattr(target, "__globals__", {}))
+                there = getattr(target, "__globals__", {})
+                found |= typing.get_type_hints(one, there, include_extras=True)
         return found
 
 
@@ -188,12 +206,73 @@ def typed(value: Any, hint: Any, key: str) -> Any:
         return value
     if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)) and hint is not Any:
         raise ValueError(f"{key} must be {_words(hint)}, got {value}; change it")
+    _refuse_unusable(value, key)
     try:
-        found = TypeAdapter(hint).validate_python(value)
-    except ValidationError:
-        raise ValueError(f"{key} must be {_words(hint)}, got {value!r}; change it") from None
+        found = _adapter(hint).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(_refusal(error, hint, value, key)) from None
     _refuse_unusable(found, key)
     return found
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
+def check_fields(options: Any, prefix: str, but: Collection[str] = ()) -> None:
+    """Check every field of a dataclass against its type, bounds (`pydantic.PositiveInt`) included.
+
+    Args:
+        options: an object of the dataclass.
+        prefix: the group, for messages; empty: none.
+        but: names of fields that are not settings.
+
+    Raises:
+        ValueError: a field is of another type or out of its bounds, with its full name.
+    """
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    for name in [each.name for each in dataclasses.fields(options) if each.name not in but]:
+        hint = hints[name]
+        typed(getattr(options, name), hint, _join(prefix, name))
+
+
+def bounds_of(hint: Any) -> list[tuple[str, float]]:
+    """Sign and bound of each bound of a number's type: ``[(">=", 1)]``, as one would say it."""
+    if not hasattr(hint, "__metadata__"):
+        parts = typing.get_args(hint)
+        return next((found for part in parts if (found := bounds_of(part))), [])
+    limits = [limit for each in hint.__metadata__ for limit in getattr(each, "metadata", [each])]
+    found = [
+        (sign, getattr(limit, kind))
+        for limit in limits
+        for kind, sign in _SIGNS.items()
+        if hasattr(limit, kind)
+    ]
+    whole = typing.get_args(hint)[0] is int
+    return [(">=", bound + 1) if whole and sign == ">" else (sign, bound) for sign, bound in found]
+
+
+def _refusal(error: ValidationError, hint: Any, value: Any, key: str) -> str:
+    """The message for a value of another type, or out of its bounds."""
+    out_of_bounds = next((e for e in error.errors() if _SIGNS.keys() & e.get("ctx", {})), None)
+    if out_of_bounds is None:
+        return f"{key} must be {_words(hint)}, got {value!r}; change it"
+    bounds = bounds_of(hint)
+    allowed = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds)
+    remedy = "raise it" if all(sign.startswith(">") for sign, _ in bounds) else "change it"
+    words = " or ".join([allowed, *_named_values(hint)])
+    return f"{key} must be {words}, got {out_of_bounds['input']!r}; {remedy}"
+
+
+def _named_values(hint: Any) -> list[str]:
+    """What a number may be instead: ``null``, ``auto``."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else ()
+    return [_words(part) for part in parts if part is type(None) or _is_literal(part)]
+
+
+def _is_literal(hint: Any) -> bool:
+    return typing.get_origin(hint) is Literal
 
 
 def _refuse_unusable(value: Any, key: str) -> None:
@@ -211,7 +290,9 @@ def _words(hint: Any) -> str:
     """A type as a user would say it."""
     if hint is type(None):
         return "null"
-    if typing.get_origin(hint) is Literal:
+    if hasattr(hint, "__metadata__"):
+        return _words(typing.get_args(hint)[0])
+    if _is_literal(hint):
         return " or ".join(str(arg) for arg in typing.get_args(hint))
     args = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:

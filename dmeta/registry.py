@@ -50,17 +50,20 @@ class LazyEntry:
         summary: as of `Entry`.
         source: as of `Entry`.
         settings: as of `Entry`.
+        is_ready: whether the target is what `Entry.make` returns, without options.
     """
 
     target: str
     summary: str
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    is_ready: bool = False
 
     def load(self) -> Entry[Any]:
         """The entry, its factory imported."""
         module, _, name = self.target.partition(":")
-        make = getattr(import_module(module), name)
+        found = getattr(import_module(module), name)
+        make = (lambda: found) if self.is_ready else found
         return Entry(make, self.summary, self.source, self.settings)
 
 
@@ -98,6 +101,7 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
     def __init__(self, kind: str, entries: Mapping[str, Entry[_T] | LazyEntry]) -> None:
         self.kind = kind
         self._builtin = dict(entries)
+        self._loaded: dict[str, Entry[_T]] = {}
         self._plugins: dict[str, Entry[_T]] | None = None
 
     @property
@@ -105,7 +109,7 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
         """The entries of other packages."""
         if self._plugins is None:
             points = metadata.entry_points(group=_group(self.kind))
-            self._plugins = {point.name: self._loaded(point) for point in points}
+            self._plugins = {point.name: self._imported(point) for point in points}
         return self._plugins
 
     @property
@@ -116,7 +120,7 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
     def _all(self) -> dict[str, Entry[_T] | LazyEntry]:
         return {**self._builtin, **self.plugins}
 
-    def _loaded(self, point: metadata.EntryPoint) -> Entry[_T]:
+    def _imported(self, point: metadata.EntryPoint) -> Entry[_T]:
         try:
             entry: Any = point.load()
         except Exception as error:  # whatever the import of another package raises
@@ -150,7 +154,9 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
             )
         found = entries[name]
         if isinstance(found, LazyEntry):
-            found = self._builtin[name] = found.load()
+            if name not in self._loaded:
+                self._loaded[name] = found.load()
+            return self._loaded[name]
         return found
 
     def __iter__(self) -> Iterator[str]:

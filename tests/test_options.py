@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dmeta.options import REQUIRED, NamedOptions, checked_options, default_options
+from dmeta.declared import REQUIRED
+from dmeta.options import NamedOptions, checked_options, default_options
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]

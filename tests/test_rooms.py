@@ -25,6 +25,7 @@ _SHARED = {
     "capacity",
     "formatting",
     "options",
+    "declared",
 }
 
 # room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
@@ -35,10 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "addresses": set(),
     "capacity": set(),
     "formatting": {"quoting", "addresses"},
-    "options": {"registry"},
+    "declared": set(),
+    "options": {"registry", "declared"},
     "bilevel": {"registry", "randomness", "options"},
     "models": {"registry", "randomness", "options"},
-    "algorithms": {"registry", "randomness", "options", "bilevel", "models"},
+    "algorithms": {"registry", "randomness", "options", "declared", "bilevel", "models"},
     "tasks": {"registry", "addresses", "options", "bilevel", "capacity"},
     "runtime": {"registry", "capacity", "options"},
     "runs": {"addresses", "quoting", "formatting", "runtime"},

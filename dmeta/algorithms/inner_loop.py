@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dmeta.algorithms.adapted_names import Adapt, adapted_names
@@ -35,6 +36,7 @@ from dmeta.bilevel.inner import (
 from dmeta.bilevel.lstm import LSTM, InnerLSTM, initial_lstm
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
+from dmeta.options import check_fields
 
 RATE = "inner_lr/"
 """Prefix of the meta-parameters that are learned rates."""
@@ -80,33 +82,26 @@ class InnerLoop:
             the last (MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
     """
 
-    inner_lr: float = 0.01
-    inner_steps: int = 1
+    inner_lr: PositiveFloat = 0.01
+    inner_steps: NonNegativeInt = 1
     inner_steps_max: int | None = None
-    eval_inner_steps: int = 10
+    eval_inner_steps: NonNegativeInt = 10
     inner_optimizer: Literal["sgd", "adam", "lstm"] = "sgd"
     carry_moments: bool = False
-    inner_momentum: float = 0.0
-    inner_clip_norm: float | None = None
-    inner_proximal: float = 0.0
+    inner_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    inner_clip_norm: PositiveFloat | None = None
+    inner_proximal: NonNegativeFloat = 0.0
     proximal_at: Literal["every_step", "end"] = "every_step"
-    inner_batch_size: int | None = None
-    eval_inner_batch_size: int | None = None
+    inner_batch_size: PositiveInt | None = None
+    eval_inner_batch_size: PositiveInt | None = None
     adapt: Adapt = "all"
     learn_inner_lr: Learned | None = None
     precondition: Literal["curvature"] | None = None
-    multi_step_loss_until: int = 0
+    multi_step_loss_until: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        self._check_steps_and_batches()
-        if not self.inner_lr > 0:
-            raise ValueError(f"algorithm.inner_lr must be > 0, got {self.inner_lr}; raise it")
-        if not 0 <= self.inner_momentum < 1:
-            raise ValueError(
-                f"algorithm.inner_momentum must be >= 0 and < 1, got {self.inner_momentum}; "
-                "change it"
-            )
+        """Check the fields, and what does not go together."""
+        check_fields(self, "algorithm")
         if self.inner_momentum and self.inner_optimizer != "sgd":
             raise ValueError(
                 f"algorithm.inner_momentum must be 0 with algorithm.inner_optimizer="
@@ -117,10 +112,6 @@ class InnerLoop:
                 "algorithm.carry_moments must be false with algorithm.inner_optimizer="
                 f"{self.inner_optimizer}, got true; choose adam"
             )
-        if not self.inner_proximal >= 0:
-            raise ValueError(
-                f"algorithm.inner_proximal must be >= 0, got {self.inner_proximal}; raise it"
-            )
         if self.proximal_at == "end" and not (
             self.inner_proximal > 0 and self.inner_optimizer == "sgd"
         ):
@@ -129,27 +120,14 @@ class InnerLoop:
                 f"algorithm.inner_optimizer=sgd, got end with {self.inner_proximal} and "
                 f"{self.inner_optimizer}; set them, or remove it"
             )
-        if self.inner_clip_norm is not None and not self.inner_clip_norm > 0:
-            raise ValueError(
-                f"algorithm.inner_clip_norm must be > 0 or null, got {self.inner_clip_norm}; "
-                "raise it"
-            )
+        self._check_steps()
 
-    def _check_steps_and_batches(self) -> None:
-        for key in ("inner_steps", "eval_inner_steps", "multi_step_loss_until"):
-            if getattr(self, key) < 0:
-                raise ValueError(
-                    f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it"
-                )
+    def _check_steps(self) -> None:
         if self.inner_steps_max is not None and self.inner_steps_max < self.inner_steps:
             raise ValueError(
                 f"algorithm.inner_steps_max must be >= algorithm.inner_steps ({self.inner_steps}) "
                 f"or null, got {self.inner_steps_max}; raise it"
             )
-        for key in ("inner_batch_size", "eval_inner_batch_size"):
-            size = getattr(self, key)
-            if size is not None and size < 1:
-                raise ValueError(f"algorithm.{key} must be >= 1 or null, got {size}; raise it")
         if self.learn_inner_lr == "per_tensor_and_step" and self.inner_steps < 1:
             raise ValueError(
                 "algorithm.inner_steps must be >= 1 with algorithm.learn_inner_lr="

@@ -36,9 +36,10 @@ Letters: S support examples, N examples to predict, W ways, D features, L latent
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dmeta.algorithms import latent_codes
@@ -47,7 +48,9 @@ from dmeta.algorithms.latent_codes import Gaussian
 from dmeta.bilevel.inner import InnerProblem, InnerSGD, LearnedRates
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
+from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
+from dmeta.options import check_fields
 from dmeta.randomness import Noise
 
 CODES, WEIGHTS = "codes", "weights"
@@ -64,56 +67,42 @@ class Leo:
             without parameters.
         loss: support and query loss.
         input_shape: of one example.
-        num_latents: L.
-        latent_lr: initial inner rate of the codes.
+        num_latents: L, dimensions of a class's code.
+        latent_lr: initial inner rate of the codes; one per dimension is learned.
         latent_steps: inner steps on the codes.
-        finetuning_lr: initial inner rate of the weights.
-        finetuning_steps: inner steps on the weights, after those.
+        finetuning_lr: initial inner rate of the classifier's weights; one per feature is learned.
+        finetuning_steps: inner steps on the weights, after those on the codes.
         dropout: probability that a feature is dropped, in training.
-        kl_weight: beta.
-        encoder_weight: gamma.
-        l2_weight: lambda_1.
-        orthogonality_weight: lambda_2.
+        kl_weight: beta, weight of the codes' divergence from N(0, 1).
+        encoder_weight: gamma, weight of the distance between a code before and after its inner
+            loop.
+        l2_weight: lambda_1, weight of half the squared weights of encoder, relation network and
+            decoder.
+        orthogonality_weight: lambda_2, weight of the squared cosines between the decoder's rows.
         init_seed: of the initial encoder, relation network and decoder.
     """
 
     network: Network
     loss: Loss
     input_shape: tuple[int, ...]
-    num_latents: int = 64
-    latent_lr: float = 1.0
-    latent_steps: int = 5
-    finetuning_lr: float = 0.001
-    finetuning_steps: int = 5
-    dropout: float = 0.5
-    kl_weight: float = 1e-3
-    encoder_weight: float = 1e-9
-    l2_weight: float = 1e-8
-    orthogonality_weight: float = 1e-3
+    num_latents: PositiveInt = 64
+    latent_lr: PositiveFloat = 1.0
+    latent_steps: NonNegativeInt = 5
+    finetuning_lr: PositiveFloat = 0.001
+    finetuning_steps: NonNegativeInt = 5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    kl_weight: NonNegativeFloat = 1e-3
+    encoder_weight: NonNegativeFloat = 1e-9
+    l2_weight: NonNegativeFloat = 1e-8
+    orthogonality_weight: NonNegativeFloat = 1e-3
     init_seed: int = 0
 
     embeds: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        if self.num_latents < 1:
-            raise ValueError(
-                f"algorithm.num_latents must be >= 1, got {self.num_latents}; raise it"
-            )
-        for key in ("latent_lr", "finetuning_lr"):
-            if not getattr(self, key) > 0:
-                raise ValueError(f"algorithm.{key} must be > 0, got {getattr(self, key)}; raise it")
-        keys = ("latent_steps", "finetuning_steps", "kl_weight", "encoder_weight", "l2_weight")
-        for key in (*keys, "orthogonality_weight"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(
-                    f"algorithm.{key} must be >= 0, got {getattr(self, key)}; raise it"
-                )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"algorithm.dropout must be >= 0 and < 1, got {self.dropout}; change it"
-            )
+        """Check the fields."""
+        check_fields(self, "algorithm", but=PROVIDED)
 
     def init_meta_params(self) -> Params:
         """The network's weights, the three parts (`latent_codes.PARTS`) and the rates [L], [D]."""

@@ -47,5 +47,12 @@ def maml_pp(
     ),
     per_step_norm: bool = True,
 ) -> Maml:
-    """MAML with a multi-step loss, rates and batch-norm per step."""
+    """MAML with a multi-step loss, rates and batch-norm per step.
+
+    Args:
+        network: the model.
+        loss: support and query loss.
+        inner: the inner loop.
+        per_step_norm: learn one scale and shift of every normalisation layer for each inner step.
+    """
     return Maml(network, loss, inner, per_step_norm)

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.bench.agreement import Agreement, agreement_of
 from dmeta.bench.timing import seconds_in_turn
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient, eager
 from dmeta.bilevel.surrogates import Estimator
+from dmeta.options import check_fields
 from dmeta.training.autotune.gradient_error import in_float64
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.memory_prediction import (
@@ -38,32 +40,30 @@ class GradientsOptions:
     """What is measured.
 
     Attributes:
-        inner_steps: values of K; None: the method's own.
-        num_tasks: T; None: the tasks of the run's first block.
-        gradients: names of estimators; None: all.
+        inner_steps: numbers of inner steps to try, such as ``[1,2,5,10,20]``; None: the method's
+            own (algorithm.inner_steps).
+        num_tasks: tasks of the block; None: those of the run's first block (compute.block_size).
+        gradients: meta-gradients to try, such as ``[exact,checkpointed]``; None: all that make
+            sense with the method.
         repeats: timed runs of each.
-        memory_limit: an estimator that is predicted to need more is not computed.
+        memory_limit: a meta-gradient that is predicted to take more memory is not computed, such
+            as ``500MB`` or ``1.5GiB``.
+        out: folder for the table (JSON) and the plot; None: a new one under ./runs.
     """
 
-    inner_steps: tuple[int, ...] | None = None
-    num_tasks: int | None = None
+    inner_steps: tuple[NonNegativeInt, ...] | None = None
+    num_tasks: PositiveInt | None = None
     gradients: tuple[str, ...] | None = None
-    repeats: int = 5
+    repeats: PositiveInt = 5
     memory_limit: str | int = "8GB"
+    out: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers and unknown names."""
         for key in ("inner_steps", "gradients"):
             if getattr(self, key) == ():
                 raise ValueError(f"bench.{key} must have an entry, got none; add one, or set null")
-        for key, bound in (("num_tasks", 1), ("repeats", 1)):
-            value = getattr(self, key)
-            if value is not None and value < bound:
-                raise ValueError(f"bench.{key} must be >= {bound}, got {value}; raise it")
-        if min(self.inner_steps or (0,)) < 0:
-            raise ValueError(
-                f"bench.inner_steps must be >= 0, got {min(self.inner_steps or ())}; raise it"
-            )
+        check_fields(self, "bench")
         for name in self.gradients or ():
             ESTIMATORS[name]
         _ = self.limit_bytes

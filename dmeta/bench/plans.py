@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
+from pydantic import PositiveInt
 
 from dmeta.bench.rates import product_rate
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient, PlanName, has_images
 from dmeta.bilevel.types import Params
+from dmeta.options import check_fields
 from dmeta.training.autotune.gradient_error import in_float64, relative_difference
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.operations import operations_of
@@ -36,23 +38,24 @@ class PlansOptions:
     """What is measured.
 
     Attributes:
-        num_tasks: values of T; None: the tasks of the run's first block.
-        plans: names of plans; None: all.
-        repeats: timed runs of each.
+        num_tasks: numbers of tasks of a block to try, such as ``[1,2,4,8]``; None: that of the
+            run's first block (compute.block_size).
+        plans: plans to try, such as ``[vmap,compiled]``; None: all.
+        repeats: timed runs of each, in turn.
+        out: folder for the table (JSON) and the plot; None: a new one under ./runs.
     """
 
-    num_tasks: tuple[int, ...] | None = None
+    num_tasks: tuple[PositiveInt, ...] | None = None
     plans: tuple[PlanName, ...] | None = None
-    repeats: int = 5
+    repeats: PositiveInt = 5
+    out: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers and unknown names."""
         for key in ("num_tasks", "plans"):
             if getattr(self, key) == ():
                 raise ValueError(f"bench.{key} must have an entry, got none; add one, or set null")
-        for key, value in (("num_tasks", min(self.num_tasks or (1,))), ("repeats", self.repeats)):
-            if value < 1:
-                raise ValueError(f"bench.{key} must be >= 1, got {value}; raise it")
+        check_fields(self, "bench")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import PositiveInt
+
+from dmeta.options import check_fields
 from dmeta.runs.checkpoint import open_checkpoints
 from dmeta.runs.metrics import Row
 from dmeta.runs.progress import fresh
@@ -39,16 +42,16 @@ class ProfileOptions:
     Attributes:
         steps: outer steps that are measured.
         warmup: outer steps before them.
+        out: folder for the table (JSON) and the plot; None: a new one under ./runs.
     """
 
-    steps: int = 100
-    warmup: int = 20
+    steps: PositiveInt = 100
+    warmup: PositiveInt = 20
+    out: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
-        for key in ("steps", "warmup"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"bench.{key} must be >= 1, got {getattr(self, key)}; raise it")
+        """Check the fields."""
+        check_fields(self, "bench")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from pydantic import PositiveFloat, PositiveInt
+
 from dmeta.bench.idle import IdleWorkers, SumServers, idle_state
+from dmeta.options import check_fields
 from dmeta.runtime import RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.cluster.connect import connected, nodes_for_workers
@@ -37,27 +40,25 @@ class ScaleOptions:
     """What is measured.
 
     Attributes:
-        workers: how many, in turn.
-        megabytes: of the vector, in turn.
+        workers: numbers of workers, in turn.
+        megabytes: sizes of the vector of meta-parameters (1e6 bytes), in turn: 4 bytes a number.
         ways: of the gradients to the server (``runtime.reduce``), in turn.
         seconds: of steps, for each.
+        out: folder for the table (JSON) and the plot; None: a new one under ./runs.
     """
 
-    workers: tuple[int, ...] = (1, 2, 4, 8)
-    megabytes: tuple[float, ...] = (0.05, 0.5, 4.0)
-    ways: tuple[Way, ...] = WAYS
-    seconds: float = 2.0
+    workers: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    megabytes: tuple[PositiveFloat, ...] = (0.05, 0.5, 4.0)
+    ways: tuple[Way, ...] = ("flat", "tree", "sharded")
+    seconds: PositiveFloat = 2.0
+    out: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be measured."""
+        """Refuse what cannot be measured."""
+        check_fields(self, "bench")
         for key in ("workers", "megabytes", "ways"):
             if not getattr(self, key):
                 raise ValueError(f"bench.{key} must name at least one, got none; name one")
-        if min(self.workers) < 1:
-            raise ValueError(f"bench.workers must be >= 1, got {min(self.workers)}; raise it")
-        for key, least in (("megabytes", min(self.megabytes)), ("seconds", self.seconds)):
-            if least <= 0:
-                raise ValueError(f"bench.{key} must be > 0, got {least}; raise it")
 
 
 @dataclass(frozen=True)

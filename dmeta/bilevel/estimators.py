@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from dmeta.bilevel.adjoint import difference_pull, exact_pull
-from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.solvers import stop_gradient, unrolled
 from dmeta.bilevel.surrogates import Differentiable, Estimator, Surrogate, query_loss, swept
 from dmeta.bilevel.types import Params, Stage, Task
+from dmeta.options import check_fields
 from dmeta.randomness import numbers_for
-from dmeta.registry import Entry, Registry
 
 
 def exact(algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage) -> Surrogate:
@@ -113,15 +113,12 @@ class Truncated:
         window: steps of a window; None: one window of all steps.
     """
 
-    last: int = 1
-    window: int | None = None
+    last: NonNegativeInt = 1
+    window: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
-        if self.last < 0:
-            raise ValueError(f"gradient.last must be >= 0, got {self.last}; raise it")
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"gradient.window must be >= 1 or null, got {self.window}; raise it")
+        """Check the fields."""
+        check_fields(self, "gradient")
 
     def __call__(
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
@@ -137,17 +134,15 @@ class Annealed:
     MAML++'s derivative-order annealing, Antoniou et al. 2019 (arXiv:1810.09502), section 4.
 
     Attributes:
-        first_order_until: the outer step.
+        first_order_until: the outer step up to which the meta-gradient is first-order; 0: exact
+            from the beginning.
     """
 
-    first_order_until: int = 0
+    first_order_until: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        """Refuses a negative step."""
-        if self.first_order_until < 0:
-            raise ValueError(
-                f"gradient.first_order_until must be >= 0, got {self.first_order_until}; raise it"
-            )
+        """Check the fields."""
+        check_fields(self, "gradient")
 
     def __call__(
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
@@ -175,17 +170,15 @@ class FiniteDifference:
     Of many inner steps one with a switch spoils all: with 20 and more (conv4_strided) expect that.
 
     Attributes:
-        relative_step: length of the difference over max(1, |w|).
+        relative_step: length of the difference over max(1, length of the weights). Longer: ReLUs
+            and max-pools switch within the step; shorter: rounding errors.
     """
 
-    relative_step: float = 3e-6
+    relative_step: PositiveFloat = 3e-6
 
     def __post_init__(self) -> None:
-        """Refuses a step that is none."""
-        if not self.relative_step > 0:
-            raise ValueError(
-                f"gradient.relative_step must be > 0, got {self.relative_step}; raise it"
-            )
+        """Check the fields."""
+        check_fields(self, "gradient")
 
     def __call__(
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage
@@ -195,38 +188,13 @@ class FiniteDifference:
         return swept(algorithm, meta_params, task, stage, pull)
 
 
-ESTIMATORS: Registry[Estimator] = Registry(
-    "gradient",
-    {
-        "exact": Entry(lambda: exact, "through every inner step", "Finn et al. 2017, eq. 1"),
-        "first_order": Entry(
-            lambda: first_order, "inner gradients taken for constants", "Nichol et al. 2018, eq. 7"
-        ),
-        "checkpointed": Entry(
-            Checkpointed,
-            "exact, inner steps computed again instead of remembered",
-            "Griewank & Walther 2000",
-        ),
-        "truncated": Entry(
-            Truncated,
-            "exact through the last inner steps, or through each window of steps",
-            "Shaban et al. 2019, arXiv:1810.10667; Werbos 1990",
-        ),
-        "annealed": Entry(
-            Annealed, "first_order at first, then exact (MAML++)", "Antoniou et al. 2019, section 4"
-        ),
-        "finite_difference": Entry(
-            FiniteDifference,
-            "exact up to differences of first-order gradients (HF-MAML)",
-            "Fallah et al. 2020, arXiv:1908.10400",
-        ),
-        "implicit": Entry(
-            Implicit,
-            "of the inner problem's solution, whatever the path (iMAML)",
-            "Rajeswaran et al. 2019, arXiv:1909.04630",
-        ),
-        "displacement": Entry(
-            lambda: displacement, "theta - theta' (Reptile)", "Nichol et al. 2018, algorithm 1"
-        ),
-    },
-)
+def make_exact(memory_budget: int | str | None = None) -> Estimator:  # noqa: ARG001 - see below
+    """`exact`.
+
+    Args:
+        memory_budget: the most memory that the tensors of one block may take at a time, such as
+            ``500MB`` or ``1.5GiB``: the run then uses this gradient if that fits, else
+            ``gradient=checkpointed`` (the same gradient, slower) if that fits, else refuses to
+            start; None: no budget. Read by the run, not by the estimator.
+    """
+    return exact

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
 from dmeta.bilevel.adjoint import ProblemAt, Walk, gradient_pull
 from dmeta.bilevel.linear import conjugate_gradient, neumann_series, plus, scaled
 from dmeta.bilevel.surrogates import Differentiable, Notes, Surrogate, pulled_back
 from dmeta.bilevel.types import Params, Stage, Task
+from dmeta.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Implicit:
         dL/dtheta + v^T dw/dtheta,   v = dL/dw,   dw/dtheta = -(d2G/dw2)^-1 d2G/(dtheta dw).
 
     Attributes:
-        solver: ``cg`` (conjugate gradient) or ``neumann``.
+        solver: how the linear system is solved: ``cg`` (conjugate gradient) or ``neumann`` (a
+            series).
         iterations: steps of cg, or terms of the series.
         damping: added to the diagonal of d2G/dw2.
         tolerance: cg stops at this relative residual.
@@ -33,20 +37,14 @@ class Implicit:
     """
 
     solver: Literal["cg", "neumann"] = "cg"
-    iterations: int = 5
-    damping: float = 0.0
-    tolerance: float = 1e-6
-    scale: float = 0.1
+    iterations: PositiveInt = 5
+    damping: NonNegativeFloat = 0.0
+    tolerance: NonNegativeFloat = 1e-6
+    scale: PositiveFloat = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        if self.iterations < 1:
-            raise ValueError(f"gradient.iterations must be >= 1, got {self.iterations}; raise it")
-        for key in ("damping", "tolerance"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"gradient.{key} must be >= 0, got {getattr(self, key)}; raise it")
-        if not self.scale > 0:
-            raise ValueError(f"gradient.scale must be > 0, got {self.scale}; raise it")
+        """Check the fields."""
+        check_fields(self, "gradient")
 
     def __call__(
         self, algorithm: Differentiable, meta_params: Params, task: Task, stage: Stage

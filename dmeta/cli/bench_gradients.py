@@ -29,7 +29,7 @@ _LEGEND = (
 
 def bench_gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     """Time, memory and error of every meta-gradient: a table, JSON and a plot."""
-    options = checked(GradientsOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
+    options = checked(GradientsOptions, bench, "bench")
     run = prepare(run_config(settings))
     config, console = run.config, Console()
     keep_freed_memory()
@@ -44,7 +44,7 @@ def bench_gradients(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> No
     for each in costs.left_out:
         steps = "" if (k := each.inner_steps) is None else f", {count_of(k, 'inner step')}"
         say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
-    folder = folder_of("gradients", run, bench["out"])
+    folder = folder_of("gradients", run, options.out)
     rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]
     content = {**dataclasses.asdict(costs), "rows": rows}
     written = [write_report(run, options, content, folder / "gradients.json")]

@@ -32,7 +32,7 @@ _LEGEND = (
 
 def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     """Time, memory and error of every plan: a table, JSON and a plot."""
-    options = checked(PlansOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
+    options = checked(PlansOptions, bench, "bench")
     config, console = run_config(settings), Console()
     keep_freed_memory()
     with torch_threads(config.compute.threads_per_worker):
@@ -48,7 +48,7 @@ def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     for each in costs.left_out:
         size = "" if (n := each.num_tasks) is None else f", {count_of(n, 'task')} or more"
         say(console, f"not measured: {each.plan}{size}: {each.reason}")
-    folder = folder_of("plans", run, bench["out"])
+    folder = folder_of("plans", run, options.out)
     written = [write_report(run, options, _content(costs), folder / "plans.json")]
     if costs.rows:
         written.append(plans_figure(costs.rows, title, folder / "plans.png"))

@@ -36,7 +36,7 @@ _WORDS = {
 
 def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     """Seconds and share of every part of a step: a table, JSON and a plot."""
-    options = checked(ProfileOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
+    options = checked(ProfileOptions, bench, "bench")
     config, console = run_config(settings), Console()
     with torch_threads(config.compute.threads_per_worker):
         run = prepare(config)
@@ -62,7 +62,7 @@ def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None
         f"{digits(found.tasks_per_second, 4)} tasks/s; everything around the mathematics: "
         f"{100 * found.share_around:.1f}% of a step",
     )
-    folder = folder_of("profile", run, bench["out"])
+    folder = folder_of("profile", run, options.out)
     written = [
         write_report(run, options, _content(found), folder / "profile.json"),
         profile_figure(found, title, folder / "profile.png"),

@@ -30,14 +30,14 @@ _LEGEND = (
 
 def bench_scale(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
     """Steps a second for every number of workers, size and way: a table, JSON and a plot."""
-    options = checked(ScaleOptions, {k: v for k, v in bench.items() if k != "out"}, "bench")
+    options = checked(ScaleOptions, bench, "bench")
     config, console = run_config(settings), Console()
     run = prepare(config)
     rows = capacities(config.runtime, options, lambda line: say(console, line))
     console.print(_table(rows))
     for line in _LEGEND:
         say(console, line)
-    folder = folder_of("scale", run, bench["out"])
+    folder = folder_of("scale", run, options.out)
     content = {"rows": [_content(row) for row in rows]}
     title = "steps a second with workers that compute nothing"
     written = [

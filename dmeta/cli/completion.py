@@ -9,16 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from dmeta.algorithms import ALGORITHMS
 from dmeta.cli.completion_scripts import SCRIPTS
-from dmeta.cli.config_files import preset_names
-from dmeta.cli.listed_settings import ListedSettings, settings_of
+from dmeta.cli.schema import ListedSettings, names_of, settings_of, summary_of, written
 from dmeta.cli.verbs import BENCHES, CONFIGURED, KINDS, PLAIN, QUERY, SHELLS, SUBMITS, VERBS
-from dmeta.models import MODELS
-from dmeta.registry import Registry, nearest, plugin_names
-from dmeta.tasks import TASKS
+from dmeta.registry import nearest
 
 COMPLETION_USAGE = """usage: dmeta completion SHELL
 
@@ -27,9 +22,6 @@ Prints the completion script of a shell. To install it, add one line:
   zsh    eval "$(dmeta completion zsh)"        to ~/.zshrc, after compinit
   fish   dmeta completion fish | source        to ~/.config/fish/config.fish
 """
-
-_REGISTRIES: Mapping[str, Registry[Any]] = {"algorithm": ALGORITHMS, "model": MODELS, "task": TASKS}
-_PLUGGABLE = (*_REGISTRIES, "gradient")
 
 _INNER: Mapping[str, Mapping[str, str]] = {
     "bench": BENCHES,
@@ -133,10 +125,10 @@ def _settings(settings: ListedSettings, typed: str) -> dict[str, str]:
         return {f"{key}={value}": what for value, what in _values(settings, key).items()}
     found = {f"{group}=": f"default {name}" for group, name in settings.groups.items()}
     path = typed.rpartition(".")[0]
-    for name, default in settings.keys.items():
+    for name, option in settings.keys.items():
         group = name.rpartition(".")[0]
         if group == path:
-            found[f"{name}="] = f"default {default}"
+            found[f"{name}="] = f"default {written(option.default)}"
         elif group.startswith(f"{path}." if path else ""):  # no deeper before its dot is typed
             inner = name.removeprefix(f"{path}.").partition(".")[0]
             found[f"{path}.{inner}." if path else f"{inner}."] = "settings"
@@ -146,12 +138,6 @@ def _settings(settings: ListedSettings, typed: str) -> dict[str, str]:
 def _values(settings: ListedSettings, key: str) -> dict[str, str]:
     """Values of a group or a switch; of other keys they are anybody's guess."""
     if key in settings.groups:
-        names = dict.fromkeys(preset_names(key), "")
-        if key in _REGISTRIES:
-            entries = _REGISTRIES[key].builtin
-            names = {name: entries[name].summary if name in entries else "" for name in names}
-        plugins = plugin_names(key) if key in _PLUGGABLE else []
-        return {**names, **dict.fromkeys(plugins, "plug-in")}
-    if settings.keys.get(key) in ("true", "false"):
-        return {"true": "", "false": ""}
-    return {}
+        return {name: summary_of(key, name) for name in names_of(key)}
+    option = settings.keys.get(key)
+    return {"true": "", "false": ""} if option and isinstance(option.default, bool) else {}

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dmeta.algorithms import ALGORITHMS
-from dmeta.models import MODELS
-from dmeta.options import checked_options
-from dmeta.tasks import TASKS
+from dmeta.cli.choices import REGISTRIES, options_of
+from dmeta.options import check_declared, checked_options
+from dmeta.registry import LazyEntry
 from dmeta.training.config import RunConfig, run_config
 
 if TYPE_CHECKING:
@@ -52,7 +51,16 @@ def check_early(
 
 
 def _check_options(config: RunConfig) -> None:
-    """Check the options of the chosen parts; imports torch and the chosen ones, no others."""
-    checked_options(ALGORITHMS[config.algorithm.name].make, config.algorithm, "algorithm")
-    checked_options(MODELS[config.model.name].make, config.model, "model")
-    checked_options(TASKS[config.task.source.name].make, config.task.source, "task")
+    """Check the options of the chosen parts; a plug-in is imported for it, nothing else."""
+    choices = {
+        "algorithm": config.algorithm,
+        "model": config.model,
+        "task": config.task.source,
+        "gradient": config.gradient,
+    }
+    for group, choice in choices.items():
+        entry = REGISTRIES[group].builtin.get(choice.name) or REGISTRIES[group][choice.name]
+        if isinstance(entry, LazyEntry):
+            check_declared(options_of(entry), choice, group)
+        else:
+            checked_options(entry.make, choice, group)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import NonNegativeInt
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
@@ -21,7 +22,7 @@ from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
 from dmeta.models.network import Network
-from dmeta.options import checked
+from dmeta.options import AtLeastTwo, check_fields, checked
 from dmeta.quoting import override_word
 from dmeta.runs.folder import RunPlace, check_folder, run_place
 from dmeta.runtime.local import local_device
@@ -38,21 +39,31 @@ _WRITTEN = "features.npz"
 
 @dataclasses.dataclass(frozen=True)
 class EmbedConfig:
-    """Settings of an embedding, as in configs/embed.yaml."""
+    """Settings of `dmeta embed`.
+
+    Attributes:
+        run_dir: the run whose network embeds (a folder that `dmeta train` wrote, or its URL): one
+            of protonet, or of maml, fomaml, reptile, anil, body_only, meta_sgd, imaml or joint,
+            whose last layer is left out.
+        out: the file to write, which must be new; None: features.npz in run_dir.
+        checkpoint: ``last``, ``best`` (on validation tasks), or the step of a kept checkpoint.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda if there is one.
+        batch_size: examples at a time.
+        statistics_examples: training examples whose batch statistics serve all others.
+    """
 
     run_dir: str
     out: str | None = None
-    checkpoint: int | Literal["last", "best"] = "last"
+    checkpoint: NonNegativeInt | Literal["last", "best"] = "last"
     root: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: int = 512
-    statistics_examples: int = 128
+    batch_size: AtLeastTwo = 512
+    statistics_examples: AtLeastTwo = 128
 
     def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        for key in ("batch_size", "statistics_examples"):
-            if getattr(self, key) < 2:
-                raise ValueError(f"{key} must be >= 2, got {getattr(self, key)}; raise it")
+        """Check the fields."""
+        check_fields(self, "")
 
 
 @alone_in_process("dmeta.embed")

@@ -10,12 +10,11 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from dmeta.cli.config_files import config_dir, preset_names
 from dmeta.cli.hydra_app import compose
-from dmeta.cli.plugins import plugins_of
+from dmeta.cli.schema import GROUPS, names_of
 from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
-from dmeta.training.config import MOVED
+from dmeta.training.moved_keys import MOVED
 
 _NO_NAME = "Config group override"
 """What Hydra says, as a ValueError of its own, of a group that is set to a number, say."""
@@ -46,14 +45,14 @@ def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:
         return unknown_key(match[1].removeprefix("+"), verb, overrides)
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, name = match[1], match[2]
-        if names := group_names(group):
+        if names := names_of(group):
             return f"{group} must be one of {', '.join(names)}, got '{name}'{nearest(name, names)}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} must be given, got nothing; add {match[1]}=..."
     if match := re.search(
         r"Could not override '?([^'\n]+)'?\.\nNo match in the defaults list", text
     ):
-        return f"unknown group '{match[1]}'{nearest(match[1], _groups())}"
+        return f"unknown group '{match[1]}'{nearest(match[1], list(GROUPS))}"
     if _NO_NAME in text:
         return _unnamed(text, overrides)
     # What is said after a blank line is Hydra's search path, or a hint to its own variables.
@@ -97,7 +96,7 @@ def _swept_choices(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     for override in overrides:
         group, _, value = override.partition("=")
         names = value.removeprefix("choice(").removesuffix(")").split(",")
-        if names and set(names) <= set(group_names(group)):
+        if names and set(names) <= set(names_of(group)):
             columns.append([f"{group}={name}" for name in names])
     if all(len(column) == 1 for column in columns):
         return []
@@ -138,20 +137,10 @@ def _unnamed(text: str, overrides: Sequence[str]) -> str:
     """For a group that is set to something that is no name."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        names = group_names(key)
+        names = names_of(key)
         if names and value not in names:
             return f"{key} must be one of {', '.join(names)}, got {value!r}; choose one"
     return text
-
-
-def _groups() -> list[str]:
-    return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
-
-
-def group_names(group: str) -> list[str]:
-    """What can be chosen for a group of settings (``algorithm``); nothing for any other key."""
-    names = preset_names(group) if group in _groups() else []
-    return sorted([*names, *plugins_of(group)])
 
 
 def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
@@ -164,7 +153,7 @@ def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
             break
         except Exception:  # a wrong choice among them: do without
             continue
-    return [*_groups(), *_flattened(settings)]
+    return [*GROUPS, *_flattened(settings)]
 
 
 def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import NonNegativeInt, PositiveInt
 from torch import nn
 
 from dmeta.bilevel.types import Loss
@@ -17,7 +18,7 @@ from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.launch import open_runtime
-from dmeta.options import NamedOptions, checked, typed
+from dmeta.options import AtLeastTwo, NamedOptions, check_fields, checked, typed
 from dmeta.runs.checkpoint import open_checkpoints
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
@@ -39,31 +40,42 @@ from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Settings of an evaluation, as in configs/evaluate.yaml."""
+    """Settings of `dmeta evaluate`.
+
+    Attributes:
+        run_dir: the run to evaluate: a folder that `dmeta train` wrote, or its URL.
+        checkpoint: ``last``, ``best`` (on validation tasks), ``ensemble`` (of the run's best ones:
+            eval.checkpoint=ensemble), or the step of a kept checkpoint.
+        split: classes the tasks are drawn from: ``val`` or ``test``.
+        num_tasks: number of tasks.
+        seed: seed of the tasks; None: the run's own eval.seed, so that the tasks are those of its
+            results.json.
+        inner_steps: inner steps; None: the run's own algorithm.eval_inner_steps.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda where a worker has one.
+        runtime: who computes.
+        task: other tasks than the run's own: ``name`` of another task source, ``ways``, ``shots``,
+            ``queries``, and options of the source (``task.split=lake``); None: as those.
+    """
 
     run_dir: str
-    checkpoint: int | Literal["last", "best", "ensemble"]
-    split: Split
-    num_tasks: int
-    seed: int | None
-    inner_steps: int | None
-    root: str | None
-    device: Literal["auto", "cpu", "cuda"]
+    checkpoint: NonNegativeInt | Literal["last", "best", "ensemble"] = "last"
+    split: Split = "test"
+    num_tasks: AtLeastTwo = 600
+    seed: NonNegativeInt | None = None
+    inner_steps: NonNegativeInt | None = None
+    root: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     runtime: RuntimeOptions
     task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
-        for key, least in (("num_tasks", 2), ("seed", 0), ("inner_steps", 0), ("checkpoint", 0)):
-            value = getattr(self, key)
-            if isinstance(value, int) and value < least:
-                raise ValueError(f"{key} must be >= {least}, got {value}; raise it")
+        """Check the fields."""
+        check_fields(self, "")
         for key in EPISODE_KEYS:
-            value = self.task.get(key)
-            if value is not None and typed(value, int, f"task.{key}") < 1:
-                raise ValueError(f"task.{key} must be >= 1, got {value}; raise it")
+            typed(self.task.get(key), PositiveInt | None, f"task.{key}")
 
 
 @alone_in_process("dmeta.evaluate")
@@ -111,16 +123,16 @@ def evaluate(
         ValueError: the run, its checkpoint or a setting is not what it must be.
     """
     wanted = EvaluateConfig(
-        str(run_dir),
-        checkpoint,
-        split,
-        num_tasks,
-        seed,
-        inner_steps,
-        root,
-        device,
-        runtime or RuntimeOptions(name="local"),
-        task or {},
+        run_dir=str(run_dir),
+        checkpoint=checkpoint,
+        split=split,
+        num_tasks=num_tasks,
+        seed=seed,
+        inner_steps=inner_steps,
+        root=root,
+        device=device,
+        runtime=runtime or RuntimeOptions(name="local"),
+        task=task or {},
     )
     own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     with run_place(run_dir) as place:

@@ -1,4 +1,4 @@
-"""Hydra: composes the settings of a verb, and runs a verb as a Hydra application.
+"""Hydra: composes the settings of a verb, of one run or of all that a command line asks for.
 
 With `errors`, the only module that imports Hydra.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dmeta.cli.config_files import config_dir
 from dmeta.cli.expansion_limits import check_interpolations
-from dmeta.cli.plugins import plugin_presets
+from dmeta.cli.help import HELP_FLAGS, help_text
 from dmeta.cli.presets import check_run_dir, composed_with, own_presets
 from dmeta.cli.trust import KEY, check_composed, check_presets, trusts
 
@@ -57,12 +57,14 @@ def compose(
     """
     import hydra
 
+    from dmeta.cli import hydra_source
+
+    hydra_source.register()
     overrides = _with_any_task(verb, overrides)
     presets = own_presets(overrides) if presets is None else presets
     check_presets(presets, trusted=trusts(overrides))
     with (
         _no_application(),
-        _plugins_stored(),
         composed_with(overrides, presets) as found,
         hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
@@ -85,35 +87,46 @@ def _no_application() -> Iterator[None]:
         instance.hydra = running
 
 
-@contextlib.contextmanager
-def _plugins_stored() -> Iterator[None]:
-    """Let Hydra find the presets of plug-ins, in addition to the files in its search path."""
-    from hydra.core.config_store import ConfigStore
+class Job(NamedTuple):
+    """One of the runs that a command line asks for: several, if it sweeps (``-m``).
 
-    store, presets = ConfigStore.instance(), plugin_presets()
-    for (group, name), preset in presets.items():
-        store.store(name, preset, group, package="_global_", provider="plug-in")
-    try:
-        yield
-    finally:  # a later call may find other packages; what Hydra itself keeps there stays
-        for group, name in presets:
-            store.repo[group].pop(f"{name}.yaml", None)
+    Attributes:
+        settings: composed.
+        overrides: that the user gave.
+        environment: variables that Hydra's ``hydra.job.env_set`` sets.
+    """
+
+    settings: dict[str, Any]
+    overrides: list[str]
+    environment: Mapping[str, str]
 
 
-def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]], None]) -> None:
-    """Hand sys.argv to `@hydra.main`: overrides, --cfg, --help, -m and completion are Hydra's.
+def composed_jobs(verb: str, words: Sequence[str]) -> list[Job]:
+    """Compose a command line as a Hydra application does: overrides, --cfg, -m and completion.
 
     Args:
-        verb: name of the primary config.
-        function: gets the composed settings, and the overrides that the user gave.
+        verb: the verb.
+        words: what follows it.
+
+    Returns: none, if the command line was a question (``--help``, ``--cfg``), which is answered.
+
+    Raises:
+        ValueError: a key or value that does not fit, of any of the runs.
+        hydra.errors.HydraException: likewise (see `errors.explain`).
     """
+    if any(word in HELP_FLAGS for word in words):
+        sys.stdout.write(help_text(verb, words))
+        return []
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from dmeta.cli import hydra_source
+
+    jobs: list[Job] = []
     failures: list[Exception] = []
 
-    def task(config: Any) -> None:
+    def keep(config: Any) -> None:
         hydra_config = HydraConfig.get()
         try:
             settings = plain(config)
@@ -121,21 +134,34 @@ def run_as_application(verb: str, function: Callable[[dict[str, Any], list[str]]
             settings.pop(KEY, None)  # those who ask read what was typed
             if hydra_config.mode == RunMode.MULTIRUN and settings.get("run_dir", "") is None:
                 settings["run_dir"] = hydra_config.runtime.output_dir
-            function(settings, list(hydra_config.overrides.task))
-        except Exception as error:  # the caller reports it once; the rest of a sweep runs
+            environment = {key: str(value) for key, value in hydra_config.job.env_set.items()}
+            jobs.append(Job(settings, list(hydra_config.overrides.task), environment))
+        except Exception as error:  # raised below: Hydra prints what it catches
             failures.append(error)
 
-    sys.argv[1:] = _with_any_task(verb, sys.argv[1:])
-    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    check_run_dir(sys.argv[1:])
-    presets = own_presets(sys.argv[1:])
+    words = _with_any_task(verb, words)
+    overrides = [word for word in words if not word.startswith("-")]
+    check_run_dir(words)
+    presets = own_presets(words)
     check_presets(presets, trusted=trusts(overrides))
+    hydra_source.register()
     # --config-dir is left to Hydra, which then tells where a key of the user's files comes from.
-    with _plugins_stored(), composed_with(sys.argv[1:], presets) as arguments:
-        sys.argv = [sys.argv[0], *arguments]
-        hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
+    with composed_with(words, presets) as arguments, _command_line(arguments):
+        hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(keep)()
     if failures:
         raise failures[0]
+    return jobs
+
+
+@contextlib.contextmanager
+def _command_line(words: Sequence[str]) -> Iterator[None]:
+    """These words in `sys.argv`, where Hydra reads them."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _with_any_task(verb: str, arguments: Iterable[str]) -> list[str]:

@@ -6,12 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.cli.config_files import preset_names
 from dmeta.formatting import safe_text
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
-from dmeta.tasks.inventory import default_root, inventory
 
 
 def list_command() -> None:
@@ -25,7 +24,7 @@ def list_command() -> None:
     ):
         table = Table(title=f"{title}=", title_justify="left", show_header=False, box=None)
         for name in registry:
-            entry = registry[name]
+            entry = registry.builtin.get(name) or registry[name]  # not imported
             table.add_row(f"  [bold]{name}[/bold]", entry.summary, f"[dim]{entry.source}[/dim]")
         console.print(table)
     for group, what in (
@@ -40,6 +39,8 @@ def list_command() -> None:
 
 def data_command(root: str | None) -> None:
     """What data is there, where, complete or not, and how to get what is missing."""
+    from dmeta.tasks.inventory import default_root, inventory  # imports torch
+
     console = Console()
     where = root or default_root()
     _say(console, f"data root: {where} (change it with DMETA_DATA or `dmeta data root=...`)")

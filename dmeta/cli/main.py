@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmeta.addresses import redacted
 from dmeta.cli.verbs import BENCHES, CONFIGURED, PLAIN, QUERY, VERBS, WORDS
 from dmeta.quoting import printable
 from dmeta.registry import nearest
+
+if TYPE_CHECKING:
+    from dmeta.cli.hydra_app import Job
 
 USAGE = """usage: dmeta VERB [key=value ...]
 
@@ -97,15 +99,19 @@ def _run(verb: str, rest: list[str]) -> None:
     # Hydra then raises what it would print: the message is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if verb in CONFIGURED:
-        from dmeta.cli.hydra_app import run_as_application
-
-        command: Callable[..., None] = functools.partial(_checked_command, verb)
-        if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
-            from dmeta.cli.sweeps import without_space
-
-            rest, command = without_space(rest, command)
-        sys.argv = [sys.argv[0], *rest]
-        run_as_application(verb, command)
+        jobs, more = _checked_jobs(verb, rest)
+        if not jobs:  # it was a question: --help, --cfg
+            return
+        command = getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")
+        failures: list[Exception] = []
+        for job in jobs:
+            os.environ.update(job.environment)
+            try:
+                command(job.settings, job.overrides, *more)
+            except Exception as error:  # the rest of a sweep runs
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return
     if verb in WORDS:
         if code := getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")(rest):
@@ -136,14 +142,23 @@ def _texts(verb: str, arguments: Sequence[str]) -> dict[str, str]:
     return {key: text for key, value in keys.items() if (text := text_of(value, key)) is not None}
 
 
-def _checked_command(
-    verb: str, settings: dict[str, Any], overrides: list[str], **more: Any
-) -> None:
-    """Run a verb; it is imported, with torch and Ray, once its settings are checked."""
-    from dmeta.cli.early_checks import check_early
+def _checked_jobs(verb: str, words: Sequence[str]) -> tuple[Sequence[Job], Sequence[Any]]:
+    """The runs that a command line asks for, and what the verb takes besides their settings.
 
-    check_early(verb, settings, **more)
-    getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")(settings, overrides, **more)
+    They are checked here: the verb is imported after that, with torch and Ray.
+    """
+    from dmeta.cli.early_checks import check_early
+    from dmeta.cli.hydra_app import composed_jobs
+
+    more: Sequence[Any] = ()
+    if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
+        from dmeta.cli.sweeps import without_space
+
+        words, more = without_space(words)
+    jobs = composed_jobs(verb, words)
+    for job in jobs:
+        check_early(verb, job.settings, *more)
+    return jobs, more
 
 
 def _with_bench(arguments: list[str]) -> list[str]:

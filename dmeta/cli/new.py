@@ -1,7 +1,7 @@
 """`dmeta new KIND NAME`: a small method, task or model that trains as it is, ready to fill in.
 
-In a checkout of dmeta it becomes one of dmeta's own: a module, its preset, its registry line and a
-test. Elsewhere it becomes a package that dmeta finds by its entry point.
+In a checkout of dmeta it becomes one of dmeta's own: a module, its registry line and a test.
+Elsewhere it becomes a package that dmeta finds by its entry point.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dmeta.tasks import TASKS
 NEW_USAGE = """usage: dmeta new algorithm|task|model NAME [--plugin] [--folder=FOLDER]
 
 Writes a small example that trains as it is, ready to fill in; nothing is overwritten. In a checkout
-of dmeta: the module, its preset in configs/, its registry line and a test. Elsewhere, or with
---plugin: a package, in a new folder dmeta-NAME, which dmeta finds once it is installed.
---folder is where that folder goes (default: the current one).
+of dmeta: the module, its registry line and a test. Elsewhere, or with --plugin: a package, in a new
+folder dmeta-NAME, which dmeta finds once it is installed. --folder is where that folder goes
+(default: the current one).
 """
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -107,7 +107,7 @@ def check_name(kind: str, name: str) -> None:
 
 def checkout_at(folder: Path) -> Path | None:
     """The checkout of dmeta that a folder is in, if it is in one."""
-    wanted = ("dmeta/registry.py", "configs/train.yaml", "tests/__init__.py")
+    wanted = ("dmeta/registry.py", "pyproject.toml", "tests/__init__.py")
     for place in (folder, *folder.parents):
         if all((place / name).is_file() for name in wanted):
             return place

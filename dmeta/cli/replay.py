@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import NonNegativeInt
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
 from dmeta.launch import open_runtime
-from dmeta.options import checked
+from dmeta.options import check_fields, checked
 from dmeta.runs.checkpoint import meta_params_of, open_checkpoints, read_checkpoint, steps_in
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runtime.blocks import blocks_of
@@ -36,21 +37,27 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig:
-    """Settings of a replay, as in configs/replay.yaml."""
+    """Settings of `dmeta replay`.
+
+    Attributes:
+        run_dir: the run: a folder that `dmeta train` wrote, or its URL.
+        step: the outer step, counted from 0, as in the message of a rejected step.
+        block: number of the block in that step, counted from 0; None: all.
+        out: where the results go; None: a folder in run_dir.
+        root: where the data is; None: where the run found it.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda if there is one.
+    """
 
     run_dir: str
-    step: int
-    block: int | None = None
+    step: NonNegativeInt
+    block: NonNegativeInt | None = None
     out: str | None = None
     root: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        for key in ("step", "block"):
-            value = getattr(self, key)
-            if value is not None and value < 0:
-                raise ValueError(f"{key} must be >= 0, got {value}; count from 0")
+        """Check the fields."""
+        check_fields(self, "")
 
     @property
     def name(self) -> str:

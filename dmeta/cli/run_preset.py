@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from dmeta.training.config import with_moved_keys
+from dmeta.training.moved_keys import with_moved_keys
 
 _GROUPS = ("algorithm", "gradient", "model", "task", "outer")
 _OF_THE_RUN = ("run_dir", "resume", "runtime", "checkpoint", "device")

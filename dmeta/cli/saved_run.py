@@ -17,9 +17,10 @@ from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import CONFIG
 from dmeta.tasks import TASKS
 from dmeta.tasks.inputs import InputForm
-from dmeta.training.config import RunConfig, run_config, with_moved_keys
+from dmeta.training.config import RunConfig, run_config
 from dmeta.training.input_format import InputFormat
 from dmeta.training.losses import LOSS_AUTO, LOSSES
+from dmeta.training.moved_keys import with_moved_keys
 from dmeta.training.resume import OWN, placed_at, read_settings
 
 _MAX_INPUT = 2**28  # a gigabyte in float32

@@ -9,7 +9,7 @@ from string import Template
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SUMMARY, _SOURCE = "one line that says what it does", "who published it, and where"
-_SIZES = '{"task.ways": 1, "task.shots": 10}'
+_SIZES = '{"model": "mlp", "task.ways": 1, "task.shots": 10, "task.queries": 10}'
 _REGISTRY_END = "    },\n)\n"
 
 
@@ -96,7 +96,6 @@ def checkout_files(piece: Piece, checkout: Path) -> dict[Path, str]:
     registry = piece.registry_file(checkout)
     return {
         checkout / "dmeta" / piece.room / f"{name}.py": piece.filled(f"{kind}.py"),
-        checkout / "configs" / kind / f"{name}.yaml": piece.filled(f"{kind}.yaml"),
         piece.test_file(checkout): piece.filled(f"{kind}_test.py"),
         registry: _with_line(piece, registry),
     }
@@ -128,8 +127,11 @@ def _with_line(piece: Piece, registry: Path) -> str:
     target = f"dmeta.{piece.room}.{piece.name}:{piece.factory}"
     line = (
         f'        "{piece.name}": LazyEntry(\n            "{target}",\n'
-        f'            "{_SUMMARY}",\n            "{_SOURCE}",\n        ),\n'
+        f'            "{_SUMMARY}",\n            "{_SOURCE}",\n'
     )
+    if piece.kind == "task":
+        line += f"            {_SIZES},\n"
+    line += "        ),\n"
     if not text.endswith(_REGISTRY_END):
         raise ValueError(
             f"{registry} must end with the registry's entries, got something else; add to them\n"

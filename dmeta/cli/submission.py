@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
+from pydantic import NonNegativeInt
+
 from dmeta.cli.upload import Shipment
+from dmeta.options import check_fields
 
 _STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
 """Seconds that a job may take to stop: Ray's default of 3 may be too short for a checkpoint."""
@@ -21,30 +24,35 @@ _ON_THE_CLUSTER = ("torch", "torchvision", "ray")
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """How a verb is submitted, as in configs/submit.yaml.
+    """How a verb is submitted.
 
     Attributes:
-        address: of the cluster's dashboard; None: what Ray's variables say.
-        wait: whether the job is followed.
-        retries: how often a job that fails is submitted again.
-        code: whether this program is shipped.
-        pip: packages to install there; ``auto``: what this program needs.
-        image: container image to run in.
-        env: environment variables.
+        address: the cluster's dashboard, such as ``http://head:8265`` (or its head: ``auto``,
+            ``host:port``). None: RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else
+            ``http://127.0.0.1:8265``.
+        wait: follow the job to its end, and exit with its exit code; false: submit it only.
+        retries: how often a job that fails is submitted again, to continue from its last
+            checkpoint. A job that was stopped, or whose input was wrong, is not.
+        code: ship this dmeta, for a cluster that has none or another version.
+        pip: Python packages to install on the cluster, such as ``[optuna]``; ``auto``: what dmeta
+            needs except torch, torchvision and Ray.
+        image: container image to run in, with dmeta and Ray in it; nothing can then be shipped or
+            installed.
+        env: environment variables, such as ``{DMETA_DATA: /mnt/data}``. No secrets: anyone who can
+            use the cluster can read them.
     """
 
-    address: str | None
-    wait: bool
-    retries: int
-    code: bool
-    pip: tuple[str, ...] | Literal["auto"] | None
-    image: str | None
-    env: Mapping[str, str | int | float] | None
+    address: str | None = None
+    wait: bool = True
+    retries: NonNegativeInt = 0
+    code: bool = False
+    pip: tuple[str, ...] | Literal["auto"] | None = None
+    image: str | None = None
+    env: Mapping[str, str | int | float] | None = None
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers, and what does not go together."""
-        if self.retries < 0:
-            raise ValueError(f"submit.retries must be >= 0, got {self.retries}; raise it")
+        check_fields(self, "submit")
         if self.retries and not self.wait:
             raise ValueError(
                 "submit.retries must be 0 with submit.wait=false, for nobody sees the job fail, "

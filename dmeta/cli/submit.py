@@ -12,10 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dmeta.addresses import is_address, local_path, redacted
-from dmeta.cli.config_files import config_dir
 from dmeta.cli.errors import format_error
-from dmeta.cli.hydra_app import compose, run_as_application
+from dmeta.cli.help import commented_yaml
+from dmeta.cli.hydra_app import compose, composed_jobs
 from dmeta.cli.presets import CONFIG_DIR_FLAGS
+from dmeta.cli.schema import settings_of
 from dmeta.cli.submission import Submission, SubmitOptions
 from dmeta.cli.sweeps import without_space
 from dmeta.cli.upload import shipment_of
@@ -44,10 +45,15 @@ _DRY_RUN = "--dry-run"
 _WRONG_INPUT, _NOT_FOUND = 2, 127
 
 
+def _options_text() -> str:
+    options = settings_of("submit", ()).keys.values()
+    return "\n".join(["Settings of its own:", *commented_yaml(options)]) + "\n"
+
+
 def submit_command(arguments: Sequence[str]) -> int:
     """The verb; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(SUBMIT_USAGE + (config_dir() / "submit.yaml").read_text())
+        sys.stdout.write(SUBMIT_USAGE + _options_text())
         return 0 if arguments else 2
     what, rest = arguments[0], list(arguments[1:])
     if what in ("attach", "stop"):
@@ -102,7 +108,6 @@ def _options(overrides: Sequence[str]) -> SubmitOptions:
 def _composed(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     """The settings of the verb, composed and checked as it would do; None: Hydra answered."""
     flags = [word.partition("=")[0] for word in arguments if word.startswith("-")]
-    answered = any(flag in _ANSWERED for flag in flags)
     known = (*CONFIG_DIR_FLAGS, *_ANSWERED, *_ANSWERED_BESIDE)
     for flag in flags:
         if flag not in known:
@@ -115,20 +120,12 @@ def _composed(verb: str, arguments: list[str]) -> dict[str, Any] | None:
             f"settings of your own must be named by --config-dir, which is shipped, got {path[0]}; "
             "change it"
         )
-    found: list[dict[str, Any]] = []
-    module = import_module(f"dmeta.cli.{verb}")
     with _in_words(verb, arguments):
-        words, check = arguments, module.check_command
-        if verb == "tune":
-            words, check = without_space(arguments, check)
-
-        def keep(settings: dict[str, Any], overrides: list[str]) -> None:
-            check(settings, overrides)
-            found.append(settings)
-
-        sys.argv = [sys.argv[0], *words]
-        run_as_application(verb, keep)
-    return None if answered else found[0]
+        words, more = without_space(arguments) if verb == "tune" else (arguments, ())
+        jobs = composed_jobs(verb, words)
+        for job in jobs:
+            import_module(f"dmeta.cli.{verb}").check_command(job.settings, job.overrides, *more)
+    return jobs[0].settings if jobs else None
 
 
 @contextmanager

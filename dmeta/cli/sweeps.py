@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from dmeta.cli.errors import group_names, unknown_key
+from dmeta.cli.errors import unknown_key
 from dmeta.cli.hydra_app import compose
+from dmeta.cli.schema import names_of
 from dmeta.quoting import as_override, as_text
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value, has_key, probes
 from dmeta.training.config import RunConfig, run_config
@@ -36,31 +37,25 @@ class SplitOverrides(NamedTuple):
     space: dict[str, Dimension]
 
 
-class Verb(Protocol):
-    """What is done with composed settings, and what is searched."""
+class SearchedSpace(NamedTuple):
+    """What the command line of `dmeta tune` searches.
 
-    def __call__(
-        self,
-        settings: dict[str, Any],
-        overrides: list[str],
-        *,
-        space: Mapping[str, Dimension],
-        arguments: Sequence[str],
-    ) -> None:
-        """See `dmeta.cli.tune.tune_command`."""
-        ...
+    Attributes:
+        space: key -> its values.
+        arguments: the whole command line.
+    """
+
+    space: Mapping[str, Dimension]
+    arguments: Sequence[str]
 
 
-def without_space(
-    arguments: Sequence[str], verb: Verb
-) -> tuple[list[str], Callable[[dict[str, Any], list[str]], None]]:
-    """The command line without what is searched, and the verb that knows it."""
+def without_space(arguments: Sequence[str]) -> tuple[list[str], SearchedSpace]:
+    """The command line without what is searched, and that."""
     flags = [a for a in arguments if a.startswith("-")]
     if "-m" in flags or "--multirun" in flags:
         raise ValueError("dmeta tune sweeps by itself: leave -m out")
     fixed, space = split_overrides(arguments)
-    command = functools.partial(verb, space=space, arguments=list(arguments))
-    return [*fixed, *first_choices(space)], command
+    return [*fixed, *first_choices(space)], SearchedSpace(space, list(arguments))
 
 
 def first_choices(space: Mapping[str, Dimension]) -> list[str]:
@@ -163,7 +158,7 @@ class Composer:
 
     def _composed(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """What the groups that are chosen compose to."""
-        chosen = tuple(as_override(k, v) for k, v in point.items() if group_names(k))
+        chosen = tuple(as_override(k, v) for k, v in point.items() if names_of(k))
         return copy.deepcopy(_composed((*self.overrides, *chosen), self.presets))
 
 
@@ -190,7 +185,7 @@ def _dimension(override: Override, text: str) -> Dimension:
                 return Interval(int(values[0]), int(values[-1]), "log" in sweep.tags, whole=True)
             return Choice(tuple(map(_number, values)))
         if override.value_type is not None and override.value_type.name == "GLOB_CHOICE_SWEEP":
-            return Choice(tuple(sweep.filter(group_names(override.key_or_group))))
+            return Choice(tuple(sweep.filter(names_of(override.key_or_group))))
         return Choice(tuple(Override._convert_value(value) for value in sweep.list))
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from None

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from dmeta.addresses import is_address, redacted
+from dmeta.cli.choices import DATA_ROOT
 from dmeta.cli.presets import package_of
 from dmeta.cli.quoted_arguments import text_of
 
@@ -27,7 +28,6 @@ KEY = "trust"
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 """An interpolation that calls something, or may be made to: ``${oc.env:HOME}``, ``${${a}:b}``."""
 
-_OURS = "${oc.env:DMETA_DATA,null}"
 """Of the presets of tasks here, which users copy."""
 
 _MOST_SHOWN = 5
@@ -132,7 +132,7 @@ def trust_word(settings: Mapping[str, Any], run_dir: str) -> str:
 
 def _calls(key: str, value: str) -> bool:
     """Whether Hydra or OmegaConf may call something for this part of a file."""
-    if value == _OURS:
+    if value == DATA_ROOT:
         return False
     chosen = value if key.rpartition(".")[2] == "defaults" else ""
     return _RESOLVER.search(value) is not None or _is_hydras(f"{key} {chosen}")

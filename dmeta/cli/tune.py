@@ -121,7 +121,6 @@ def tune(
 def tune_command(
     settings: dict[str, Any],
     overrides: list[str],  # noqa: ARG001 - a verb's
-    *,
     space: Mapping[str, Dimension],
     arguments: Sequence[str],
 ) -> None:
@@ -145,7 +144,6 @@ def tune_command(
 def check_command(
     settings: dict[str, Any],
     overrides: list[str],  # noqa: ARG001 - a verb's
-    *,
     space: Mapping[str, Dimension],
     arguments: Sequence[str],
 ) -> None:

@@ -109,7 +109,11 @@ def _settings_in(folder: Path) -> dict[str, Path]:
 def _code() -> dict[str, Path]:
     """This program as an installed package has it: its settings inside."""
     package, settings = Path(dmeta.__file__).parent, config_dir()
-    found = {f"dmeta/{path.relative_to(package)}": path for path in sorted(package.rglob("*.py"))}
+    found = {
+        f"dmeta/{path.relative_to(package)}": path
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
     return found | {
         f"dmeta/configs/{path.relative_to(settings)}": path
         for path in sorted(settings.rglob("*.yaml"))

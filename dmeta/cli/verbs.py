@@ -21,7 +21,7 @@ VERBS = {
 }
 
 CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench")
-"""Verbs with settings of their own: configs/VERB.yaml, and VERB_command in dmeta/cli/VERB."""
+"""Verbs with settings (`dmeta.cli.verb_configs`), and VERB_command in dmeta/cli/VERB."""
 
 PLAIN: Mapping[str, Mapping[str, str]] = {
     "list": {},

@@ -56,9 +56,17 @@ def conv4_strided(
 ) -> nn.Module:
     """[3x3 conv of stride 2, batch-norm, ReLU] x blocks, the mean over pixels, a linear layer.
 
-    Args and errors: as `conv4`, and:
+    Args:
+        input_shape: (channels, height, width).
+        num_outputs: width of the last layer; None: no such layer, an embedding.
+        filters: channels of every block.
+        blocks: number of blocks.
+        context: numbers that modulate the third block, as in `conv4`.
         pool: ``mean`` over pixels before the last layer, as in MAML's code, or ``none``, as in
             Reptile's.
+
+    Raises:
+        ValueError: as `conv4`.
     """
     return _network(input_shape, num_outputs, filters, blocks, context, strided=True, pool=pool)
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from dmeta.options import check_fields
+
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """``auto``: ``cuda`` where a GPU is assigned, else ``cpu``."""
 
@@ -45,23 +49,16 @@ class ComputeOptions:
             computed, or rounded to bfloat16, in half the bytes.
     """
 
-    block_size: int = 8
-    threads_per_worker: int = 1
+    block_size: PositiveInt = 8
+    threads_per_worker: PositiveInt = 1
     plan: Plan = "auto"
-    chunk_size: int | Literal["auto"] = "auto"
+    chunk_size: PositiveInt | Literal["auto"] = "auto"
     precision: Precision = "float32"
     gradient_precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: a field is out of its range.
-        """
-        for field in ("block_size", "threads_per_worker"):
-            check_count(f"compute.{field}", getattr(self, field))
-        if self.chunk_size != "auto":
-            check_count("compute.chunk_size", self.chunk_size, or_auto=True)
+        """Check the fields."""
+        check_fields(self, "compute")
 
 
 @dataclass(frozen=True)
@@ -115,73 +112,36 @@ class RuntimeOptions:
     """
 
     name: Literal["ray", "local"] = "local"
-    num_workers: int | Literal["auto"] = "auto"
-    cpus_per_worker: float = 1
+    num_workers: PositiveInt | Literal["auto"] = "auto"
+    cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: float | Literal["auto"] = "auto"
     autoscale: bool = False
     address: str | None = None
     allow_unauthenticated: bool = False
     dashboard: bool = False
     mode: Literal["sync", "async"] = "sync"
-    max_staleness: int = 4
-    max_waiting: int | None = None
+    max_staleness: NonNegativeInt = 4
+    max_waiting: NonNegativeInt | None = None
     when_full: Literal["block", "drop"] = "block"
     reduce: Literal["auto", "flat", "tree", "sharded"] = "auto"
-    max_attempts: int = 4
-    min_workers: int | None = None
-    hung_after_s: float | None = None
-    snapshot_every: int = 20
+    max_attempts: PositiveInt = 4
+    min_workers: PositiveInt | None = None
+    hung_after_s: PositiveFloat | None = None
+    snapshot_every: PositiveInt = 20
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a cluster.
+        """Refuse what can be refused without a cluster.
 
         Raises:
-            ValueError: a field is out of its range.
+            ValueError: a field is out of its range, or two contradict each other.
         """
-        if self.name not in ("ray", "local"):
-            raise ValueError(f"runtime.name must be ray or local, got {self.name!r}; choose one")
-        if self.num_workers != "auto":
-            check_count("runtime.num_workers", self.num_workers, or_auto=True)
-        for name in ("max_staleness", "max_waiting"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(
-                    f"runtime.{name} must be >= 0, got {getattr(self, name)}; raise it"
-                )
-        for field in ("max_attempts", "snapshot_every"):
-            check_count(f"runtime.{field}", getattr(self, field))
-        if self.min_workers is not None:
-            check_count("runtime.min_workers", self.min_workers)
-        if self.hung_after_s is not None and not self.hung_after_s > 0:
-            raise ValueError(
-                f"runtime.hung_after_s must be > 0 or null, got {self.hung_after_s}; raise it"
-            )
+        check_fields(self, "runtime")
         if self.num_workers != "auto" and (self.min_workers or 1) > self.num_workers:
             raise ValueError(
                 f"runtime.min_workers must be <= runtime.num_workers ({self.num_workers}), got "
                 f"{self.min_workers}; change one of them"
             )
-        if not self.cpus_per_worker > 0:
-            raise ValueError(
-                f"runtime.cpus_per_worker must be > 0, got {self.cpus_per_worker}; "
-                "use a fraction to place several workers on one CPU"
-            )
         _check_gpus(self.gpus_per_worker)
-
-
-def check_count(key: str, value: int | str, *, or_auto: bool = False) -> None:
-    """Check a count.
-
-    Args:
-        key: its full name, for the message.
-        value: to be a whole number of at least 1.
-        or_auto: whether the message names ``auto``, which the caller has ruled out.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        words = "a whole number >= 1" + (" or auto" if or_auto else "")
-        raise ValueError(f"{key} must be {words}, got {value!r}; change {key}")
 
 
 def _check_gpus(value: float | str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from dmeta.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -41,44 +45,24 @@ class SearchOptions:
 
     sampler: Literal["random", "grid", "optuna", "bohb"] = "random"
     scheduler: Literal["none", "asha", "hyperband", "pbt"] = "none"
-    seed: int = 0
-    num_trials: int | None = 20
-    max_concurrent: int | None = None
-    budget_s: float | None = None
-    max_failures: int = 2
-    cpus_per_driver: float = 0.0
-    grace_steps: int | None = None
-    reduction: int = 3
+    seed: NonNegativeInt = 0
+    num_trials: PositiveInt | None = 20
+    max_concurrent: PositiveInt | None = None
+    budget_s: PositiveFloat | None = None
+    max_failures: NonNegativeInt = 2
+    cpus_per_driver: NonNegativeFloat = 0.0
+    grace_steps: PositiveInt | None = None
+    reduction: Annotated[int, Field(ge=2)] = 3
     keep_possible_best: bool = True
-    perturb_every: int | None = None
-    exchanged: float = 0.25
+    perturb_every: PositiveInt | None = None
+    exchanged: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     evaluate_best: bool = True
-    final_steps: int | None = None
-    final_seed: int | None = None
+    final_steps: PositiveInt | None = None
+    final_seed: NonNegativeInt | None = None
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers, and what does not go together."""
-        for key, least in (
-            ("num_trials", 1),
-            ("max_concurrent", 1),
-            ("max_failures", 0),
-            ("grace_steps", 1),
-            ("reduction", 2),
-            ("perturb_every", 1),
-            ("final_steps", 1),
-            ("final_seed", 0),
-            ("seed", 0),
-            ("cpus_per_driver", 0),
-        ):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"search.{key} must be >= {least}, got {value}; raise it")
-        if self.budget_s is not None and not self.budget_s > 0:
-            raise ValueError(f"search.budget_s must be > 0 or null, got {self.budget_s}; raise it")
-        if not 0 < self.exchanged <= 0.5:
-            raise ValueError(
-                f"search.exchanged must be above 0 and at most 0.5, got {self.exchanged}; change it"
-            )
+        check_fields(self, "search")
         if (self.sampler == "bohb") != (self.scheduler == "hyperband"):
             raise ValueError(
                 "search.sampler=bohb and search.scheduler=hyperband must go together, got "

@@ -58,7 +58,7 @@ def scheduler_of(
         # In validations: its budgets must be whole numbers of what is reported.
         return _Brackets(
             time_attr="training_iteration",
-            max_t=math.ceil(config.steps / config.eval.every),
+            max_t=math.ceil(config.steps / config.validation_every),
             reduction_factor=options.reduction,
         )
     if options.scheduler == "pbt":
@@ -67,7 +67,7 @@ def scheduler_of(
 
 
 def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: str) -> TrialScheduler:
-    grace = options.grace_steps or min(config.eval.every, config.steps)
+    grace = options.grace_steps or min(config.validation_every, config.steps)
     _check_due("search.grace_steps", grace, config)
     return PairedASHA(
         folder,
@@ -81,7 +81,7 @@ def _asha(options: SearchOptions, config: RunConfig, mode: str, folder: str) -> 
 
 
 def _population(space: Space, options: SearchOptions, config: RunConfig) -> TrialScheduler:
-    perturb = options.perturb_every or min(config.eval.every, config.steps)
+    perturb = options.perturb_every or min(config.validation_every, config.steps)
     _check_due("search.perturb_every", perturb, config)
     return PopulationBasedTraining(
         time_attr=STEP,
@@ -246,8 +246,8 @@ def _mutations(space: Space) -> dict[str, Any]:
 
 
 def _check_due(key: str, steps: int, config: RunConfig) -> None:
-    if (steps % config.eval.every and steps != config.steps) or steps > config.steps:
+    if (steps % config.validation_every and steps != config.steps) or steps > config.steps:
         raise ValueError(
-            f"{key} must be a multiple of eval.every ({config.eval.every}) or steps, and at most "
-            f"steps ({config.steps}), got {steps}; change it"
+            f"{key} must be a multiple of eval.every ({config.validation_every}) or steps, and at "
+            f"most steps ({config.steps}), got {steps}; change it"
         )

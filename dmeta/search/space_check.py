@@ -135,7 +135,7 @@ def _check_keys(space: Space) -> None:
 
 
 def _check_steps(config: RunConfig) -> None:
-    if config.eval.every == 0:
+    if config.validation_every == 0:
         raise ValueError(
             "eval.every must be >= 1 in a search, which compares trials after their validations, "
             "got 0; raise it, or leave it out"

@@ -116,7 +116,7 @@ class SearchSetup:
 
     def _run_config(self, watch: Watch) -> tune.RunConfig:
         # In a population others may go on from a checkpoint until the exchange after the next.
-        every = self.found.base.eval.every
+        every = self.found.base.validation_every
         kept = _CHECKPOINTS + (self.options.perturb_every or every) // every
         files, root = self._storage()
         return tune.RunConfig(

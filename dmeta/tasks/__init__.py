@@ -19,26 +19,44 @@ TASKS: Registry[TaskSource] = Registry(
             "dmeta.tasks.features:load_features",
             "vectors that a trained network made of a data set (`dmeta embed`), from a file",
             "as the features of Rusu et al. 2019, arXiv:1807.05960",
+            {"model": "mlp", "model.num_layers": 0, "task.queries": 15},
         ),
         "glyphs": LazyEntry(
             "dmeta.tasks.glyphs:make_glyphs",
             "made-up characters, 28x28; needs no data, comparable with nothing published",
             "dmeta",
+            {"model": "conv4_strided", "task.queries": 5},
         ),
         "miniimagenet": LazyEntry(
             "dmeta.tasks.miniimagenet:load_miniimagenet",
             "100 classes of ImageNet, 84x84 colour",
             "Vinyals et al. 2016, arXiv:1606.04080; split of Ravi & Larochelle 2017",
+            {"model": "conv4", "task.queries": 15},
         ),
         "omniglot": LazyEntry(
             "dmeta.tasks.omniglot:load_omniglot",
             "1,623 handwritten characters x 20 drawings, 28x28",
             "Lake et al. 2015; split of Vinyals et al. 2016, arXiv:1606.04080",
+            {"model": "conv4_strided", "task.queries": 1},
         ),
         "sinusoid": LazyEntry(
             "dmeta.tasks.sinusoid:Sinusoid",
             "regression of sine waves; needs no data",
             "Finn et al. 2017, arXiv:1703.03400, sec. 5.1",
+            {
+                "model": "mlp",
+                "task.ways": 1,
+                "task.shots": 10,
+                "task.queries": 10,
+                # A short training that shows what the method does: fewer and larger steps than in
+                # the paper (experiment=sinusoid_maml_10shot has the paper's), and the classical
+                # comparison: a network trained on all tasks at once.
+                "steps": 1500,
+                "meta_batch_size": 64,
+                "outer.lr": 0.005,
+                "joint_baseline": True,
+                "compute.block_size": 32,  # half of a step's tasks: two workers get one block each
+            },
         ),
     },
 )

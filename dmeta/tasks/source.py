@@ -23,6 +23,7 @@ from typing import (
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import PositiveInt
 
 if TYPE_CHECKING:  # settings are checked before torch is imported
     from torch import Tensor
@@ -43,9 +44,9 @@ class EpisodeSize:
         queries: query examples per class.
     """
 
-    ways: int
-    shots: int
-    queries: int
+    ways: PositiveInt
+    shots: PositiveInt
+    queries: PositiveInt
 
 
 class DrawnTask(NamedTuple):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import Algorithm, embeds
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Task
 from dmeta.capacity import available_memory_bytes

@@ -10,15 +10,19 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
+
+from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, last_part
-from dmeta.options import NamedOptions, checked, typed
+from dmeta.options import AtLeastTwo, NamedOptions, check_fields, checked, typed
 from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
+from dmeta.training.moved_keys import refuse_moved
+from dmeta.training.outer_options import OuterOptions
 
 _T = TypeVar("_T")
 
@@ -37,57 +41,11 @@ class TaskOptions:
     evaluation: EpisodeSize
     training: EpisodeSize
 
-
-OptimizerName: TypeAlias = Literal[
-    "adam",
-    "adamw",
-    "nadam",
-    "radam",
-    "adamax",
-    "adagrad",
-    "adadelta",
-    "rmsprop",
-    "rprop",
-    "asgd",
-    "sgd",
-]
-
-
-@dataclass(frozen=True)
-class OuterOptions:
-    """The outer optimiser.
-
-    Attributes:
-        name: an optimiser of `torch.optim` in lower case: ``adam``, ``adamw``, ``sgd``,
-            ``rmsprop``...
-        lr: outer learning rate at step 0.
-        final_lr: outer learning rate at the last step; unused if the schedule is constant.
-        schedule: how the rate goes from lr to final_lr: ``constant``, ``linear`` or ``cosine``.
-        schedule_every: outer steps between changes of the rate: an epoch, where published code
-            anneals by epochs.
-        warmup_steps: outer steps over which the rate first rises linearly to lr; the schedule
-            covers the steps after them.
-        clip_value: bound on each element of the mean meta-gradient; None: no bound.
-        clip_norm: bound on its 2-norm, applied after clip_value; None: no bound.
-        clip_norm_over: which 2-norm clip_norm bounds: that of ``all`` of the mean meta-gradient,
-            or that of each ``tensor`` (as in LEO's code).
-        reject_norm: a mean meta-gradient with a larger 2-norm, before clipping, is not applied,
-            like one that is not finite; None: no bound.
-        options: the optimiser's own arguments (``betas``, ``weight_decay``, ...), with torch's
-            names and defaults; in a configuration they are keys of ``outer``.
-    """
-
-    name: OptimizerName = "adam"
-    lr: float = 1e-3
-    final_lr: float = 0.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    schedule_every: int = 1
-    warmup_steps: int = 0
-    clip_value: float | None = None
-    clip_norm: float | None = None
-    clip_norm_over: Literal["all", "tensor"] = "all"
-    reject_norm: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_fields(self.evaluation, "task")
+        for key in EPISODE_KEYS:
+            typed(getattr(self.training, key), PositiveInt, f"task.train_{key}")
 
 
 @dataclass(frozen=True)
@@ -107,12 +65,16 @@ class EvalOptions:
         ensemble_size: most models in the ensemble.
     """
 
-    every: int = 1000
-    val_tasks: int = 200
-    num_tasks: int = 600
-    seed: int = 1
+    every: NonNegativeInt | Literal["auto"] = "auto"
+    val_tasks: AtLeastTwo = 200
+    num_tasks: AtLeastTwo = 600
+    seed: NonNegativeInt = 1
     checkpoint: Literal["last", "best", "ensemble"] = "last"
-    ensemble_size: int = 5
+    ensemble_size: PositiveInt = 5
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_fields(self, "eval")
 
     @property
     def num_best(self) -> int:
@@ -131,12 +93,16 @@ class CheckpointOptions:
             ``s3://bucket/folder``; None: in run_dir.
     """
 
-    every: int = 1000
-    keep: int = 3
+    every: NonNegativeInt = 1000
+    keep: PositiveInt = 3
     location: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_fields(self, "checkpoint")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run.
 
@@ -166,19 +132,19 @@ class RunConfig:
         checkpoint: checkpoints.
     """
 
-    seed: int
-    steps: int
-    meta_batch_size: int
-    run_dir: str | None
-    resume: bool | Literal["auto"]
-    device: Literal["auto", "cpu", "cuda"]
-    max_rejected: int
-    log_every: int
-    joint_baseline: bool
+    seed: NonNegativeInt = 0
+    steps: PositiveInt = 10000
+    meta_batch_size: PositiveInt = 25
+    run_dir: str | None = None
+    resume: bool | Literal["auto"] = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_rejected: PositiveInt = 10
+    log_every: PositiveInt = 100
+    joint_baseline: bool = False
     algorithm: NamedOptions
     gradient: NamedOptions
     task: TaskOptions
-    loss: str
+    loss: str = "auto"
     model: NamedOptions
     outer: OuterOptions
     compute: ComputeOptions
@@ -187,29 +153,20 @@ class RunConfig:
     checkpoint: CheckpointOptions
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
-        _at_least(self, "", steps=1, meta_batch_size=1, max_rejected=1, log_every=1, seed=0)
-        _at_least(self.eval, "eval.", every=0, val_tasks=2, num_tasks=2, seed=0, ensemble_size=1)
-        _at_least(self.checkpoint, "checkpoint.", every=0, keep=1)
-        _at_least(self.outer, "outer.", schedule_every=1, warmup_steps=0)
-        _at_least(self.task.evaluation, "task.", ways=1, shots=1, queries=1)
-        _at_least(self.task.training, "task.train_", ways=1, shots=1, queries=1)
-        _ = self.memory_budget
+        """Check the fields; settle ``eval.every=auto``."""
+        check_fields(self, "")
         if self.run_dir == "":
             raise ValueError("run_dir must name a folder or be null, got ''; change it")
-        if not self.outer.lr > 0:
-            raise ValueError(f"outer.lr must be > 0, got {self.outer.lr}; raise it")
-        if self.outer.final_lr < 0:
-            raise ValueError(f"outer.final_lr must be >= 0, got {self.outer.final_lr}; raise it")
-        for key in ("lr", "final_lr"):  # beyond it, Adam's steps overflow float32
-            if getattr(self.outer, key) > MAX_LR:
-                raise ValueError(
-                    f"outer.{key} must be <= {MAX_LR:g}, got {getattr(self.outer, key)}; lower it"
-                )
-        for key in ("clip_value", "clip_norm", "reject_norm"):
-            bound = getattr(self.outer, key)
-            if bound is not None and not bound > 0:
-                raise ValueError(f"outer.{key} must be > 0 or null, got {bound}; raise it")
+        _ = self.memory_budget
+        if self.eval.every == "auto":
+            every = max(1, self.steps // _AUTO_VALIDATIONS)
+            object.__setattr__(self, "eval", dataclasses.replace(self.eval, every=every))
+
+    @property
+    def validation_every(self) -> int:
+        """Outer steps between evaluations on validation tasks; 0: never."""
+        assert self.eval.every != "auto"
+        return self.eval.every
 
     @property
     def num_blocks(self) -> int:
@@ -268,7 +225,6 @@ class RunConfig:
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
-MAX_LR = 1e10
 _AUTO_VALIDATIONS = 10
 
 MEMORY_BUDGET = "memory_budget"
@@ -277,13 +233,6 @@ MEMORY_BUDGET = "memory_budget"
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
 
-MOVED = {
-    "outer.beta1": "outer.betas",
-    "outer.beta2": "outer.betas",
-    **{f"runtime.{key.name}": f"compute.{key.name}" for key in dataclasses.fields(ComputeOptions)},
-}
-"""Keys of earlier versions -> what they are called now."""
-
 EPISODE_KEYS = ("ways", "shots", "queries")
 
 
@@ -291,7 +240,7 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     """A composed configuration as checked dataclasses.
 
     Args:
-        mapping: nested plain data, as in ``configs/train.yaml`` once composed.
+        mapping: nested plain data, as `dmeta train --cfg job` shows it.
 
     Raises:
         ValueError: an unknown, missing or ill-typed key, with its full name and the nearest known
@@ -300,15 +249,11 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     if not isinstance(mapping, Mapping):
         raise ValueError(f"the settings must be a group, got {mapping!r}; give keys with values")
     values = dict(mapping)
-    for old, new in MOVED.items():
-        group, _, key = old.partition(".")
-        if isinstance(values.get(group), Mapping) and key in values[group]:
-            raise ValueError(f"{old} is now called {new}; rename it")
+    refuse_moved(values)
     for key in ("algorithm", "gradient", "model"):
         values[key] = _choice(values.get(key), key)
     values["task"] = _task_options(values.get("task"))
     values["outer"] = _with_options(values.get("outer", {}))
-    values["eval"] = _settled(values.get("eval", {}), values.get("steps"))
     for key, cls in (
         ("outer", OuterOptions),
         ("compute", ComputeOptions),
@@ -320,29 +265,6 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     return checked(RunConfig, values, "")
 
 
-def with_moved_keys(settings: Any) -> Any:
-    """Settings that an earlier version wrote, under the keys of this one.
-
-    What is not a group of settings is returned as it is, for `run_config` to refuse.
-    """
-    if not isinstance(settings, Mapping):
-        return settings
-    moved = {key: dict(v) if isinstance(v, Mapping) else v for key, v in settings.items()}
-    outer = moved.get("outer")
-    if isinstance(outer, dict) and "beta1" in outer:  # adam and sgd had the keys of both
-        betas = [outer.pop("beta1"), outer.pop("beta2", 0.999)]
-        momentum, eps = outer.pop("momentum", 0.0), outer.pop("eps", 1e-8)
-        is_adam = outer.get("name") == "adam"
-        outer |= {"betas": betas, "eps": eps} if is_adam else {"momentum": momentum}
-    for old, new in MOVED.items():
-        group, _, key = old.partition(".")
-        if isinstance(moved.get(group), dict) and key in moved[group]:
-            target = moved.setdefault(new.partition(".")[0], {})
-            if isinstance(target, dict):
-                target[key] = moved[group].pop(key)
-    return moved
-
-
 def _with_options(group: Any) -> Any:
     """The group ``outer`` with the optimiser's own arguments apart from the rest."""
     if not isinstance(group, Mapping):
@@ -350,15 +272,6 @@ def _with_options(group: Any) -> Any:
     known = {each.name for each in dataclasses.fields(OuterOptions)} - {"options"}
     own = {key: value for key, value in group.items() if key not in known}
     return {**{k: v for k, v in group.items() if k in known}, "options": own}
-
-
-def _settled(evaluation: Any, steps: Any) -> Any:
-    """The group ``eval`` with a number of steps for ``every=auto``."""
-    if not isinstance(evaluation, Mapping) or evaluation.get("every") != "auto":
-        return evaluation
-    # Steps that are no number are refused under their own key.
-    every = max(1, steps // _AUTO_VALIDATIONS) if type(steps) is int else 1
-    return {**evaluation, "every": every}
 
 
 def _choice(group: Any, prefix: str) -> NamedOptions:
@@ -375,7 +288,7 @@ def _task_options(group: Any) -> TaskOptions:
     evaluation = checked(EpisodeSize, sizes, "task")
     own = {key: options.pop(f"train_{key}", None) for key in EPISODE_KEYS}
     training = {
-        key: typed(value, int, f"task.train_{key}")
+        key: typed(value, PositiveInt, f"task.train_{key}")
         for key, value in own.items()
         if value is not None
     }
@@ -384,11 +297,3 @@ def _task_options(group: Any) -> TaskOptions:
         evaluation=evaluation,
         training=dataclasses.replace(evaluation, **training),
     )
-
-
-def _at_least(group: Any, prefix: str, **bounds: int) -> None:
-    for key, bound in bounds.items():
-        if getattr(group, key) < bound:
-            raise ValueError(
-                f"{prefix}{key} must be >= {bound}, got {getattr(group, key)}; raise it"
-            )

@@ -216,7 +216,7 @@ def _rejected_too_often(config: RunConfig, step: int, storage: Storage) -> str:
 
 def is_validated(step: int, config: RunConfig) -> bool:
     """Whether a step is followed by a validation: every eval.every-th one, and the last."""
-    every = config.eval.every
+    every = config.validation_every
     return _due(step, every) or (every > 0 and step == config.steps)
 
 

@@ -7,44 +7,27 @@ divided among several processes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from dmeta.registry import nearest
-from dmeta.training.config import OuterOptions
-
-CLASSES: Mapping[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-    "adamax": torch.optim.Adamax,
-    "adagrad": torch.optim.Adagrad,
-    "adadelta": torch.optim.Adadelta,
-    "rmsprop": torch.optim.RMSprop,
-    "rprop": torch.optim.Rprop,
-    "asgd": torch.optim.ASGD,
-    "sgd": torch.optim.SGD,
-}
-
-# How torch computes, not what; or what `OuterOptions` has itself.
-_NOT_OPTIONS = {
-    "params",
-    "lr",
-    "foreach",
-    "fused",
-    "capturable",
-    "differentiable",
-    "maximize",
-}
+from dmeta.training.outer_options import OuterOptions
+from dmeta.training.torch_optimizers import NOT_OPTIONS, OPTIMIZERS, OptimizerName
 
 
-def arguments_of(name: str) -> dict[str, Any]:
+def class_of(name: OptimizerName) -> type[torch.optim.Optimizer]:
+    """The class of an optimiser."""
+    module, _, class_name = OPTIMIZERS[name].target.partition(":")
+    found: type[torch.optim.Optimizer] = getattr(import_module(module), class_name)
+    return found
+
+
+def arguments_of(name: OptimizerName) -> dict[str, Any]:
     """The optimiser's own arguments with their defaults, as plain data."""
-    parameters = inspect.signature(CLASSES[name]).parameters
-    defaults = {k: p.default for k, p in parameters.items() if k not in _NOT_OPTIONS}
+    parameters = inspect.signature(class_of(name)).parameters
+    defaults = {k: p.default for k, p in parameters.items() if k not in NOT_OPTIONS}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
 
 
@@ -72,7 +55,7 @@ def make_optimizer(options: OuterOptions, vector: torch.Tensor) -> torch.optim.O
         raise ValueError(
             f"unknown key 'outer.{unknown[0]}'{near}; {options.name} has {', '.join(known)}"
         )
-    make: Any = CLASSES[options.name]
+    make: Any = class_of(options.name)
     try:
         made: torch.optim.Optimizer = make([vector], lr=options.lr, **given)
     except (ValueError, TypeError) as error:

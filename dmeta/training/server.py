@@ -33,8 +33,8 @@ from dmeta.runtime.messages import (
     Vector,
 )
 from dmeta.runtime.reduction import total_of
-from dmeta.training.config import OuterOptions
 from dmeta.training.optimizers import make_optimizer
+from dmeta.training.outer_options import OuterOptions
 
 CHUNK = 65_536
 """Elements whose squares are added up together; a part of a vector begins at a multiple."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import block_gradient
 from dmeta.models.network import Network
 from tests.bilevel.problems import TRAINING, flat, problem, relative_error

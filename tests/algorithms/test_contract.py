@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import kinds
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import recording, unrolled
 from dmeta.bilevel.types import Adapted, Examples, Kind, Stage

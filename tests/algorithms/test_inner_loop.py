@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from dmeta.algorithms.multi_step_loss import multi_step_weights
 from dmeta.bilevel.estimators import (
     Checkpointed,
-    Implicit,
     Truncated,
     displacement,
     exact,
     first_order,
 )
+from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import stop_gradient, unrolled
 from dmeta.bilevel.surrogates import inner_problem_of

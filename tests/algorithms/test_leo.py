@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from dmeta.algorithms import latent_codes
 from dmeta.algorithms.latent_codes import DECODER, ENCODER, RELATION, Gaussian
-from dmeta.bilevel.estimators import ESTIMATORS, exact, first_order
+from dmeta.bilevel import ESTIMATORS
+from dmeta.bilevel.estimators import exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import recording, unrolled
 from dmeta.bilevel.types import Adapted, Examples, Outcome, Stage

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds, kinds
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.models.network import Network

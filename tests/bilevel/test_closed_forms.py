@@ -18,12 +18,12 @@ from torch import Tensor
 from dmeta.bilevel.estimators import (
     Checkpointed,
     FiniteDifference,
-    Implicit,
     Truncated,
     displacement,
     exact,
     first_order,
 )
+from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.inner import ConstantRate, InnerProblem, InnerSGD
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import Solver

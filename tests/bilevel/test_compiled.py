@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from dmeta.algorithms import ALGORITHMS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.compiled import CompiledBlocks, NotCompilable, block_program
-from dmeta.bilevel.estimators import ESTIMATORS, Annealed, exact
+from dmeta.bilevel.estimators import Annealed, exact
 from dmeta.bilevel.plans import BlockGradient, block_gradient
 from dmeta.bilevel.types import Stage, Task
 from dmeta.models import MODELS

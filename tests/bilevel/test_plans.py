@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, arranged, block_gradient, for_each_task
 from dmeta.bilevel.types import Task
 from dmeta.models import MODELS

@@ -121,7 +121,7 @@ def test_bench_profile_tells_where_a_steps_time_goes(
         assert words in out
     assert max(map(len, _table_of(out))) <= 100
     told = json.loads((tmp_path / "out" / "profile.json").read_text())
-    assert told["bench"] == {"steps": 2, "warmup": 1}
+    assert told["bench"] == {"steps": 2, "warmup": 1, "out": "out"}
     assert sum(told["parts"].values()) == pytest.approx(told["seconds"])
     assert (tmp_path / "out" / "profile.png").stat().st_size > 10_000
 

@@ -51,6 +51,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("dmeta", "configs", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "test_*.py")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -63,7 +64,7 @@ def test_in_a_checkout_it_becomes_one_of_dmetas_own(
     for kind in KINDS:
         assert new(kind, f"own_{kind}") == 0
     out = capsys.readouterr().out
-    assert "wrote     configs/task/own_task.yaml" in out
+    assert "wrote     tests/tasks/test_own_task.py" in out
     assert "changed   dmeta/models/__init__.py" in out
     assert "dmeta train algorithm=own_algorithm" in out
     tests = [f"tests/{kind}s/test_own_{kind}.py" for kind in KINDS]

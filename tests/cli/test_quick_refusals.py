@@ -40,7 +40,7 @@ def answer(folder: Path, *words: str) -> tuple[str, str]:
         ("train algorithm.inner_lrr=0.1", "did you mean 'algorithm.inner_lr'"),
         ("tune step=3", "did you mean 'steps'"),
         ("tune outer.lr=abc seed=0,1", "outer.lr must be a number, got 'abc'"),
-        ("tune search.num_trials=0", "search.num_trials must be >= 1, got 0"),
+        ("tune search.num_trials=0", "search.num_trials must be >= 1 or null, got 0"),
         ("evaluate num_task=3", "did you mean 'num_tasks'"),
         ("bench plans bench.repeat=3", "did you mean 'bench.repeats'"),
         ("trian", "did you mean 'train'"),

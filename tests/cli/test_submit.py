@@ -253,11 +253,11 @@ def test_too_much_of_a_folder_is_refused(tmp_path: Path) -> None:
 def test_the_shipped_program_has_its_settings_inside() -> None:
     with shipment_of([], code=True).staged() as folder:
         package = Path(dmeta.__file__).parent
-        assert {p.relative_to(folder / "dmeta") for p in folder.rglob("*.py")} == {
-            p.relative_to(package) for p in package.rglob("*.py")
-        }
-        assert (folder / "dmeta" / "configs" / "train.yaml").is_file()
-        assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".py", ".yaml"}
+        for pattern in ("*.py", "*.html", "*.txt"):  # pages of reports, templates of `dmeta new`
+            shipped = {p.relative_to(folder / "dmeta") for p in folder.rglob(pattern)}
+            assert shipped == {p.relative_to(package) for p in package.rglob(pattern)} != set()
+        assert (folder / "dmeta" / "configs" / "search" / "asha.yaml").is_file()
+        assert not list(folder.rglob("*.pyc"))
         assert folder.stat().st_mode & 0o077 == 0
 
 

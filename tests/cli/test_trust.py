@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import uuid
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import pytest
 
 import dmeta
 from dmeta.cli import main
-from dmeta.cli.config_files import config_dir
+from dmeta.cli.choices import DATA_ROOT
 from dmeta.cli.hydra_app import compose
 from dmeta.cli.presets import own_presets
 from dmeta.cli.status import status
@@ -202,11 +201,13 @@ def test_a_file_of_settings_names_no_address(tmp_path: Path) -> None:
         assert compose("train", [*given, "trust=true"])["run_dir"] == "s3://evil/x"
 
 
-def test_a_copy_of_a_preset_of_ours_needs_no_trust(tmp_path: Path) -> None:
+def test_the_data_root_of_this_machine_needs_no_trust(tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
-    shutil.copy(config_dir() / "task" / "omniglot.yaml", tmp_path / "task" / "mine.yaml")
+    text = f"# @package _global_\ndefaults: [omniglot]\ntask: {{root: '{DATA_ROOT}', ways: 20}}\n"
+    (tmp_path / "task" / "mine.yaml").write_text(text)
     presets = own_presets(["--config-dir", str(tmp_path)])
-    assert compose("train", ["task=mine"], presets=presets)["task"]["name"] == "omniglot"
+    task = compose("train", ["task=mine"], presets=presets)["task"]
+    assert (task["name"], task["ways"]) == ("omniglot", 20)
 
 
 def test_plain_interpolations_and_what_is_typed_need_no_trust(

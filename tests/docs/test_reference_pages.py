@@ -23,8 +23,8 @@ def test_every_setting_of_a_run_has_a_meaning() -> None:
     assert [setting.key for setting in every if not setting.meaning] == []
     by_key = {setting.key: setting for setting in every}
     assert by_key["trust"].default == "`false`"
-    assert by_key["steps"].kind == "whole number"
-    assert by_key["runtime.hung_after_s"].kind == "number \\| null"
+    assert by_key["steps"].kind == "whole number >= 1"
+    assert by_key["runtime.hung_after_s"].kind == "number > 0 \\| null"
     assert by_key["runtime.hung_after_s"].default == "`null`"
 
 
@@ -60,30 +60,8 @@ def test_a_docstring_becomes_markdown() -> None:
     assert found == "Title.\n\nUse `x`:\n\n```text\na = 1\n  b\n\nc\n```\n\nEnd.\n"
 
 
-def test_arguments_are_read_from_a_docstring() -> None:
-    def factory() -> None:
-        """Make it.
-
-        Args:
-            size: how large; None: as large
-                as needed.
-            name: of it.
-
-        Raises:
-            ValueError: never.
-        """
-
-    assert text.documented(factory) == {
-        "size": "how large; None: as large as needed.",
-        "name": "of it.",
-    }
+def test_a_meaning_becomes_a_cell() -> None:
     assert text.cell("how large; None: any | all") == "How large; `null`: any \\| all"
-
-
-def test_comments_are_read_from_a_yaml_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("# head\n\n# one\n# two\na: 1\nb:\n  # three\n  c: 2\nd: 3\n")
-    assert text.yaml_comments(path) == {"a": "one two", "b": "", "b.c": "three", "d": ""}
 
 
 def test_links_of_the_cluster_pages_lead_to_files() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from dmeta.runtime import ComputeOptions, RuntimeOptions, make_runtime
 from dmeta.runtime.blocks import blocks_of
@@ -123,14 +122,3 @@ runtime.step(0, blocks_of("train", 0, 2, 1))
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=600
     )
-
-
-@pytest.mark.parametrize("name", ["ray", "local"])
-def test_every_config_has_every_field_with_a_comment_above_it(name):
-    text = (CONFIGS / f"{name}.yaml").read_text()
-    fields = [field.name for field in dataclasses.fields(RuntimeOptions)]
-    assert RuntimeOptions(**yaml.safe_load(text)).name == name
-    lines = text.splitlines()
-    keys = {line.split(":")[0]: n for n, line in enumerate(lines) if line and line[0] != "#"}
-    assert list(keys) == fields
-    assert all(lines[number - 1].startswith("# ") for number in keys.values())

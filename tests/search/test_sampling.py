@@ -119,7 +119,7 @@ def test_lists_can_not_be_learned_from() -> None:
         ({"num_trials": 0}, "search.num_trials must be >= 1"),
         ({"num_trials": None}, "must be given unless search.sampler=grid"),
         ({"budget_s": 0.0}, "search.budget_s must be > 0"),
-        ({"exchanged": 0.6}, "at most 0.5"),
+        ({"exchanged": 0.6}, "<= 0.5"),
         ({"reduction": 1}, "search.reduction must be >= 2"),
         ({"sampler": "bohb"}, "must go together"),
         ({"scheduler": "hyperband"}, "must go together"),

@@ -8,8 +8,8 @@ import numpy as np
 
 from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runtime.messages import ApplyReport, Gradient, Vector
-from dmeta.training.config import OuterOptions
-from dmeta.training.optimizers import CLASSES
+from dmeta.training import torch_optimizers
+from dmeta.training.outer_options import OuterOptions
 from dmeta.training.server import OuterLoop, OuterLoopFactory
 
 LAYOUT = Layout(("w", "b"), ((2, 3), (2,)))
@@ -20,7 +20,11 @@ OPTIMIZERS = [
     OuterOptions("sgd", lr=0.1),
     OuterOptions("sgd", lr=0.1, schedule="linear", final_lr=0.01, options={"momentum": 0.9}),
     OuterOptions("adamw", lr=0.1, warmup_steps=3, options={"weight_decay": 0.1, "amsgrad": True}),
-    *(OuterOptions(name, lr=0.1) for name in CLASSES if name not in ("adam", "adamw", "sgd")),
+    *(
+        OuterOptions(name, lr=0.1)
+        for name in torch_optimizers.OPTIMIZERS
+        if name not in ("adam", "adamw", "sgd")
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from dmeta.bilevel.flat import to_wire
 from dmeta.runtime.messages import Vector
-from dmeta.training.config import OuterOptions
+from dmeta.training.outer_options import OuterOptions
 from tests.training.outer_loops import (
     LAYOUT,
     OPTIMIZERS,

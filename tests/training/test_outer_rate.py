@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.training.config import OuterOptions
+from dmeta.training.outer_options import OuterOptions
 from dmeta.training.server import learning_rate
 
 

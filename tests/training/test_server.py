@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from dmeta.training.config import OuterOptions
-from dmeta.training.optimizers import CLASSES, arguments_of
+from dmeta.training.optimizers import class_of
+from dmeta.training.outer_options import OuterOptions
 from dmeta.training.server import OuterLoopFactory, learning_rate
 from tests.training.outer_loops import (
     LAYOUT,
@@ -25,14 +24,12 @@ from tests.training.outer_loops import (
     outer,
 )
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "outer"
-
 
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=repr)
 def test_it_is_torch_optim_on_the_named_tensors(options: OuterOptions) -> None:
     loop = outer(options)
     named = {n: p.clone() for n, p in LAYOUT.unflatten(torch.tensor(normal(0))).items()}
-    reference = CLASSES[options.name](
+    reference = class_of(options.name)(
         named.values(),
         lr=options.lr,  # type: ignore[call-arg]
         **options.options,
@@ -135,11 +132,3 @@ def test_arguments_that_the_optimiser_does_not_take_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         outer(OuterOptions("adam", options=options))
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_the_preset_of_an_optimiser_has_its_own_arguments(name: str) -> None:
-    preset = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert preset.pop("name") == name
-    assert preset.pop("lr") > 0
-    assert preset == arguments_of(name)

@@ -9,7 +9,7 @@ import pytest
 
 from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runs.checkpoint import meta_params_of
-from dmeta.training.config import OuterOptions
+from dmeta.training.outer_options import OuterOptions
 from dmeta.training.server import OuterLoopFactory
 from tests.training.outer_loops import (
     LAYOUT,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import one_by_one
 from dmeta.options import NamedOptions
 from dmeta.runtime.blocks import blocks_of

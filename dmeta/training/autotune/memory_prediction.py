@@ -19,8 +19,8 @@ import numpy.typing as npt
 from torch.utils import _pytree as pytree
 
 from dmeta.algorithms.inner_loop import InnerLoop
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.adjoint import num_kept
-from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import PlanName, block_gradient, eager, one_by_one
 from dmeta.bilevel.surrogates import Estimator, inner_problem_of
 from dmeta.bilevel.types import Examples, Task

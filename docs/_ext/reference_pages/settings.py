@@ -1,39 +1,27 @@
 """The page of all settings: key, type, default, meaning.
 
-Keys and defaults are those of the composed settings of each verb; types and meanings are those of
-the dataclass or factory that reads them.
+All of it is that of the dataclass or factory that reads the key (`dmeta.declared`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import inspect
-import typing
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.inner_loop import InnerLoop
-from dmeta.bilevel.estimators import ESTIMATORS
-from dmeta.cli.hydra_app import compose, config_dir
-from dmeta.models import MODELS
-from dmeta.registry import Registry
-from dmeta.search.options import SearchOptions
-from dmeta.tasks import TASKS
-from dmeta.tasks.source import EpisodeSize
-from dmeta.training.config import OuterOptions, RunConfig
-from reference_pages.text import cell, documented, linked_papers, table, type_text, value_text
-from reference_pages.text import yaml_comments as comments_of
-
-CHOSEN = {"algorithm": ALGORITHMS, "model": MODELS, "task": TASKS, "gradient": ESTIMATORS}
-"""Groups whose keys depend on the name that is chosen."""
+from dmeta.cli.choices import REGISTRIES as CHOSEN
+from dmeta.cli.choices import choice_of, options_named, prefixed
+from dmeta.cli.hydra_app import compose
+from dmeta.cli.verb_configs import verb_config
+from dmeta.cli.verbs import BENCHES
+from dmeta.declared import REQUIRED, Option
+from dmeta.training.torch_optimizers import OPTIMIZERS
+from reference_pages.text import cell, linked_papers, table, type_text, value_text
 
 VERBS = ("evaluate", "embed", "replay", "submit")
 """Verbs with settings of their own besides those of a run."""
-
-_BENCHES = ("gradients", "plans", "profile", "scale")
 
 
 @dataclass(frozen=True)
@@ -65,39 +53,33 @@ def settings_of(verb: str, *overrides: str) -> Mapping[str, Any]:
 
 def run_settings() -> dict[str, list[Setting]]:
     """Group -> its settings, of a run; the empty group has those that are in none."""
-    composed = settings_of("train", "task=glyphs")
-    groups: dict[str, list[Setting]] = {"": []}
-    hints = typing.get_type_hints(RunConfig)
-    comments = comments_of(config_dir() / "train.yaml")
-    meanings = documented(RunConfig)
-    for name, hint in hints.items():
-        if name in CHOSEN:
-            continue
-        if dataclasses.is_dataclass(hint):
-            groups[name] = _of_dataclass(hint, name, composed[name])
-        else:
-            meaning = meanings.get(name) or comments.get(name, "")
-            groups[""].append(_setting(name, hint, composed[name], meaning))
-    extra = verb_settings("train")  # keys of the command that are no part of a run's settings
-    groups[""] += [each for each in extra if each.key.partition(".")[0] not in hints]
-    groups["search"] = _of_dataclass(SearchOptions, "search", settings_of("tune")["search"])
-    groups["algorithm"] = _of_dataclass(InnerLoop, "algorithm", settings_of("train")["algorithm"])
+    config = verb_config("train")
+    assert config is not None
+    groups = _grouped(config.config.options)
+    groups["runtime"] = _settings(_own(choice_of("runtime", "ray").options))
+    search = verb_config("tune")
+    assert search is not None
+    groups["search"] = _settings(search.config.options)
+    inner = prefixed("algorithm", options_named("algorithms.inner_loop:InnerLoop"))
+    groups["algorithm"] = _settings(inner)
     return groups
 
 
 def chosen_settings(group: str) -> dict[str, list[Setting]]:
     """Name in a registry -> the settings of its own, beyond what all of its group have."""
-    registry: Registry[Any] = CHOSEN[group]
-    shared = {f.name for f in dataclasses.fields(InnerLoop)} if group == "algorithm" else set()
+    shared: set[str] = set()
+    if group == "algorithm":
+        shared = {each.name for each in options_named("algorithms.inner_loop:InnerLoop")}
     if group == "task":
-        shared = {f.name for f in dataclasses.fields(EpisodeSize)}
+        shared = {each.name for each in options_named("tasks.source:EpisodeSize")}
         shared |= {f"train_{name}" for name in shared}
-    found = {}
-    for name, entry in registry.items():
-        values = settings_of("train", f"{group}={name}")[group]
-        own = {k: v for k, v in values.items() if k not in shared | {"name"}}
-        found[name] = _of_factory(entry.make, group, name, own)
-    return found
+    shared = {f"{group}.{name}" for name in shared}
+    return {
+        name: _settings(
+            each for each in _own(choice_of(group, name).options) if each.name not in shared
+        )
+        for name in CHOSEN[group].builtin
+    }
 
 
 def settings_page() -> str:
@@ -131,91 +113,56 @@ def settings_page() -> str:
             parts += [_table(own)] if own else ["No settings of its own."]
     parts += ["## Choices of `outer`", _optimizers()]
     parts += [f"## `dmeta {verb}`\n\n{_table(verb_settings(verb))}" for verb in VERBS]
-    for bench in _BENCHES:
+    for bench in BENCHES:
         parts += [f"## `dmeta bench {bench}`", _table(bench_settings(bench))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def optimizer_settings() -> dict[str, dict[str, Any]]:
     """Optimiser -> its own arguments with their defaults."""
-    shared = {each.name for each in dataclasses.fields(OuterOptions)}
-    names = sorted(path.stem for path in (config_dir() / "outer").glob("*.yaml"))
-    composed = {name: settings_of("train", f"outer={name}")["outer"] for name in names}
     return {
-        name: {key: value for key, value in values.items() if key not in shared}
-        for name, values in composed.items()
+        name: {
+            each.name.removeprefix("outer."): each.default
+            for each in _own(choice_of("outer", name).options)
+            if each.name != "outer.lr"
+        }
+        for name in sorted(OPTIMIZERS)
     }
 
 
 def verb_settings(verb: str) -> list[Setting]:
     """The settings of a verb that a run has not."""
-    import yaml
-
-    path = config_dir() / f"{verb}.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    own = {k: v for k, v in values.items() if k not in ("defaults", "hydra")}
-    return _of_yaml(own, comments_of(path), "")
+    config = verb_config(verb)
+    assert config is not None
+    return _settings(config.config.options)
 
 
 def bench_settings(name: str) -> list[Setting]:
     """The settings of a bench that a run has not."""
-    import yaml
-
-    path = config_dir() / "bench" / f"{name}.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    values.pop("name")
-    return _of_yaml(values, comments_of(path), "bench.")
+    return _settings(_own(choice_of("bench", name).options))
 
 
-def _of_yaml(
-    values: Mapping[str, Any], comments: Mapping[str, str], prefix: str, path: str = ""
-) -> list[Setting]:
-    found = []
-    for key, value in values.items():
-        full = f"{path}{key}"
-        if isinstance(value, Mapping):
-            found += _of_yaml(value, comments, prefix, f"{full}.")
-            continue
-        default = "must be given" if value == "???" else value_text(value)
-        kind = "" if value in (None, "???") else type_text(type(value))
-        found.append(Setting(f"{prefix}{full}", kind, default, comments.get(full, "")))
-    return found
+def _own(options: Iterable[Option]) -> list[Option]:
+    """Without the name of the choice itself."""
+    return [each for each in options if not re.fullmatch(r"\w+\.name", each.name)]
 
 
-def _of_dataclass(cls: Any, prefix: str, values: Mapping[str, Any]) -> list[Setting]:
-    hints, meanings = typing.get_type_hints(cls), documented(cls)
-    found = []
-    for each in dataclasses.fields(cls):
-        value = values.get(each.name, each.default)
-        if value is not dataclasses.MISSING:  # `options` hold what the chosen name adds
-            meaning = meanings.get(each.name, "")
-            found.append(_setting(f"{prefix}.{each.name}", hints[each.name], value, meaning))
-    return found
+def _grouped(options: Iterable[Option]) -> dict[str, list[Setting]]:
+    groups: dict[str, list[Setting]] = {}
+    for each in options:
+        groups.setdefault(each.name.rpartition(".")[0], []).append(_setting(each))
+    return groups
 
 
-def _of_factory(make: Any, group: str, name: str, values: Mapping[str, Any]) -> list[Setting]:
-    function = getattr(make, "func", make)
-    meanings, hints = documented(function), _hints(function)
-    path = config_dir() / group / f"{name}.yaml"
-    comments = comments_of(path) if path.exists() else {}
-    found = []
-    for key, value in values.items():
-        comment = comments.get(f"{group}.{key}") or comments.get(key, "")
-        meaning = comment or meanings.get(key, "")
-        found.append(_setting(f"{group}.{key}", hints.get(key, type(value)), value, meaning))
-    return found
+def _settings(options: Iterable[Option]) -> list[Setting]:
+    return [_setting(each) for each in options]
 
 
-def _hints(function: Any) -> dict[str, Any]:
-    target = function.__init__ if inspect.isclass(function) else function
-    try:
-        return typing.get_type_hints(target)
-    except NameError:
-        return {}
-
-
-def _setting(key: str, hint: Any, value: Any, meaning: str) -> Setting:
-    return Setting(key, type_text(hint), value_text(value), meaning)
+def _setting(option: Option) -> Setting:
+    hint = option.type_of()
+    kind = "" if hint is Any else type_text(hint)
+    default = "must be given" if option.default == REQUIRED else value_text(option.default)
+    return Setting(option.name, kind, default, option.help)
 
 
 def _table(settings: Iterable[Setting]) -> str:
@@ -223,11 +170,11 @@ def _table(settings: Iterable[Setting]) -> str:
 
 
 def _sizes() -> str:
-    meanings = documented(EpisodeSize)
-    rows = [(f"`task.{key}`", "at evaluation", cell(text)) for key, text in meanings.items()]
+    sizes = options_named("tasks.source:EpisodeSize")
+    rows = [(f"`task.{each.name}`", "at evaluation", cell(each.help)) for each in sizes]
     rows += [
-        (f"`task.train_{key}`", "in training; `null`: as at evaluation", cell(text))
-        for key, text in meanings.items()
+        (f"`task.train_{each.name}`", "in training; `null`: as at evaluation", cell(each.help))
+        for each in sizes
     ]
     return "The size of a task, whatever its source.\n\n" + table(("key", "used", "meaning"), rows)
 

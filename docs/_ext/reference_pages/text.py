@@ -1,4 +1,4 @@
-"""Docstrings, YAML comments and types as Markdown."""
+"""Docstrings and types as Markdown."""
 
 from __future__ import annotations
 
@@ -7,47 +7,9 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-_SECTION = re.compile(r"^(Args|Attributes)\b.*:$")
-
-
-def documented(thing: Any) -> dict[str, str]:
-    """Argument or attribute name -> its text in a Google-style docstring."""
-    found: dict[str, str] = {}
-    inside, name = False, ""
-    for line in (inspect.getdoc(thing) or "").splitlines():
-        if not line.startswith(" "):
-            inside = bool(_SECTION.match(line)) or (inside and not line)
-            continue
-        entry = re.match(r"^    (\w+): (.*)$", line)
-        if inside and entry:
-            name = entry[1]
-            found[name] = entry[2]
-        elif inside and name and line.startswith(" " * 8):
-            found[name] += " " + line.strip()
-    return found
-
-
-def yaml_comments(path: Path) -> dict[str, str]:
-    """Dotted key -> the comment lines above it in a YAML file."""
-    found: dict[str, str] = {}
-    parents: list[tuple[int, str]] = []
-    comment: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        stripped = line.strip()
-        entry = re.match(r"^( *)([\w]+):", line)
-        if stripped.startswith("#"):
-            comment.append(stripped.lstrip("# "))
-        elif entry:
-            indent = len(entry[1])
-            parents = [p for p in parents if p[0] < indent] + [(indent, entry[2])]
-            found[".".join(name for _, name in parents)] = " ".join(comment)
-            comment = []
-        else:
-            comment = []
-    return found
+from dmeta.options import bounds_of
 
 
 def type_text(hint: Any) -> str:
@@ -55,7 +17,8 @@ def type_text(hint: Any) -> str:
     if hint is type(None):
         return "null"
     if typing.get_origin(hint) is typing.Annotated:
-        return type_text(typing.get_args(hint)[0])
+        bounds = ", ".join(f"{sign} {bound:g}" for sign, bound in bounds_of(hint))
+        return f"{type_text(typing.get_args(hint)[0])} {bounds}".rstrip()
     if typing.get_origin(hint) is Literal:
         return " \\| ".join(f"`{value}`" for value in typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -86,7 +86,7 @@ def test_options_out_of_range_are_refused_by_name(changes):
     [("block_size", 0), ("threads_per_worker", 0), ("chunk_size", 0), ("chunk_size", "some")],
 )
 def test_options_of_computing_out_of_range_are_refused_by_name(field, value):
-    with pytest.raises(ValueError, match=rf"compute\.{field} must be a whole number >= 1"):
+    with pytest.raises(ValueError, match=rf"compute\.{field} must be (>= 1|a whole number)"):
         ComputeOptions(**{field: value})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.runtime.messages import Block
 from dmeta.training.autotune.memory_prediction import (
     EXACT,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmeta.bilevel.estimators import ESTIMATORS
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import block_gradient
 from dmeta.training.autotune.peak_memory import peak_bytes
 from tests.bilevel.problems import TRAINING, problem

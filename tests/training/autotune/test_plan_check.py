@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dmeta
+from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.compiled import block_program
-from dmeta.bilevel.estimators import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName
 from dmeta.bilevel.types import Params, Stage, Task
 from dmeta.runtime.messages import Block, Vector

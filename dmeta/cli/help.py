@@ -1,0 +1,113 @@
+"""`dmeta VERB --help`: what it does, its groups with their choices, and every key with its meaning.
+
+Typed choices count: `dmeta train algorithm=leo --help` shows the keys of LEO. Imports neither torch
+nor Ray nor Hydra.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from dmeta.cli.schema import ListedSettings, names_of, settings_of, written
+from dmeta.declared import REQUIRED, Option
+
+HELP_FLAGS = ("-h", "--help")
+
+_WIDTH = 100
+
+_CHOOSE = """Choose from each group with group=name (algorithm=fomaml), change any key with
+key=value (algorithm.inner_lr=0.1). -m sweeps over comma-separated values, --cfg job shows the
+settings as YAML."""
+
+_SEARCH = """Give a key several values to search it:
+  outer.lr=0.001,0.003                               one of them
+  algorithm=maml,fomaml,anil                         whole choices, too
+  'algorithm.inner_lr=tag(log,interval(0.01,1))'     a number; tag(log,...): by its logarithm
+  'algorithm.inner_steps=range(1,8)'                 1 to 7
+or choose a space with search/space=... . search=... says how to search. runtime.* applies to each
+trial."""
+
+_ABOUT: Mapping[str, str] = {
+    "train": f"""dmeta train: meta-train a few-shot learner.
+
+{_CHOOSE}""",
+    "tune": f"""dmeta tune: search learning rates, step counts, or any other setting of dmeta train.
+
+{_SEARCH}""",
+    "evaluate": "dmeta evaluate run_dir=...: evaluate a trained run on tasks of unseen classes.",
+    "embed": """dmeta embed run_dir=...: compute feature vectors of a data set with the trained
+network of a run, and write them to a file for `dmeta train task=features task.file=...`.""",
+    "replay": """dmeta replay run_dir=... step=...: restore a run to one of its outer steps and
+compute a block again, task by task, to find the task that gives a number that is not finite, or a
+large one.""",
+    "bench": f"""dmeta bench gradients: seconds and memory of every meta-gradient for a model, a
+task and a method, and how far it is from the exact one.
+dmeta bench plans: every execution plan (compute.plan) on the same tasks: tasks per second, memory,
+seconds to compile, and whether the meta-gradient is the same.
+dmeta bench profile: where the time of an outer step goes, with the run's own workers.
+dmeta bench scale: steps per second of the parameter server, for any number of workers.
+
+{_CHOOSE}""",
+}
+
+
+def help_text(verb: str, words: Sequence[str]) -> str:
+    """The help of a verb with settings.
+
+    Args:
+        verb: the verb.
+        words: what else is typed.
+    """
+    found = settings_of(verb, words)
+    parts = [_ABOUT[verb]]
+    if found.groups:
+        parts.append("\n".join(["Groups", *_groups(found)]))
+    parts.append("\n".join(["Settings", *commented_yaml(found.keys.values())]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _groups(found: ListedSettings) -> Iterator[str]:
+    for group, chosen in found.groups.items():
+        text = f"  {group}={chosen}: one of {', '.join(names_of(group))}"
+        yield from textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def commented_yaml(options: Iterable[Option]) -> Iterator[str]:
+    """Keys with their defaults as lines of YAML, each below a comment with its meaning.
+
+    Args:
+        options: with full names, in order; those of one group need not be next to each other.
+    """
+    tree: dict[str, list[Option]] = {"": []}
+    for each in options:
+        tree.setdefault(each.name.rpartition(".")[0], []).append(each)
+    for group, members in tree.items():
+        depth = 0
+        if group:
+            *_, last = group.split(".")
+            depth = group.count(".") + 1
+            yield f"{'  ' * (depth - 1)}{last}:"
+        for option in members:
+            yield from _commented(option, "  " * depth)
+
+
+def _commented(option: Option, indent: str) -> Iterator[str]:
+    comment = plain_help(option.help)
+    if comment:
+        prefix = f"{indent}# "
+        yield from textwrap.wrap(
+            comment, _WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False
+        )
+    value = "" if option.default == REQUIRED else f" {written(option.default)}"
+    must = "  # must be given" if option.default == REQUIRED else ""
+    yield f"{indent}{option.name.rpartition('.')[2]}:{value}{must}"
+
+
+def plain_help(text: str) -> str:
+    """The text of a docstring as settings are written: ``null`` for None, no markup."""
+    text = re.sub(r"\bNone\b", "null", text)
+    text = re.sub(r"\b(True|False)\b", lambda match: match[1].lower(), text)
+    text = text if text.startswith("`") else text[:1].upper() + text[1:]
+    return text.replace("`", "")
