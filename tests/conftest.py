@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from dmeta.cli.hydra_app import compose
 from dmeta.quoting import as_override
+from dmeta.reports.run_report import draw_run
 from dmeta.training.config import RunConfig, run_config
 
 ROOMS = ("runtime", "search")
@@ -116,6 +118,20 @@ class _ByGroup(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """How tests are handed to several processes."""
     return _ByGroup(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_figures() -> Iterator[None]:
+    """Runs draw none: that takes longer than a small run, and an error of it would be a warning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dmeta.cli.train.draw_run", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test draw their figures."""
+    monkeypatch.setattr("dmeta.cli.train.draw_run", draw_run)
 
 
 @pytest.fixture(scope="session")

@@ -47,8 +47,10 @@ def _table_of(out: str) -> list[str]:
     return [line for line in out.splitlines() if not line.startswith("plan=")]
 
 
+@pytest.mark.usefixtures("figures")
 def test_train_resume_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("train", *QUICK, "run_dir=run") == 0
+    assert Path("run/figures/learning_curve.png").stat().st_size > 10_000
     out = capsys.readouterr().out
     assert "run/results.json" in out
     assert "dmeta evaluate run_dir=run" in out
