@@ -140,7 +140,7 @@ def test_a_plan_is_chosen_by_a_worker_and_not_by_the_driver(cluster, tmp_path, m
     def here(*_):
         raise AssertionError("the driver computes")
 
-    for where, name in ((planning, "_seconds"), (torch.cuda, "_lazy_init")):
+    for where, name in ((planning, "eager_seconds"), (torch.cuda, "_lazy_init")):
         monkeypatch.setattr(where, name, here)
     asked = {"runtime": "ray", "compute.plan": "measure", "runtime.cpus_per_worker": 0.25}
     asked |= {"device": "cpu", "run_dir": str(tmp_path / "run"), "steps": 2, "eval.every": 0}

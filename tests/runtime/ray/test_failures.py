@@ -17,7 +17,9 @@ from tests.runtime.toy_runs import NUM_STEPS, kill, lost_object, start, train, t
 HUNG_AFTER_S = 2.0
 
 
-@pytest.mark.parametrize("where", ["0-0", "1-2", "2-3"])
+@pytest.mark.parametrize(
+    "where", ["1-2", *(pytest.param(where, marks=pytest.mark.slow) for where in ("0-0", "2-3"))]
+)
 def test_a_worker_killed_in_the_middle_of_a_step_changes_no_bit(runtime, local_run, folder, where):
     toy.arm(folder, where, "kill")
     reports = train(runtime)

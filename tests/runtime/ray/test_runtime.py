@@ -34,7 +34,9 @@ def test_two_workers_give_the_bits_of_the_local_runtime(runtime, local_run):
     check_same(runtime, local_run)
 
 
-@pytest.mark.parametrize("num_workers", [1, 3, 4])
+@pytest.mark.parametrize(
+    "num_workers", [3, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 4))]
+)
 def test_any_number_of_workers_gives_the_bits_of_the_local_runtime(cluster, local_run, num_workers):
     before = num_actors()
     cpus = 1 / num_workers if before else 0.5  # fits next to the shared runtime's two halves
