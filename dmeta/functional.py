@@ -26,9 +26,9 @@ from dmeta.models.network import Network
 from dmeta.options import NamedOptions, checked_options
 from dmeta.runtime.messages import Block
 from dmeta.tasks.tensors import GivenTasks, kind_of, stacked_tasks, ways_of
-from dmeta.training.episodes import task_seeds
-from dmeta.training.losses import LOSS_AUTO, LOSSES, loss_by_target
-from dmeta.training.worker import metric_name, metric_of
+from dmeta.training.work.episodes import task_seeds
+from dmeta.training.work.losses import LOSS_AUTO, LOSSES, loss_by_target
+from dmeta.training.work.worker import metric_name, metric_of
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 Method: TypeAlias = str | Callable[..., Algorithm]

@@ -21,9 +21,9 @@ from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.types import Adapted, Examples, Kind, Params, Stage
 from dmeta.runs.checkpoint import Checkpoint
 from dmeta.training.build import num_outputs_of
-from dmeta.training.input_format import Array, InputFormat, read_values
-from dmeta.training.labels import read_labels
 from dmeta.training.setup import Run
+from dmeta.training.work.input_format import Array, InputFormat, read_values
+from dmeta.training.work.labels import read_labels
 
 
 @dataclass(frozen=True, repr=False)

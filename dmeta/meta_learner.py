@@ -32,7 +32,7 @@ from dmeta.functional import (
 )
 from dmeta.models.network import Network
 from dmeta.tasks.tensors import given_examples, kind_of, stacked_task, ways_of
-from dmeta.training.losses import LOSS_AUTO
+from dmeta.training.work.losses import LOSS_AUTO
 
 
 class MetaLearner(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.quoting import as_override
 from dmeta.reports.run_report import draw_run
 from dmeta.training.config import RunConfig, run_config

@@ -29,14 +29,14 @@ from dmeta.models import MODELS
 from dmeta.options import default_options
 from dmeta.registry import LazyEntry
 from dmeta.tasks import TASKS
-from dmeta.training.optimizers import arguments_of
-from dmeta.training.torch_optimizers import NOT_OPTIONS, OPTIMIZERS, OptimizerName
+from dmeta.training.outer.optimizers import arguments_of
+from dmeta.training.outer.torch_optimizers import NOT_OPTIONS, OPTIMIZERS, OptimizerName
 
 DATACLASSES = (
     "dmeta.training.config:RunConfig",
     "dmeta.training.config:EvalOptions",
     "dmeta.training.config:CheckpointOptions",
-    "dmeta.training.outer_options:OuterOptions",
+    "dmeta.training.outer.options:OuterOptions",
     "dmeta.runtime.options:ComputeOptions",
     "dmeta.runtime.options:RuntimeOptions",
     "dmeta.search.options:SearchOptions",
@@ -44,7 +44,7 @@ DATACLASSES = (
     "dmeta.cli.evaluate:EvaluateConfig",
     "dmeta.cli.embed:EmbedConfig",
     "dmeta.cli.replay:ReplayConfig",
-    "dmeta.cli.submission:SubmitOptions",
+    "dmeta.cli.jobs.submission:SubmitOptions",
     *(f"dmeta.bench.{name}:{name.capitalize()}Options" for name in BENCHES),
 )
 

@@ -19,7 +19,7 @@ from dmeta.inference import Learner
 from dmeta.models.conv4 import conv4
 from dmeta.models.mlp import mlp
 from dmeta.models.network import Network
-from dmeta.training.input_format import InputFormat
+from dmeta.training.work.input_format import InputFormat
 
 SHAPE = (1, 28, 28)
 

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dmeta.cli.quoted_arguments import text_of
+from dmeta.cli.settings.quoted_arguments import text_of
 from dmeta.quoting import (
     as_override,
     as_text,

@@ -30,9 +30,9 @@ from dmeta.training.autotune.memory_prediction import (
     sized,
 )
 from dmeta.training.byte_size import parse_bytes, shown_bytes
-from dmeta.training.gpu import random_numbers_kept
+from dmeta.training.devices.gpu import random_numbers_kept
 from dmeta.training.setup import Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from dmeta.training.autotune.gradient_error import in_float64, relative_differen
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.operations import operations_of
 from dmeta.training.autotune.peak_memory import peak_bytes
-from dmeta.training.gpu import random_numbers_kept
+from dmeta.training.devices.gpu import random_numbers_kept
 from dmeta.training.setup import Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 PLANS: tuple[PlanName, ...] = get_args(PlanName)
 REFERENCE: PlanName = "loop"

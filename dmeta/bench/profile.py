@@ -24,12 +24,12 @@ from dmeta.training.loop import train_steps
 from dmeta.training.resume import StartingPoint
 from dmeta.training.session import Session
 from dmeta.training.setup import Run
-from dmeta.training.worker import BLOCK_PARTS
+from dmeta.training.work.worker import BLOCK_PARTS
 
 OUTER, RUNTIME, LOOP = "outer", "runtime", "loop"
 
 ALL_PARTS = (*BLOCK_PARTS, OUTER, RUNTIME, LOOP)
-"""Of a step: those of a block (`dmeta.training.worker.BLOCK_PARTS`); the outer step; messages,
+"""Of a step: those of a block (`dmeta.training.work.worker.BLOCK_PARTS`); the outer step; messages,
 copies and waiting; the training loop with its metrics."""
 
 MATHEMATICS = "mathematics"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dmeta.addresses import folder_here
-from dmeta.cli.bench_gradients import bench_gradients
-from dmeta.cli.bench_plans import bench_plans
-from dmeta.cli.bench_profile import bench_profile
-from dmeta.cli.bench_scale import bench_scale
+from dmeta.cli.benches.gradients import bench_gradients
+from dmeta.cli.benches.plans import bench_plans
+from dmeta.cli.benches.profile import bench_profile
+from dmeta.cli.benches.scale import bench_scale
 from dmeta.runs.folder import check_folder
 
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmeta.cli.completion_scripts import SCRIPTS
-from dmeta.cli.schema import ListedSettings, names_of, settings_of, summary_of, written
+from dmeta.cli.settings.schema import ListedSettings, names_of, settings_of, summary_of, written
 from dmeta.cli.verbs import BENCHES, CONFIGURED, KINDS, PLAIN, QUERY, SHELLS, SUBMITS, VERBS
 from dmeta.registry import nearest
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from dmeta.addresses import folder_here
-from dmeta.cli import doctor_machine, doctor_software
-from dmeta.cli.doctor_finding import Finding, Level
+from dmeta.cli.doctor_checks import machine as doctor_machine
+from dmeta.cli.doctor_checks import software as doctor_software
+from dmeta.cli.doctor_checks.finding import Finding, Level
 from dmeta.formatting import safe_text
 
 DOCTOR_USAGE = """usage: dmeta doctor [run_dir=FOLDER] [--json]

@@ -18,8 +18,8 @@ from dmeta.algorithms.algorithm import embeds
 from dmeta.bilevel.types import Params
 from dmeta.cli.load import find_checkpoint
 from dmeta.cli.saved_run import SavedRun, read_saved, typed_root, with_root
+from dmeta.cli.settings.trust import check_saved, trusts
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
 from dmeta.models.network import Network
 from dmeta.options import AtLeastTwo, check_fields, checked
@@ -30,9 +30,9 @@ from dmeta.tasks.feature_files import write_features
 from dmeta.tasks.source import SPLITS, ListsExamples, TaskSource
 from dmeta.training.build import make_network, make_source
 from dmeta.training.config import RunConfig
-from dmeta.training.embedding import embed_source, embedding_params
-from dmeta.training.gpu import set_up_gpu
-from dmeta.training.task_checks import made_up_inputs
+from dmeta.training.devices.gpu import set_up_gpu
+from dmeta.training.work.embedding import embed_source, embedding_params
+from dmeta.training.work.task_checks import made_up_inputs
 
 _WRITTEN = "features.npz"
 
@@ -86,7 +86,7 @@ def embed(
     Of a run whose method learns an embedding (protonet), that is its network; of one that learns a
     classifier's weights (maml, fomaml, reptile, anil, body_only, meta_sgd, imaml, joint), the
     network without its last layer. Batch statistics are those of training examples alone (see
-    `dmeta.training.embedding`).
+    `dmeta.training.work.embedding`).
 
     Args:
         run_dir: what `dmeta.train` wrote.

@@ -10,8 +10,8 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from dmeta.cli.hydra_app import compose
-from dmeta.cli.schema import GROUPS, names_of
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.schema import GROUPS, names_of
 from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
 from dmeta.training.moved_keys import MOVED

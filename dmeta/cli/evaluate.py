@@ -13,10 +13,10 @@ from torch import nn
 from dmeta.bilevel.types import Loss
 from dmeta.cli.evaluation_tasks import check_tasks, described, with_tasks
 from dmeta.cli.load import check_model, find_checkpoint
-from dmeta.cli.results_table import print_results
 from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
+from dmeta.cli.settings.trust import check_saved, trusts
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.trust import check_saved, trusts
+from dmeta.cli.terminal.results_table import print_results
 from dmeta.launch import open_runtime
 from dmeta.options import AtLeastTwo, NamedOptions, check_fields, checked, typed
 from dmeta.runs.checkpoint import open_checkpoints

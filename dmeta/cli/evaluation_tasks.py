@@ -8,8 +8,8 @@ from typing import Any
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
-from dmeta.cli.hydra_app import compose
 from dmeta.cli.saved_run import Shapes
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.options import NamedOptions, checked
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import EpisodeSize, TaskSource

@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dmeta.cli.schema import ListedSettings, names_of, settings_of, written
+from dmeta.cli.settings.schema import ListedSettings, names_of, settings_of, written
 from dmeta.declared import REQUIRED, Option
 
 HELP_FLAGS = ("-h", "--help")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel import ESTIMATORS
-from dmeta.cli.config_files import preset_names
+from dmeta.cli.settings.config_files import preset_names
 from dmeta.formatting import safe_text
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS

@@ -10,7 +10,7 @@ from torch import nn
 
 from dmeta.bilevel.types import Loss, Params
 from dmeta.cli.saved_run import read_saved
-from dmeta.cli.trust import check_saved
+from dmeta.cli.settings.trust import check_saved
 from dmeta.inference import Learner
 from dmeta.runs.checkpoint import (
     Checkpoint,
@@ -25,8 +25,8 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.build import algorithm_from_config, make_network
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import check_same
-from dmeta.training.losses import loss_of
-from dmeta.training.task_checks import made_up_inputs
+from dmeta.training.work.losses import loss_of
+from dmeta.training.work.task_checks import made_up_inputs
 
 
 def load(

@@ -18,7 +18,7 @@ from dmeta.quoting import printable
 from dmeta.registry import nearest
 
 if TYPE_CHECKING:
-    from dmeta.cli.hydra_app import Job
+    from dmeta.cli.settings.hydra_app import Job
 
 USAGE = """usage: dmeta VERB [key=value ...]
 
@@ -137,7 +137,7 @@ def _texts(verb: str, arguments: Sequence[str]) -> dict[str, str]:
     if set(keys) - set(PLAIN[verb]) or len(keys) < len(arguments) or not all(keys.values()):
         known = " ".join(f"{key}={value}" for key, value in PLAIN[verb].items()) or "nothing"
         raise ValueError(f"dmeta {verb} takes {known}, got {' '.join(arguments)}")
-    from dmeta.cli.quoted_arguments import text_of
+    from dmeta.cli.settings.quoted_arguments import text_of
 
     return {key: text for key, value in keys.items() if (text := text_of(value, key)) is not None}
 
@@ -147,12 +147,12 @@ def _checked_jobs(verb: str, words: Sequence[str]) -> tuple[Sequence[Job], Seque
 
     They are checked here: the verb is imported after that, with torch and Ray.
     """
-    from dmeta.cli.early_checks import check_early
-    from dmeta.cli.hydra_app import composed_jobs
+    from dmeta.cli.settings.early_checks import check_early
+    from dmeta.cli.settings.hydra_app import composed_jobs
 
     more: Sequence[Any] = ()
     if verb == "tune":  # what is searched is not for Hydra, which would sweep over it
-        from dmeta.cli.sweeps import without_space
+        from dmeta.cli.settings.sweeps import without_space
 
         words, more = without_space(words)
     jobs = composed_jobs(verb, words)

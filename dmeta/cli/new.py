@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.cli.scaffold import Piece, checkout_files, names_in_use, package_files
+from dmeta.cli.scaffolding.files import Piece, checkout_files, names_in_use, package_files
 from dmeta.cli.verbs import KINDS
 from dmeta.models import MODELS
 from dmeta.quoting import shell_word

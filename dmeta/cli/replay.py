@@ -14,8 +14,8 @@ from rich.table import Table
 
 from dmeta.addresses import folder_here
 from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
+from dmeta.cli.settings.trust import check_saved, trusts
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.trust import check_saved, trusts
 from dmeta.formatting import safe_text
 from dmeta.launch import open_runtime
 from dmeta.options import check_fields, checked
@@ -28,9 +28,9 @@ from dmeta.runtime.options import RuntimeOptions
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.config import RunConfig
 from dmeta.training.model_evaluation import restore
-from dmeta.training.replay import Replayed, replay_block
 from dmeta.training.results import write_json
 from dmeta.training.setup import Run, prepare
+from dmeta.training.work.replay import Replayed, replay_block
 
 _LOG = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from dmeta.runs.layout import CONFIG
 from dmeta.tasks import TASKS
 from dmeta.tasks.inputs import InputForm
 from dmeta.training.config import RunConfig, run_config
-from dmeta.training.input_format import InputFormat
-from dmeta.training.losses import LOSS_AUTO, LOSSES
 from dmeta.training.moved_keys import with_moved_keys
 from dmeta.training.resume import OWN, placed_at, read_settings
+from dmeta.training.work.input_format import InputFormat
+from dmeta.training.work.losses import LOSS_AUTO, LOSSES
 
 _MAX_INPUT = 2**28  # a gigabyte in float32
 _PARTS = ("model", "source", "algorithm", "loss")
@@ -38,7 +38,7 @@ class Shapes:
         kind: of the tasks.
         input_shape: of one example.
         num_outputs: width of the output; None: the method embeds.
-        input_form: see `dmeta.training.input_format.InputFormat`; likewise the next two.
+        input_form: see `dmeta.training.work.input_format.InputFormat`; likewise the next two.
         input_dtype: see `input_form`.
         target_shape: see `input_form`.
     """

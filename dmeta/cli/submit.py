@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from dmeta.addresses import is_address, local_path, redacted
 from dmeta.cli.errors import format_error
 from dmeta.cli.help import commented_yaml
-from dmeta.cli.hydra_app import compose, composed_jobs
-from dmeta.cli.presets import CONFIG_DIR_FLAGS
-from dmeta.cli.schema import settings_of
-from dmeta.cli.submission import Submission, SubmitOptions
-from dmeta.cli.sweeps import without_space
-from dmeta.cli.upload import shipment_of
+from dmeta.cli.jobs.submission import Submission, SubmitOptions
+from dmeta.cli.jobs.upload import shipment_of
+from dmeta.cli.settings.hydra_app import compose, composed_jobs
+from dmeta.cli.settings.presets import CONFIG_DIR_FLAGS
+from dmeta.cli.settings.schema import settings_of
+from dmeta.cli.settings.sweeps import without_space
 from dmeta.options import checked
 from dmeta.quoting import override_word, shell_word
 from dmeta.registry import nearest

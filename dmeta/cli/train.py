@@ -13,15 +13,15 @@ from rich.console import Console
 from torch import nn
 
 from dmeta.bilevel.types import Loss
-from dmeta.cli.display import Display, console_for
 from dmeta.cli.evaluation_file import set_evaluation_aside
-from dmeta.cli.hydra_app import compose
 from dmeta.cli.preparation import prepared, with_plans
-from dmeta.cli.results_table import print_results
 from dmeta.cli.saved_run import read_saved
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.trust import check_saved, trust_word, trusting, trusts
+from dmeta.cli.settings.user_source import defaults_for, refuse_ignored
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.trust import check_saved, trust_word, trusting, trusts
-from dmeta.cli.user_source import defaults_for, refuse_ignored
+from dmeta.cli.terminal.display import Display, console_for
+from dmeta.cli.terminal.results_table import print_results
 from dmeta.launch import open_runtime, workplace_of
 from dmeta.quoting import override_word, overrides_of
 from dmeta.reports.run_report import draw_run
@@ -40,7 +40,7 @@ from dmeta.training.run import run_session
 from dmeta.training.session import Session
 from dmeta.training.settings_check import check_without_data
 from dmeta.training.setup import Run
-from dmeta.training.worker import metric_name
+from dmeta.training.work.worker import metric_name
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
 
@@ -72,7 +72,7 @@ def train(
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         observers: called for every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be
-            resumed, an experiment) even if others wrote them (`dmeta.cli.trust`).
+            resumed, an experiment) even if others wrote them (`dmeta.cli.settings.trust`).
         progress: show it as the command line does; None: where standard output or standard error
             is a terminal or a notebook.
 

@@ -12,14 +12,14 @@ from torch import nn
 
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
-from dmeta.cli.hydra_app import compose
-from dmeta.cli.planned_search import fixed_of, is_of_search, planned_search
-from dmeta.cli.presets import named, own_presets
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.planned_search import fixed_of, is_of_search, planned_search
+from dmeta.cli.settings.presets import named, own_presets
+from dmeta.cli.settings.sweeps import Composer, first_choices, split_overrides
+from dmeta.cli.settings.trust import KEY, trust_word, trusting, trusts
+from dmeta.cli.settings.user_source import defaults_for, refuse_ignored
 from dmeta.cli.single_run import alone_in_process
-from dmeta.cli.sweeps import Composer, first_choices, split_overrides
-from dmeta.cli.trust import KEY, trust_word, trusting, trusts
-from dmeta.cli.tune_display import TuneDisplay
-from dmeta.cli.user_source import defaults_for, refuse_ignored
+from dmeta.cli.terminal.tune_display import TuneDisplay
 from dmeta.quoting import TEXT_KEYS, override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.reports.search_report import report_search

@@ -21,7 +21,7 @@ VERBS = {
 }
 
 CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench")
-"""Verbs with settings (`dmeta.cli.verb_configs`), and VERB_command in dmeta/cli/VERB."""
+"""Verbs with settings (`dmeta.cli.settings.verb_configs`), and VERB_command in dmeta/cli/VERB."""
 
 PLAIN: Mapping[str, Mapping[str, str]] = {
     "list": {},

@@ -32,7 +32,7 @@ from dmeta.reports.drawing import (
 )
 from dmeta.runtime.messages import Block
 from dmeta.tasks.source import EpisodeSize, Split, TaskSource
-from dmeta.training.episodes import task_rng
+from dmeta.training.work.episodes import task_rng
 
 _Array = npt.NDArray[np.floating[Any]]
 

@@ -25,7 +25,7 @@ from dmeta.search.scheduling import SCORE, SCORES, STEP
 from dmeta.search.space import Value
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, has_diverged
-from dmeta.training.worker import metric_name
+from dmeta.training.work.worker import metric_name
 
 TrialReport: TypeAlias = dict[str, Any]
 ScoreMode: TypeAlias = Literal["max", "min"]

@@ -25,7 +25,7 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_prediction import EXACT
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
-from dmeta.training.losses import loss_of
+from dmeta.training.work.losses import loss_of
 
 _TRACED_ROWS = 4  # of a task: a forward pass does the same with more
 _COPIES = 4  # at least: the initial weights, those that are trained, their gradient, its sum

@@ -22,7 +22,7 @@ from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
 from dmeta.training.moved_keys import refuse_moved
-from dmeta.training.outer_options import OuterOptions
+from dmeta.training.outer.options import OuterOptions
 
 _T = TypeVar("_T")
 

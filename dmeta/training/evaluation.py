@@ -19,7 +19,7 @@ from dmeta.runs.progress import Ranking
 from dmeta.runtime.messages import BlockReport
 from dmeta.tasks.source import Split
 from dmeta.training.intervals import half_width
-from dmeta.training.worker import (
+from dmeta.training.work.worker import (
     MODES,
     TARGET,
     metric_name,

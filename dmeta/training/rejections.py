@@ -8,7 +8,7 @@ from typing import Any
 from dmeta.quoting import override_word
 from dmeta.runtime.messages import BlockReport, StepReport
 from dmeta.training.config import RunConfig
-from dmeta.training.episodes import rng_key
+from dmeta.training.work.episodes import rng_key
 
 
 def rejection_of(report: StepReport, config: RunConfig) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from dmeta.runs.log import run_log, warnings_logged
 from dmeta.runs.metrics import Observer
 from dmeta.runtime.protocol import Runtime
 from dmeta.training.config import RunConfig
+from dmeta.training.devices.parallelism import idle_line, mixed_line
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import train_steps
 from dmeta.training.model_evaluation import final_evaluation, restore, warn_of_non_finite
 from dmeta.training.nonfatal import guarded, warned_of
-from dmeta.training.parallelism import idle_line, mixed_line
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.resume import StartingPoint, starting_point, write_settings
 from dmeta.training.session import Session

@@ -10,7 +10,7 @@ from dmeta.options import checked_options
 from dmeta.tasks import TASKS
 from dmeta.training.build import make_estimator
 from dmeta.training.config import RunConfig
-from dmeta.training.optimizers import check_optimizer
+from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.setup import prepare
 
 _DATA = "root"

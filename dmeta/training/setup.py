@@ -31,11 +31,11 @@ from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
-from dmeta.training.input_format import InputFormat, input_format
-from dmeta.training.optimizers import check_optimizer
-from dmeta.training.server import OuterLoopFactory
-from dmeta.training.task_checks import first_task, probe_of
-from dmeta.training.worker import TaskWorkFactory
+from dmeta.training.outer.optimizers import check_optimizer
+from dmeta.training.outer.server import OuterLoopFactory
+from dmeta.training.work.input_format import InputFormat, input_format
+from dmeta.training.work.task_checks import first_task, probe_of
+from dmeta.training.work.worker import TaskWorkFactory
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dmeta.runtime.messages import (
 )
 from dmeta.runtime.protocol import Runtime
 from dmeta.training.setup import Run, prepare
-from dmeta.training.worker import BLOCK_PARTS
+from dmeta.training.work.worker import BLOCK_PARTS
 from tests.conftest import tiny_config
 
 OPTIONS = ProfileOptions(steps=3, warmup=2)

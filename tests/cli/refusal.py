@@ -13,7 +13,7 @@ from hydra._internal.hydra import Hydra
 
 from dmeta.cli import main
 from dmeta.runtime.cluster import connect
-from dmeta.training.server import OuterLoopFactory
+from dmeta.training.outer.server import OuterLoopFactory
 
 
 class Started(BaseException):

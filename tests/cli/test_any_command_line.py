@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmeta.cli.config_files import config_dir
 from dmeta.cli.errors import format_error
-from dmeta.cli.hydra_app import compose
 from dmeta.cli.saved_run import SavedRun, read_saved
+from dmeta.cli.settings.config_files import config_dir
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.runs.folder import RunPlace
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.setup import prepare

@@ -14,7 +14,7 @@ import pytest
 from dmeta.algorithms import ALGORITHMS
 from dmeta.cli import main
 from dmeta.cli.completion import candidates, words_of
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.cli.verbs import SHELLS, VERBS
 
 _SLOW = ("torch", "ray", "hydra", "omegaconf", "pydantic", "numpy", "rich")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dmeta.cli.display import Display
-from dmeta.cli.results_table import print_results, shown_steps
+from dmeta.cli.terminal.display import Display
+from dmeta.cli.terminal.results_table import print_results, shown_steps
 from dmeta.formatting import duration, score
 from dmeta.runtime.messages import ApplyReport, StepReport
 

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from dmeta.cli import doctor, doctor_machine, doctor_software, main
-from dmeta.cli.doctor_finding import Finding
-from dmeta.cli.doctor_software import requirement
+from dmeta.cli import doctor, main
+from dmeta.cli.doctor_checks import machine as doctor_machine
+from dmeta.cli.doctor_checks import software as doctor_software
+from dmeta.cli.doctor_checks.finding import Finding
+from dmeta.cli.doctor_checks.software import requirement
 
 GIB = 1 << 30
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dmeta.cli.config_files import config_dir
-from dmeta.cli.expansion_limits import MAX_BYTES, check_interpolations, check_yaml
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.config_files import config_dir
+from dmeta.cli.settings.expansion_limits import MAX_BYTES, check_interpolations, check_yaml
+from dmeta.cli.settings.hydra_app import compose
 
 ANCHORS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)

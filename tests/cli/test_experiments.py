@@ -14,13 +14,13 @@ from torch import Tensor
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.types import Kind
-from dmeta.cli.config_files import config_dir
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.config_files import config_dir
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.options import default_options
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 from dmeta.training.build import make_source
 from dmeta.training.config import run_config
-from dmeta.training.server import learning_rate
+from dmeta.training.outer.server import learning_rate
 from dmeta.training.setup import prepare
 
 PRESETS = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 import dmeta
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.cli.train import train_command
 from dmeta.runtime.local import LocalRuntime
 from dmeta.runtime.messages import Block, StepReport

@@ -12,8 +12,8 @@ import pytest
 
 import dmeta
 from dmeta.cli import main
-from dmeta.cli.hydra_app import compose
-from dmeta.cli.quoted_arguments import text_of
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.quoted_arguments import text_of
 from dmeta.cli.tune import _overrides_of
 from dmeta.quoting import override_word, overrides_of
 from dmeta.training.config import RunConfig, run_config

@@ -10,8 +10,8 @@ import pytest
 
 import dmeta
 from dmeta.cli import main
-from dmeta.cli.choices import choice_of, choices_of
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.choices import choice_of, choices_of
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.registry import Entry
 from dmeta.tasks import TASKS
 from tests.plugin_package import install, write_package

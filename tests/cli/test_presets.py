@@ -10,9 +10,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dmeta.cli.hydra_app import compose
-from dmeta.cli.presets import composed_with, named, named_files, own_presets
-from dmeta.cli.sweeps import Composer, space_of_preset
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.presets import composed_with, named, named_files, own_presets
+from dmeta.cli.settings.sweeps import Composer, space_of_preset
 from dmeta.training.config import run_config
 from tests.conftest import tiny_config
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 import dmeta
-from dmeta.cli import display
-from dmeta.cli.display import can_redraw, console_for
+from dmeta.cli.terminal import display
+from dmeta.cli.terminal.display import can_redraw, console_for
 from tests.conftest import TINY
 
 

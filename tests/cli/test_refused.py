@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmeta.cli import main
-from dmeta.cli.presets import check_run_dir
+from dmeta.cli.settings.presets import check_run_dir
 from tests.cli.refusal import Started, nothing_starts, refusal  # noqa: F401
 from tests.cli.wrong_settings import WRONG
 

@@ -12,7 +12,7 @@ import pytest
 
 import dmeta
 from dmeta.cli import main, submit
-from dmeta.cli.upload import shipment_of
+from dmeta.cli.jobs.upload import shipment_of
 from dmeta.runtime.cluster import dashboard, jobs
 from dmeta.runtime.cluster.jobs import Ending
 from tests.cli.refusal import nothing_starts, refusal  # noqa: F401

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dmeta.cli.sweeps import Composer, space_of_preset, split_overrides
+from dmeta.cli.settings.sweeps import Composer, space_of_preset, split_overrides
 from dmeta.search.space import Choice, Interval, Space
 
 

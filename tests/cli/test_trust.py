@@ -14,11 +14,11 @@ import pytest
 
 import dmeta
 from dmeta.cli import main
-from dmeta.cli.choices import DATA_ROOT
-from dmeta.cli.hydra_app import compose
-from dmeta.cli.presets import own_presets
+from dmeta.cli.settings.choices import DATA_ROOT
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.presets import own_presets
+from dmeta.cli.settings.trust import check_saved, trust_word, trusts
 from dmeta.cli.status import status
-from dmeta.cli.trust import check_saved, trust_word, trusts
 from tests.conftest import TINY
 
 ASKED = "must name no address elsewhere unless they are trusted, got {}"

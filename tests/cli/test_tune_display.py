@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dmeta.cli.tune_display import TuneDisplay
+from dmeta.cli.terminal.tune_display import TuneDisplay
 from dmeta.search.options import SearchOptions
 from dmeta.search.trials import TrialRow
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.training.config import run_config
 from dmeta.training.setup import prepare
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import dmeta
+from dmeta.cli.settings.user_source import defaults_for, refuse_ignored
 from dmeta.cli.tune import Search
-from dmeta.cli.user_source import defaults_for, refuse_ignored
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.training.config import run_config
 from tests.cluster.files import CLUSTER, README, ROOT, shell_blocks
 

@@ -27,7 +27,7 @@ from dmeta.training.autotune.memory_prediction import block_peak
 from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.results import versions
 from dmeta.training.setup import Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 from tests.peers.libraries import LABELS, PEERS, Gradient, Peer, Work
 from tests.peers.packages import import_peer, is_there
 from tests.peers.work import Written, work_of

@@ -20,9 +20,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dmeta.cli.bench_report import count_of, folder_of, say, title_of, write_report
+from dmeta.cli.benches.report import count_of, folder_of, say, title_of, write_report
 from dmeta.cli.errors import format_error
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.formatting import digits
 from dmeta.options import checked
 from dmeta.runtime.memory import keep_freed_memory

@@ -18,7 +18,7 @@ from dmeta.bilevel.types import Params, Stage
 from dmeta.models.network import Network
 from dmeta.models.norms import BatchStatisticsNorm
 from dmeta.training.setup import Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 from tests.peers.libraries import Method, Work
 
 Written: TypeAlias = Literal["same", "textbook"]

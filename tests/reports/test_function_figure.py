@@ -21,8 +21,8 @@ from dmeta.reports.function_figure import FunctionPanel, adapted_functions, func
 from dmeta.runtime.messages import Block
 from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize
-from dmeta.training.episodes import task_rng
-from dmeta.training.worker import predict_task, scores_of
+from dmeta.training.work.episodes import task_rng
+from dmeta.training.work.worker import predict_task, scores_of
 from tests.training.pixels import has_colour
 
 SHOTS = 7

@@ -11,7 +11,7 @@ from dmeta.runtime.hardware import by_kind, description
 from dmeta.runtime.messages import Hardware, RuntimeInfo
 from dmeta.runtime.ray.actors import WorkerStatus
 from dmeta.runtime.ray.worker_registry import Roster
-from dmeta.training.parallelism import mixed_line
+from dmeta.training.devices.parallelism import mixed_line
 
 A, B = {"device": "NVIDIA A100", "capability": "8.0"}, {"device": "NVIDIA H100 MIG 1g"}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from dmeta.cli.sweeps import Composer, split_overrides
+from dmeta.cli.settings.sweeps import Composer, split_overrides
 from dmeta.launch import open_runtime, workplace_of
 from dmeta.runs.folder import run_place
 from dmeta.runs.lock import only_one_in

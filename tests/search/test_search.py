@@ -13,7 +13,7 @@ import ray
 from ray.tune.search.optuna import OptunaSearch
 
 import dmeta
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.runs.checkpoint import open_checkpoints, read_checkpoint
 from dmeta.runs.metrics import read_metrics
 from dmeta.search import Choice, Interval, Space

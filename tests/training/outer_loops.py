@@ -8,9 +8,9 @@ import numpy as np
 
 from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runtime.messages import ApplyReport, Gradient, Vector
-from dmeta.training import torch_optimizers
-from dmeta.training.outer_options import OuterOptions
-from dmeta.training.server import OuterLoop, OuterLoopFactory
+from dmeta.training.outer import torch_optimizers
+from dmeta.training.outer.options import OuterOptions
+from dmeta.training.outer.server import OuterLoop, OuterLoopFactory
 
 LAYOUT = Layout(("w", "b"), ((2, 3), (2,)))
 NUM_STEPS = 10

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from dmeta.training import compile_lock
-from dmeta.training.compile_lock import compiled_in_turn, first_of_node
 from dmeta.training.setup import prepare
+from dmeta.training.work import compile_lock
+from dmeta.training.work.compile_lock import compiled_in_turn, first_of_node
 from tests.conftest import tiny_config
 
 PROCESS = """
 import sys, time
 from pathlib import Path
-from dmeta.training.compile_lock import first_of_node
+from dmeta.training.work.compile_lock import first_of_node
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"{name}-up").touch()
@@ -80,7 +80,7 @@ def test_without_a_place_for_the_lock_nobody_waits(monkeypatch: pytest.MonkeyPat
 def test_a_worker_takes_turns_for_its_compiled_program(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
     monkeypatch.setattr(
-        "dmeta.training.worker.compiled_in_turn",
+        "dmeta.training.work.worker.compiled_in_turn",
         lambda program, what: taken.append(what) or program,
     )
     for plan, expected in (("vmap", 0), ("compiled", 2)):

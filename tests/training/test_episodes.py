@@ -16,8 +16,8 @@ from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split, TaskSource, can_pick
-from dmeta.training.episodes import TaskSupply, task_rng
 from dmeta.training.setup import prepare
+from dmeta.training.work.episodes import TaskSupply, task_rng
 from tests.conftest import tiny_config
 
 SIZE = EpisodeSize(3, 2, 4)
@@ -153,7 +153,9 @@ def test_examples_are_brought_to_a_gpu_only_if_they_fit(monkeypatch: pytest.Monk
     supply = TaskSupply(source, "cuda")
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: brought.append(device) or self)
     for free_bytes, expected in ((free - 1, []), (free, [torch.device("cuda")])):
-        monkeypatch.setattr("dmeta.training.episodes.free_gpu_bytes", lambda _, f=free_bytes: f)
+        monkeypatch.setattr(
+            "dmeta.training.work.episodes.free_gpu_bytes", lambda _, f=free_bytes: f
+        )
         supply.bring_examples()
         assert brought == expected
 

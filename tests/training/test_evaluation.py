@@ -19,7 +19,7 @@ from dmeta.training.evaluation import (
     summarize,
     summarize_ensemble,
 )
-from dmeta.training.worker import finite_rows, metric_of, non_finite_of, scores_of
+from dmeta.training.work.worker import finite_rows, metric_of, non_finite_of, scores_of
 
 
 def evaluation(step: int, value: float, metric: str = "accuracy") -> Evaluation:

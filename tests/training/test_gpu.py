@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dmeta.training.gpu import set_up_gpu
+from dmeta.training.devices.gpu import set_up_gpu
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmeta.runtime.blocks import blocks_of
-from dmeta.training.gpu_memory import GpuMemoryError, free_gpu_bytes
+from dmeta.training.devices.gpu_memory import GpuMemoryError, free_gpu_bytes
 from dmeta.training.setup import prepare
 from tests.conftest import tiny_config
 

@@ -12,9 +12,10 @@ import torch
 
 import dmeta
 from dmeta.runtime.blocks import blocks_of
-from dmeta.training import gpu_watch, worker
-from dmeta.training.gpu_watch import MEMORY_WAS_SHORT, GpuWatch
+from dmeta.training.devices import gpu_watch
+from dmeta.training.devices.gpu_watch import MEMORY_WAS_SHORT, GpuWatch
 from dmeta.training.setup import prepare
+from dmeta.training.work import worker
 from tests.conftest import TINY, tiny_config
 
 PUT = "put_ does not have a deterministic implementation"

@@ -16,7 +16,7 @@ from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.inputs import unit_vectors
 from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize, TaskSource
-from dmeta.training.input_format import InputFormat, input_format, read_values
+from dmeta.training.work.input_format import InputFormat, input_format, read_values
 
 GREY = InputFormat((1, 28, 28), "images")
 COLOUR = InputFormat((3, 8, 8), "images")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.training.labels import read_labels
+from dmeta.training.work.labels import read_labels
 
 
 @pytest.mark.parametrize(

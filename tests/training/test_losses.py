@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dmeta.training.losses import LOSSES, loss_of
+from dmeta.training.work.losses import LOSSES, loss_of
 
 
 def test_auto_is_the_usual_loss_of_the_kind() -> None:

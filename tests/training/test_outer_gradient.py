@@ -11,7 +11,7 @@ import torch
 
 from dmeta.bilevel.flat import to_wire
 from dmeta.runtime.messages import Vector
-from dmeta.training.outer_options import OuterOptions
+from dmeta.training.outer.options import OuterOptions
 from tests.training.outer_loops import (
     LAYOUT,
     OPTIMIZERS,
@@ -95,7 +95,7 @@ def test_clip_norm_over_tensor_shortens_each_tensor_by_itself() -> None:
 def test_clipped_tensors_are_those_of_torch_wherever_chunks_end(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmeta.training.server.CHUNK", chunk)
+    monkeypatch.setattr("dmeta.training.outer.server.CHUNK", chunk)
     gradient = normal(5)
     named = LAYOUT.unflatten(torch.tensor(gradient))
     bound = 0.5

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.training.outer_options import OuterOptions
-from dmeta.training.server import learning_rate
+from dmeta.training.outer.options import OuterOptions
+from dmeta.training.outer.server import learning_rate
 
 
 def test_the_rate_rises_linearly_and_then_follows_its_schedule() -> None:

@@ -14,7 +14,7 @@ import pytest
 from dmeta import launch
 from dmeta.cli import train as verb
 from dmeta.runtime.messages import RuntimeInfo
-from dmeta.training.parallelism import idle_line
+from dmeta.training.devices.parallelism import idle_line
 from dmeta.training.setup import Run
 from tests.conftest import TINY, tiny_config
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import dmeta
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.inference import learner_of
 from dmeta.reports.run_report import draw_run
 from dmeta.runs.checkpoint import Checkpoint, open_checkpoints, read_checkpoint, steps_in
@@ -35,7 +35,7 @@ from dmeta.training.resume import starting_point
 from dmeta.training.run import Draw, joint_config, open_run, run_session
 from dmeta.training.session import Session
 from dmeta.training.setup import Run, prepare
-from dmeta.training.worker import TaskWork
+from dmeta.training.work.worker import TaskWork
 from tests.conftest import tiny_config
 from tests.tasks.conftest import tiny_features, write_tiny_features
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.training.optimizers import class_of
-from dmeta.training.outer_options import OuterOptions
-from dmeta.training.server import OuterLoopFactory, learning_rate
+from dmeta.training.outer.optimizers import class_of
+from dmeta.training.outer.options import OuterOptions
+from dmeta.training.outer.server import OuterLoopFactory, learning_rate
 from tests.training.outer_loops import (
     LAYOUT,
     NUM_STEPS,

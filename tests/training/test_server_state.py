@@ -9,8 +9,8 @@ import pytest
 
 from dmeta.bilevel.flat import Layout, sha256_of
 from dmeta.runs.checkpoint import meta_params_of
-from dmeta.training.outer_options import OuterOptions
-from dmeta.training.server import OuterLoopFactory
+from dmeta.training.outer.options import OuterOptions
+from dmeta.training.outer.server import OuterLoopFactory
 from tests.training.outer_loops import (
     LAYOUT,
     NUM_STEPS,
@@ -123,7 +123,7 @@ def test_the_state_of_another_model_is_refused(layout: Layout) -> None:
 def test_servers_of_parts_do_together_what_one_does(
     options: OuterOptions, num_parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmeta.training.server.CHUNK", 3)  # 3, 3 and 2 of the 8 elements
+    monkeypatch.setattr("dmeta.training.outer.server.CHUNK", 3)  # 3, 3 and 2 of the 8 elements
     factory = factory_of(options=options)
     whole, parts = factory.build(), [part.build() for part in factory.parts(num_parts)]
     cuts = np.cumsum([len(part.vector()) for part in parts])[:-1]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from dmeta.training import timer
-from dmeta.training.timer import Laps
+from dmeta.training.work import timer
+from dmeta.training.work.timer import Laps
 
 
 def test_a_part_is_what_passed_since_the_end_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dmeta.bilevel.compiled import CompiledBlocks
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.runtime.blocks import blocks_of
 from dmeta.runtime.messages import Block
 from dmeta.runtime.reduction import widened
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.config import run_config
-from dmeta.training.episodes import task_seeds
 from dmeta.training.setup import Run, prepare
+from dmeta.training.work.episodes import task_seeds
 from tests.bilevel.problems import ONCE
 from tests.conftest import tiny_config
 

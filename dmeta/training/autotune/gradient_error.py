@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.types import Params
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 
 def flat(gradient: Params) -> Tensor:

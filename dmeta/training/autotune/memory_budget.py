@@ -23,7 +23,7 @@ from dmeta.training.autotune.memory_prediction import (
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET
 from dmeta.training.setup import Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 
 def within_budget(run: Run) -> Run:

@@ -25,8 +25,8 @@ from dmeta.bilevel.plans import PlanName, block_gradient, eager, one_by_one
 from dmeta.bilevel.surrogates import Estimator, inner_problem_of
 from dmeta.bilevel.types import Examples, Task
 from dmeta.training.autotune.peak_memory import peak_bytes
-from dmeta.training.gpu import random_numbers_kept
-from dmeta.training.worker import BlockInputs
+from dmeta.training.devices.gpu import random_numbers_kept
+from dmeta.training.work.worker import BlockInputs
 
 Exact: TypeAlias = Literal["exact", "checkpointed"]
 """The estimators that give the exact meta-gradient."""

@@ -30,7 +30,7 @@ from dmeta.training.autotune.memory_prediction import most_inner_steps, sized
 from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.autotune.suspects import suspected_modules
 from dmeta.training.build import first_line
-from dmeta.training.worker import BlockInputs, TaskWorkFactory
+from dmeta.training.work.worker import BlockInputs, TaskWorkFactory
 
 WRONG = 1e-3
 """A plan is refused over this relative error, if it is more than `_TIMES` that of loop."""

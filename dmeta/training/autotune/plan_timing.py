@@ -11,9 +11,9 @@ from dmeta.bilevel.plans import PlanName, one_by_one
 from dmeta.runtime.messages import Seat
 from dmeta.training.autotune.memory_prediction import most_inner_steps, sized
 from dmeta.training.build import first_line
-from dmeta.training.gpu import random_numbers_kept
+from dmeta.training.devices.gpu import random_numbers_kept
 from dmeta.training.setup import Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 _TIMING_S = 5.0  # for each plan; at least one run after the first is timed
 _REPEATS = 5

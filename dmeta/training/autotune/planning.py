@@ -30,10 +30,10 @@ from dmeta.training.autotune.plan_check import INEXACT, WRONG, PlanTrial
 from dmeta.training.autotune.plan_timing import compiled_seconds, eager_seconds
 from dmeta.training.build import first_line
 from dmeta.training.config import RunConfig
-from dmeta.training.gpu import random_numbers_kept
-from dmeta.training.gpu_memory import free_gpu_bytes
+from dmeta.training.devices.gpu import random_numbers_kept
+from dmeta.training.devices.gpu_memory import free_gpu_bytes
 from dmeta.training.setup import PlanChoice, Run
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 AUTO, MEASURE = "auto", "measure"
 

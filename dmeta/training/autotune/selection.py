@@ -19,7 +19,7 @@ from dmeta.runtime.protocol import Workplace
 from dmeta.training.autotune.memory_budget import with_gradient, within_budget
 from dmeta.training.autotune.memory_prediction import Exact, PeakMemory
 from dmeta.training.autotune.planning import AUTO, MEASURE, kept_options, planned, with_choice
-from dmeta.training.gpu_memory import out_of_memory
+from dmeta.training.devices.gpu_memory import out_of_memory
 from dmeta.training.setup import PlanChoice, Run
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 
 _WRONG = 1e-6  # rounding in float64 makes 1e-12 at most
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dmeta.cli.choices import REGISTRIES as CHOSEN
-from dmeta.cli.choices import choice_of, options_named, prefixed
-from dmeta.cli.hydra_app import compose
-from dmeta.cli.verb_configs import verb_config
+from dmeta.cli.settings.choices import REGISTRIES as CHOSEN
+from dmeta.cli.settings.choices import choice_of, options_named, prefixed
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.cli.settings.verb_configs import verb_config
 from dmeta.cli.verbs import BENCHES
 from dmeta.declared import REQUIRED, Option
-from dmeta.training.torch_optimizers import OPTIMIZERS
+from dmeta.training.outer.torch_optimizers import OPTIMIZERS
 from reference_pages.text import cell, linked_papers, table, type_text, value_text
 
 VERBS = ("evaluate", "embed", "replay", "submit")

@@ -18,7 +18,7 @@ from dmeta.training.autotune.memory_prediction import (
     sized,
 )
 from dmeta.training.setup import prepare
-from dmeta.training.worker import BlockInputs
+from dmeta.training.work.worker import BlockInputs
 from tests.conftest import tiny_config
 
 CONV4 = {"task": "glyphs", "model": "conv4", "model__filters": 4}

@@ -26,7 +26,7 @@ from dmeta.training.autotune.plan_check import INEXACT, WRONG, PlanTrial, loop_r
 from dmeta.training.autotune.planning import plan_line, planned
 from dmeta.training.autotune.suspects import suspected_modules
 from dmeta.training.setup import Run, prepare
-from dmeta.training.worker import TaskWork
+from dmeta.training.work.worker import TaskWork
 from tests.conftest import TINY, tiny_config
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import dmeta
-from dmeta.cli.hydra_app import compose
+from dmeta.cli.settings.hydra_app import compose
 from dmeta.cli.train import train_command
 from dmeta.quoting import as_override
 from dmeta.runtime.messages import ALONE, Seat
 from dmeta.training.autotune import planning
 from dmeta.training.autotune.selection import Selection, with_selection
-from dmeta.training.gpu_memory import GpuMemoryError
+from dmeta.training.devices.gpu_memory import GpuMemoryError
 from dmeta.training.setup import prepare
 from tests.conftest import TINY, tiny_config
 

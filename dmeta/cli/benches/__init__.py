@@ -1,0 +1,1 @@
+"""The parts of `dmeta bench`: one module for each measurement."""

@@ -1,0 +1,1 @@
+"""What `dmeta submit` sends to a cluster."""

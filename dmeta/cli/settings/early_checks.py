@@ -1,0 +1,66 @@
+"""What can be said against settings before torch and Ray are imported, which takes seconds.
+
+The verbs check the same again, and more: these checks only make the answer quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dmeta.cli.settings.choices import REGISTRIES, options_of
+from dmeta.options import check_declared, checked_options
+from dmeta.registry import LazyEntry
+from dmeta.training.config import RunConfig, run_config
+
+if TYPE_CHECKING:
+    from dmeta.search.space import Dimension
+
+
+def check_early(
+    verb: str,
+    settings: Mapping[str, Any],
+    space: Mapping[str, Dimension] | None = None,
+    arguments: Sequence[str] = (),
+) -> None:
+    """Check names, types and ranges of the settings of `dmeta train` and `dmeta tune`.
+
+    Not those of a run or search that is resumed, which are in its folder; other verbs are not
+    checked.
+
+    Args:
+        verb: the verb.
+        settings: composed.
+        space: of `dmeta tune`, what is searched.
+        arguments: of `dmeta tune`, its command line.
+
+    Raises:
+        ValueError: whatever is wrong, with the key to change.
+    """
+    if verb not in ("train", "tune") or settings.get("resume"):
+        return
+    if verb == "train":
+        _check_options(run_config(settings))
+        return
+    from dmeta.cli.settings.planned_search import fixed_of, planned_search
+    from dmeta.cli.settings.presets import own_presets
+
+    space = space or {}
+    fixed = fixed_of(arguments, space)
+    _check_options(planned_search(settings, fixed, space, own_presets(arguments)).config)
+
+
+def _check_options(config: RunConfig) -> None:
+    """Check the options of the chosen parts; a plug-in is imported for it, nothing else."""
+    choices = {
+        "algorithm": config.algorithm,
+        "model": config.model,
+        "task": config.task.source,
+        "gradient": config.gradient,
+    }
+    for group, choice in choices.items():
+        entry = REGISTRIES[group].builtin.get(choice.name) or REGISTRIES[group][choice.name]
+        if isinstance(entry, LazyEntry):
+            check_declared(options_of(entry), choice, group)
+        else:
+            checked_options(entry.make, choice, group)

@@ -1,0 +1,1 @@
+"""What is shown in a terminal while a run or a search goes on, and at its end."""

@@ -1,0 +1,1 @@
+"""GPUs, and how many processes share a machine."""

@@ -1,0 +1,1 @@
+"""The outer step: what the server does with gradients."""

@@ -1,0 +1,140 @@
+"""The tasks of a block: drawn from their seeds and moved to the device that computes them.
+
+Letters: T tasks of the block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dmeta.bilevel.types import Examples, Task
+from dmeta.runtime.messages import Block
+from dmeta.tasks.classes import shared_tensor
+from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource, can_pick
+from dmeta.training.devices.gpu_memory import free_gpu_bytes
+from dmeta.training.work.batching import as_input, stacked
+
+PHASES = {"train": 0, "val": 1, "test": 2}
+"""Numbers that stand for the phases where randomness is seeded."""
+
+_MEMORY_SHARE = 0.25  # of what a GPU has free, at most, for examples
+
+
+def task_rng(seed: int, block: Block, slot: int) -> np.random.Generator:
+    """The generator of one task slot: a function of the four numbers, not of who asks."""
+    return np.random.default_rng(rng_key(seed, block, slot))
+
+
+def rng_key(seed: int, block: Block, slot: int) -> list[int]:
+    """What the generator of one task slot is seeded with."""
+    return [seed, PHASES[block.phase], block.step, slot]
+
+
+def task_seeds(seed: int, block: Block) -> Tensor:
+    """[T] int64: seeds of what a method draws for each task, functions of the slots alone."""
+    rng = np.random.default_rng([seed, PHASES[block.phase], block.step, 2])
+    drawn = rng.integers(2**32, size=block.first_slot + block.num_slots)  # the first ones the same
+    return torch.from_numpy(drawn[block.first_slot :])
+
+
+class _Wanted(NamedTuple):
+    """Everything that the tasks of a block follow from."""
+
+    block: Block
+    seed: int
+    size: EpisodeSize
+
+
+class TaskSupply:
+    """Tasks for one device.
+
+    Where the source can pick examples (`dmeta.tasks.source.PicksExamples`), these can be brought to
+    the device once, in the form in which they are stored; a block is then sent the numbers of its
+    rows. Where they would take more than a quarter of a GPU's free memory they stay, and the
+    examples are sent.
+    """
+
+    def __init__(self, source: TaskSource, device: str) -> None:
+        """Copies nothing yet.
+
+        Args:
+            source: of the tasks.
+            device: where they are wanted.
+        """
+        self._source, self._device = source, torch.device(device)
+        self._examples: Tensor | None = None
+        if can_pick(source):
+            self._examples = shared_tensor(source.examples)
+        self._ahead: tuple[_Wanted, DrawnTask] | None = None
+        self._followers: dict[int, Block] = {}  # index -> the next block, of so many steps later
+        self._last: Block | None = None
+
+    def bring_examples(self) -> None:
+        """Copy the examples to the device, unless they are there or there is no room for them."""
+        stored = self._examples
+        is_there = stored is None or stored.device.type == self._device.type
+        if stored is not None and not is_there and self._has_room(stored.nbytes):
+            self._examples = stored.to(self._device)
+
+    def draw(self, block: Block, seed: int, size: EpisodeSize) -> DrawnTask:
+        """The tasks of a block, stacked, on the CPU.
+
+        Args:
+            block: the block.
+            seed: of the tasks.
+            size: of each.
+        """
+        wanted = _Wanted(block, seed, size)
+        if self._ahead is not None and self._ahead[0] == wanted:
+            return self._ahead[1]
+        return self._drawn(wanted)
+
+    def draw_ahead(self, block: Block, seed: int, size: EpisodeSize) -> None:
+        """Draw what is likely to be wanted next: what came after such a block in the last step.
+
+        To be called after every block, while a GPU computes it. If another one is wanted next,
+        nothing but this work is lost.
+        """
+        if self._last is not None and block.step >= self._last.step:  # not after a step back
+            steps = block.step - self._last.step
+            self._followers[self._last.index] = dataclasses.replace(block, step=steps)
+        self._last = block
+        follower = self._followers.get(block.index, dataclasses.replace(block, step=1))
+        expected = dataclasses.replace(follower, step=block.step + follower.step)
+        wanted = _Wanted(expected, seed, size)
+        self._ahead = (wanted, self._drawn(wanted))
+
+    def place(self, drawn: DrawnTask) -> Task:
+        """T stacked tasks on the device, preprocessed: x float32, or int64 of whole numbers."""
+        support_y, query_y = (
+            torch.from_numpy(y).to(self._device) for y in (drawn.support_y, drawn.query_y)
+        )
+        return Task(
+            Examples(self._inputs(drawn.support_x), support_y),
+            Examples(self._inputs(drawn.query_x), query_y),
+        )
+
+    def _drawn(self, wanted: _Wanted) -> DrawnTask:
+        block, source = wanted.block, self._source
+        draw = source.pick if can_pick(source) else source.draw
+        slots = range(block.first_slot, block.first_slot + block.num_slots)
+        tasks = [draw(block.phase, wanted.size, task_rng(wanted.seed, block, s)) for s in slots]
+        return stacked(tasks, source.kind, wanted.size.ways)
+
+    def _inputs(self, drawn: npt.NDArray[np.generic]) -> Tensor:
+        x = torch.from_numpy(drawn)
+        if self._examples is not None:
+            assert can_pick(self._source)
+            x = self._source.take(self._examples, x.to(self._examples.device))
+        return as_input(self._source.preprocess(x.to(self._device)))
+
+    def _has_room(self, num_bytes: int) -> bool:
+        if self._device.type != "cuda":
+            return True
+        return num_bytes <= _MEMORY_SHARE * free_gpu_bytes(self._device)
