@@ -26,6 +26,7 @@ _SHARED = {
     "formatting",
     "options",
     "declared",
+    "typed_values",
 }
 
 # room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
@@ -37,10 +38,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "capacity": set(),
     "formatting": {"quoting", "addresses"},
     "declared": set(),
-    "options": {"registry", "declared"},
+    "typed_values": set(),
+    "options": {"registry", "declared", "typed_values"},
     "bilevel": {"registry", "randomness", "options"},
     "models": {"registry", "randomness", "options"},
-    "algorithms": {"registry", "randomness", "options", "declared", "bilevel", "models"},
+    "algorithms": {
+        "registry",
+        "randomness",
+        "options",
+        "declared",
+        "typed_values",
+        "bilevel",
+        "models",
+    },
     "tasks": {"registry", "addresses", "options", "bilevel", "capacity"},
     "runtime": {"registry", "capacity", "options"},
     "runs": {"addresses", "quoting", "formatting", "runtime"},

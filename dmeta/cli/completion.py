@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmeta.cli.completion_scripts import SCRIPTS
-from dmeta.cli.settings.schema import ListedSettings, names_of, settings_of, summary_of, written
+from dmeta.cli.settings.schema import ListedSettings, choice_summary, names_of, settings_of, written
 from dmeta.cli.verbs import BENCHES, CONFIGURED, KINDS, PLAIN, QUERY, SHELLS, SUBMITS, VERBS
 from dmeta.registry import nearest
 
@@ -138,6 +138,6 @@ def _settings(settings: ListedSettings, typed: str) -> dict[str, str]:
 def _values(settings: ListedSettings, key: str) -> dict[str, str]:
     """Values of a group or a switch; of other keys they are anybody's guess."""
     if key in settings.groups:
-        return {name: summary_of(key, name) for name in names_of(key)}
+        return {name: choice_summary(key, name) for name in names_of(key)}
     option = settings.keys.get(key)
     return {"true": "", "false": ""} if option and isinstance(option.default, bool) else {}

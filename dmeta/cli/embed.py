@@ -22,7 +22,7 @@ from dmeta.cli.settings.trust import check_saved, trusts
 from dmeta.cli.single_run import alone_in_process
 from dmeta.formatting import safe_text
 from dmeta.models.network import Network
-from dmeta.options import AtLeastTwo, check_fields, checked
+from dmeta.options import check_fields, checked
 from dmeta.quoting import override_word
 from dmeta.runs.folder import RunPlace, check_folder, run_place
 from dmeta.runtime.local import local_device
@@ -33,6 +33,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.devices.gpu import set_up_gpu
 from dmeta.training.work.embedding import embed_source, embedding_params
 from dmeta.training.work.task_checks import made_up_inputs
+from dmeta.typed_values import AtLeastTwo
 
 _WRITTEN = "features.npz"
 

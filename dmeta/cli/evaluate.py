@@ -18,7 +18,7 @@ from dmeta.cli.settings.trust import check_saved, trusts
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.terminal.results_table import print_results
 from dmeta.launch import open_runtime
-from dmeta.options import AtLeastTwo, NamedOptions, check_fields, checked, typed
+from dmeta.options import NamedOptions, check_fields, checked
 from dmeta.runs.checkpoint import open_checkpoints
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
@@ -38,6 +38,7 @@ from dmeta.training.model_evaluation import (
 )
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
+from dmeta.typed_values import AtLeastTwo, typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ def literal(text: str) -> str:
     return html.escape(printable(text), quote=False)
 
 
-def stacked(key: str) -> str:
+def in_lines(key: str) -> str:
     """A key in a narrow place: its parts below each other."""
     return literal(key).replace(".", ".<br>")
 
@@ -33,7 +33,7 @@ def short(value: Any) -> str:
     return literal(text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…")
 
 
-def new_figure(height: int) -> go.Figure:
+def empty_figure(height: int) -> go.Figure:
     """An empty figure, so many pixels high and as wide as its place in the page."""
     return go.Figure(
         layout={
@@ -60,7 +60,7 @@ def key_axis(axis: KeyAxis) -> dict[str, Any]:
     """The axis of a key alone: all that was searched, whether it was tried or not."""
     places = [axis.position(value) for value in axis.dimension.ends]
     low, high = min(places), max(places)
-    title = literal(axis.key) if len(axis.key) <= _LONGEST_TITLE else stacked(axis.key)
+    title = literal(axis.key) if len(axis.key) <= _LONGEST_TITLE else in_lines(axis.key)
     shown: dict[str, Any] = {"title": {"text": title}, "zeroline": False}
     if axis.is_log:
         shown |= _log_axis(low * (low / high) ** 0.05, high * (high / low) ** 0.05)

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from dmeta.reports.drawing import BLACK, BLUE, RED
-from dmeta.reports.plotly_layout import key_axis, literal, new_figure, score_axis, short, stacked
+from dmeta.reports.plotly_layout import empty_figure, in_lines, key_axis, literal, score_axis, short
 from dmeta.reports.search_axes import KeyAxis, ScoreAxis
 from dmeta.reports.search_view import SearchView, TrialMark
 
@@ -62,7 +62,7 @@ def _slices(view: SearchView) -> Section:
 
 
 def _slice(view: SearchView, axis: KeyAxis) -> go.Figure:
-    figure = new_figure(300)
+    figure = empty_figure(300)
     marks = [mark for mark in view.marks if axis.key in mark.row.point]
     scored = [mark for mark in marks if mark.shade is not None]
     lost = [mark for mark in marks if mark.kind == "diverged"]
@@ -85,7 +85,7 @@ def _slice(view: SearchView, axis: KeyAxis) -> go.Figure:
 
 
 def _plane(view: SearchView, x: str, y: str) -> Section:
-    figure = new_figure(480)
+    figure = empty_figure(480)
     marks = [mark for mark in view.marks if x in mark.row.point and y in mark.row.point]
     figure.add_scatter(
         x=[view.axes[x].position(mark.row.point[x]) for mark in marks],
@@ -110,7 +110,7 @@ def _plane(view: SearchView, x: str, y: str) -> Section:
 
 
 def _parallel(view: SearchView) -> Section:
-    figure = new_figure(420)
+    figure = empty_figure(420)
     axes = list(view.axes.values())
 
     def path(mark: TrialMark) -> Points:
@@ -124,7 +124,7 @@ def _parallel(view: SearchView) -> Section:
         _label(figure, at, [(axis.height(value), short(value)) for value in axis.labelled()])
     scores = view.colours.labelled()
     _label(figure, len(axes), [(view.colours.fraction(each), f"{each:.3g}") for each in scores])
-    names = [stacked(name) for name in (*view.axes, view.colours.label)]
+    names = [in_lines(name) for name in (*view.axes, view.colours.label)]
     figure.update_layout(
         xaxis={
             "tickvals": list(range(len(names))),
@@ -152,7 +152,7 @@ def _label(figure: go.Figure, at: int, labels: Sequence[tuple[float, str]]) -> N
 
 
 def _progress(view: SearchView) -> Section:
-    figure = new_figure(400)
+    figure = empty_figure(400)
     marks = {mark.row.number: mark for mark in view.marks}
     places = {number: at for at, number in enumerate(marks)}
     colours = [_colour(marks[report.number], view.colours) for report in view.reports]
@@ -188,7 +188,7 @@ def _button(label: str, title: str, xs: Sequence[Sequence[float]]) -> dict[str, 
 
 
 def _curves(view: SearchView) -> Section:
-    figure = new_figure(440)
+    figure = empty_figure(440)
     paths: dict[int, Points] = {mark.row.number: [] for mark in view.marks}
     for report in view.reports:
         paths[report.number].append((report.step, report.score))

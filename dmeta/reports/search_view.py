@@ -15,7 +15,7 @@ from dmeta.search.trial_history import Event, progress
 from dmeta.search.trial_reports import ScoreMode
 from dmeta.search.trials import TrialRow
 
-Kind: TypeAlias = Literal["best", "finished", "partial", "diverged"]
+MarkKind: TypeAlias = Literal["best", "finished", "partial", "diverged"]
 """``partial``: it was stopped early, or is not done."""
 
 _LONGEST = 60
@@ -34,7 +34,7 @@ class TrialMark:
     """
 
     row: TrialRow
-    kind: Kind
+    kind: MarkKind
     shade: float | None
     lines: tuple[str, ...]
 
@@ -129,13 +129,15 @@ def search_view(
 def _mark(
     row: TrialRow, is_best: bool, colours: ScoreAxis, axes: Mapping[str, KeyAxis]
 ) -> TrialMark:
-    kind: Kind = "finished" if row.status == "finished" else "partial"
+    kind: MarkKind = "finished" if row.status == "finished" else "partial"
     kind = "best" if is_best else "diverged" if row.status == "diverged" else kind
     shade = None if row.score is None or kind == "diverged" else colours.fraction(row.score)
     return TrialMark(row, kind, shade, tuple(_lines(row, kind, colours, axes)))
 
 
-def _lines(row: TrialRow, kind: Kind, colours: ScoreAxis, axes: Mapping[str, KeyAxis]) -> list[str]:
+def _lines(
+    row: TrialRow, kind: MarkKind, colours: ScoreAxis, axes: Mapping[str, KeyAxis]
+) -> list[str]:
     score, step = "no score", row.step
     if row.score is not None:
         interval = "" if row.ci95 is None else f" ± {row.ci95:.2g}"

@@ -30,7 +30,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BestSoFar:
     """A search just after a report.
 
     Attributes:
@@ -67,18 +67,18 @@ def events_of(rows: Sequence[TrialRow], folder: str) -> list[Event]:
     return sorted(events, key=lambda event: event.time)
 
 
-def progress(events: Sequence[Event], mode: ScoreMode) -> list[Progress]:
+def progress(events: Sequence[Event], mode: ScoreMode) -> list[BestSoFar]:
     """The state of the search after each report.
 
     Args:
         events: by their time.
         mode: which way scores are better.
     """
-    curve: list[Progress] = []
+    curve: list[BestSoFar] = []
     tasks, best = 0, None
     for event in events:
         tasks += event.tasks
         if event.score is not None and (best is None or is_better(event.score, best, mode)):
             best = event.score
-        curve.append(Progress(tasks, event.time - events[0].time, best))
+        curve.append(BestSoFar(tasks, event.time - events[0].time, best))
     return curve

@@ -17,12 +17,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, last_part
-from dmeta.options import AtLeastTwo, NamedOptions, check_fields, checked, typed
+from dmeta.options import NamedOptions, check_fields, checked
 from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
 from dmeta.training.moved_keys import refuse_moved
 from dmeta.training.outer.options import OuterOptions
+from dmeta.typed_values import AtLeastTwo, typed
 
 _T = TypeVar("_T")
 

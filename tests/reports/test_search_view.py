@@ -9,7 +9,7 @@ import pytest
 
 from dmeta.reports.search_view import search_view
 from dmeta.search.space import Choice, Interval, Space
-from dmeta.search.trial_history import Event, Progress, progress
+from dmeta.search.trial_history import BestSoFar, Event, progress
 from dmeta.search.trials import not_told_apart, ranked_trials
 from tests.reports.trial_rows import trial_row
 
@@ -71,9 +71,9 @@ def test_the_best_so_far_costs_what_was_computed_until_then() -> None:
         Event(2, 5, 40, 0.3, 2),
         Event(1, 10, 50, 0.9, 3),
     ]
-    first = [Progress(10, 0, None), Progress(60, 1, 0.5)]
-    assert progress(events, "max") == [*first, Progress(100, 2, 0.5), Progress(150, 3, 0.9)]
-    assert progress(events, "min") == [*first, Progress(100, 2, 0.3), Progress(150, 3, 0.3)]
+    first = [BestSoFar(10, 0, None), BestSoFar(60, 1, 0.5)]
+    assert progress(events, "max") == [*first, BestSoFar(100, 2, 0.5), BestSoFar(150, 3, 0.9)]
+    assert progress(events, "min") == [*first, BestSoFar(100, 2, 0.3), BestSoFar(150, 3, 0.3)]
     assert progress([], "min") == []
 
 

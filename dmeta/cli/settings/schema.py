@@ -65,7 +65,7 @@ def names_of(group: str) -> list[str]:
     return sorted({*choices_of(group), *preset_names(group)})
 
 
-def summary_of(group: str, name: str) -> str:
+def choice_summary(group: str, name: str) -> str:
     """One line on a choice; empty if it is a preset. Imports no part of dmeta and no plug-in."""
     registry = REGISTRIES.get(group)
     entry: Entry[Any] | LazyEntry | None = registry.builtin.get(name) if registry else None

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from dmeta.options import bounds_of
+from dmeta.typed_values import bounds_of
 
 
 def type_text(hint: Any) -> str:
