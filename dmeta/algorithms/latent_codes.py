@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.protonet import class_means
+from dmeta.algorithms.embeddings import class_means
 from dmeta.bilevel.types import Params
 
 ENCODER, DECODER = "leo/encoder", "leo/decoder"

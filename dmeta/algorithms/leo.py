@@ -42,7 +42,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dmeta.algorithms import latent_codes
+from dmeta.algorithms import embeddings, latent_codes
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.algorithms.latent_codes import Gaussian
 from dmeta.bilevel.inner import InnerProblem, InnerSGD, LearnedRates
@@ -108,10 +108,7 @@ class Leo:
         """The network's weights, the three parts (`latent_codes.PARTS`) and the rates [L], [D]."""
         weights = self.network.init_params()
         like = next(iter(weights.values()), torch.zeros(()))
-        two = torch.linspace(-1, 1, 2).to(like).view(2, *(1 for _ in self.input_shape))
-        with torch.no_grad():
-            inputs = two.expand(2, *self.input_shape)
-            num_features = self.network.apply(weights, inputs).flatten(1).shape[1]
+        num_features = embeddings.num_features(self.network, self.input_shape)
         return {
             **weights,
             **latent_codes.init_parts(num_features, self.num_latents, self.init_seed, like),

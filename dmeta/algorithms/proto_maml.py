@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms.adapted_names import adapted_names
+from dmeta.algorithms.embeddings import class_means
 from dmeta.algorithms.inner_loop import InnerLoop, network_params
-from dmeta.algorithms.protonet import class_means
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.models.network import Network

@@ -3,9 +3,12 @@
 Snell, Swersky & Zemel 2017, "Prototypical Networks for Few-shot Learning" (arXiv:1703.05175),
 eq. 1 and 2, squared Euclidean distance:
 
-    c_w = mean of f(x) over the support examples of class w,   logits_w(x) = -|f(x) - c_w|^2
+    c_w = mean of f(x) over the support examples of class w,   logits_w(x) = -scale |f(x) - c_w|^2
 
-There is no inner loop: to adapt is to compute the means.
+or, with ``algorithm.distance=cosine``, logits_w(x) = scale cos(f(x), c_w). There is no inner loop:
+to adapt is to compute the means.
+
+Differs from the paper: it has no scale, which is 1 unless it is set.
 
 Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding.
 """
@@ -13,14 +16,21 @@ Letters: S support examples, N examples to predict, W ways, D dimensions of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
+from dmeta.algorithms.embeddings import class_means, cosines, embed, squared_distances
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
+from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
+from dmeta.options import check_fields
+
+SCALE = "protonet/scale"
+"""Name of the learned scale."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +40,31 @@ class ProtoNet:
     Attributes:
         network: the embedding, [N, *input_shape] -> [N, D].
         loss: query loss on the logits.
+        distance: ``euclidean`` (squared) or ``cosine``, between an example and a class mean.
+        scale: factor of the logits; the initial value of a learned scale.
+        learn_scale: meta-learn the scale.
     """
 
     network: Network
     loss: Loss
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    scale: PositiveFloat = 1.0
+    learn_scale: bool = False
 
     embeds: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_fields(self, "algorithm", but=PROVIDED)
+
     def init_meta_params(self) -> Params:
-        """The network's initial weights."""
-        return self.network.init_params()
+        """The network's initial weights, and the scale [] if it is learned."""
+        weights = self.network.init_params()
+        if not self.learn_scale:
+            return weights
+        like = next(iter(weights.values()), torch.zeros(()))
+        return {**weights, SCALE: like.new_full((), self.scale)}
 
     def adapt(
         self,
@@ -49,11 +73,11 @@ class ProtoNet:
         solve: Solver,  # noqa: ARG002 - no inner problem
         stage: Stage,
     ) -> dict[str, Any]:
-        """``prototypes`` [W, D] in addition to the ``weights`` of the embedding.
+        """``prototypes`` [W, D] in addition to the ``weights`` of the embedding and the scale.
 
         A class without support examples has its prototype at 0.
         """
-        embedded = self.network.apply(dict(meta_params), support.x).flatten(1)
+        embedded = embed(self.network, meta_params, support.x)
         return {
             "weights": meta_params,
             "prototypes": class_means(embedded, support.y, stage.ways),
@@ -61,14 +85,12 @@ class ProtoNet:
 
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W]."""
-        embedded = self.network.apply(dict(adapted["weights"]), x).flatten(1)
+        embedded = embed(self.network, adapted["weights"], x)
         prototypes: Tensor = adapted["prototypes"]
-        return -(embedded[:, None] - prototypes).square().sum(-1)
-
-
-def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """Mean of the rows of each class: [S, D] and [S] in 0..W-1 to [W, D]; 0 for an empty class."""
-    # Not F.one_hot, which looks at the labels' values under vmap over vjp.
-    classes = torch.arange(ways, device=labels.device)
-    members = (labels[:, None] == classes).to(embedded.dtype)
-    return (members.T @ embedded) / members.sum(0).clamp(min=1)[:, None]
+        if self.distance == "cosine":
+            similarity = cosines(embedded, prototypes)
+        else:
+            similarity = -squared_distances(embedded, prototypes)
+        scale = adapted["weights"][SCALE] if self.learn_scale else self.scale
+        logits: Tensor = scale * similarity
+        return logits

@@ -68,7 +68,7 @@ class Stage:
         step: outer steps taken so far in meta-training; 0 at evaluation.
         inner_steps: inner steps to take instead of the method's own; None: the method's own.
         seed: of whatever a method draws once for all tasks of an outer step.
-        task_seed: of whatever it draws for this task alone (`dmeta.bilevel.noise`): at least 0, or
+        task_seed: of whatever it draws for this task alone (`dmeta.randomness`): at least 0, or
             a tensor [] int64 on the CPU.
     """
 

@@ -30,6 +30,7 @@ BOUND = 1e-6
 H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
 NUM_DIRECTIONS = 12
 STEPS = (1, 3, 5)
+NO_INNER_LOOP = ("protonet",)
 USUAL_STEPS = 3  # of the cases that have no other number of steps to themselves
 
 # name -> (model, kind, seed, options of the algorithm, options of the model)
@@ -72,6 +73,11 @@ CASES = {
         },
         {},
     ),
+    "mlp, ProtoNet": ("mlp", "classification", 0, {"algorithm": "protonet"}, {}),
+    "conv4, 2 blocks, ProtoNet, cosine, learned scale": (
+        "conv4", "classification", 0,
+        {"algorithm": "protonet", "distance": "cosine", "scale": 5.0, "learn_scale": True}, {},
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),
@@ -102,7 +108,9 @@ def case(name: str, steps: int) -> Problem:
     model, kind, seed, options, model_options = CASES[name]
     lr = 0.02 if "inner_optimizer" in options else 0.1
     walk = {"inner_lr": lr, "inner_steps": steps}
-    if options.get("algorithm") == "leo":
+    if options.get("algorithm") in NO_INNER_LOOP:
+        walk = {}
+    elif options.get("algorithm") == "leo":
         walk = {"latent_steps": steps, "finetuning_steps": steps}
     return problem(model, kind, seed=seed, model_options=model_options, **walk, **options)
 

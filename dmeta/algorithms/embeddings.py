@@ -1,0 +1,65 @@
+"""What methods that compare embeddings share.
+
+Letters: N examples, S support examples, W ways, D dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dmeta.bilevel.types import Params
+from dmeta.models.network import Network
+
+_SMALLEST = 1e-6  # squared length below which rows stay short: none is divided by 0
+
+
+def embed(network: Network, params: Params, x: Tensor) -> Tensor:
+    """[N, *input_shape] -> [N, D], whatever the shape of the network's output.
+
+    Args:
+        network: the embedding.
+        params: its parameters; may have others, too.
+        x: the examples.
+    """
+    return network.apply({name: params[name] for name in network.names}, x).flatten(1)
+
+
+def num_features(network: Network, input_shape: tuple[int, ...]) -> int:
+    """D, of a network whose examples have this shape."""
+    weights = network.init_params()
+    like = next(iter(weights.values()), torch.zeros(()))
+    if any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in network.module.modules()):
+        like = torch.zeros((), dtype=torch.int64)
+    with torch.no_grad():
+        return embed(network, weights, like.new_zeros(2, *input_shape)).shape[1]
+
+
+def class_members(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
+    """[S] labels in 0..W-1 -> [S, W], 1 where the example is of the class, else 0."""
+    # Not F.one_hot, which looks at the labels' values under vmap over vjp.
+    classes = torch.arange(ways, device=labels.device)
+    return (labels[:, None] == classes).to(dtype)
+
+
+def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Mean of the rows of each class: [S, D] and [S] in 0..W-1 to [W, D]; 0 for an empty class."""
+    members = class_members(labels, ways, embedded.dtype)
+    return (members.T @ embedded) / members.sum(0).clamp(min=1)[:, None]
+
+
+def squared_distances(rows: Tensor, others: Tensor) -> Tensor:
+    """|row - other|^2: [N, D] and [W, D] to [N, W]."""
+    return (rows[:, None] - others).square().sum(-1)
+
+
+def cosines(rows: Tensor, others: Tensor) -> Tensor:
+    """Cosine of the angle between each two: [N, D] and [W, D] to [N, W].
+
+    Of a row shorter than 1e-3 the cosine is smaller, down to 0 for a row of zeros.
+    """
+    return _unit(rows) @ _unit(others).T
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows * torch.rsqrt(rows.square().sum(1, keepdim=True).clamp(min=_SMALLEST))
