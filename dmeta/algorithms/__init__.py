@@ -95,6 +95,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "adapt a code of each class, from which a classifier of features is decoded",
             "Rusu et al. 2019, arXiv:1807.05960",
         ),
+        "r2d2": LazyEntry(
+            "dmeta.algorithms.r2d2:R2D2",
+            "ridge regression in a learned embedding, solved in closed form; no inner loop",
+            "Bertinetto et al. 2019, arXiv:1805.08136",
+        ),
         "joint": LazyEntry(
             "dmeta.algorithms.joint:joint",
             "pre-train on all tasks at once, fine-tune at evaluation (the classical baseline)",

@@ -63,3 +63,10 @@ def cosines(rows: Tensor, others: Tensor) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     return rows * torch.rsqrt(rows.square().sum(1, keepdim=True).clamp(min=_SMALLEST))
+
+
+def one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:
+    """[S] labels in 0..W-1 -> [S, W] of 0 and 1, of the type of `like`."""
+    # Not F.one_hot, which looks at the labels' values under vmap over vjp.
+    classes = torch.arange(ways, device=labels.device)
+    return (labels[:, None] == classes).to(like.dtype)

@@ -1,0 +1,43 @@
+"""Base learners against solvers of others, on features of scikit-learn's data sets, in float64.
+
+Skipped where these packages are not installed: they are no dependencies, of the tests either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmeta.algorithms.linear_learners import with_ones
+from dmeta.algorithms.r2d2 import ridge_weights
+
+datasets: Any = pytest.importorskip("sklearn.datasets")
+linear_model: Any = pytest.importorskip("sklearn.linear_model")
+
+
+def drawn(name: str, S: int, seed: int) -> tuple[Tensor, Tensor, int]:
+    """S examples: standardised features [S, D], labels [S], number of classes."""
+    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    x = (x - x.mean(0)) / (x.std(0) + 1e-9)
+    rows = np.random.default_rng(seed).choice(len(x), S, replace=False)
+    return torch.as_tensor(x[rows]), torch.as_tensor(y[rows]), int(y.max()) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "S"), [("iris", 20), ("wine", 10), ("digits", 30), ("digits", 100)]
+)
+@pytest.mark.parametrize("strength", [0.01, 1.0, 50.0])
+def test_ridge_weights_are_those_of_scikit_learn(name: str, S: int, strength: float) -> None:
+    x, y, ways = drawn(name, S, seed=0)
+    z, targets = with_ones(x), F.one_hot(y, ways).double()
+    # Its objective is the sum over the examples, ours is their mean.
+    ridge = linear_model.Ridge(alpha=S * strength, fit_intercept=False, solver="cholesky")
+    expected = torch.as_tensor(ridge.fit(z.numpy(), targets.numpy()).coef_.T)
+    error = (ridge_weights(z, targets, strength) - expected).norm() / expected.norm()
+    print(f"{name} S={S} lambda={strength}: relative difference {float(error):.1e}")
+    assert error < 1e-12
