@@ -115,6 +115,11 @@ def keep_mask(
     return random_bits(seed, name, shape, device) >= round(rate * _TWO_TO_32)
 
 
+def random_order(seed: int | Tensor, name: str, size: int, device: torch.device) -> Tensor:
+    """0 .. size - 1 in random order: [size] int64. Other arguments: see `random_bits`."""
+    return random_bits(seed, name, (size,), device).argsort(stable=True)
+
+
 _GENERATOR = threading.RLock()
 
 

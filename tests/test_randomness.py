@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from scipy.stats import kstest
@@ -13,6 +15,7 @@ from dmeta.randomness import (
     numbers_for,
     random_bits,
     random_normal,
+    random_order,
     random_uniform,
     seeded_generator,
     task_numbers,
@@ -110,6 +113,15 @@ def test_draws_are_uniform() -> None:
 def test_a_draw_is_the_same_on_every_machine() -> None:
     drawn = random_bits(2**32 - 1, "step 3/1", (4,), torch.device("cpu"))
     assert drawn.tolist() == [1201501848, 1575067908, 3126686201, 590289774]
+
+
+def test_every_order_is_equally_likely() -> None:
+    orders = [
+        tuple(random_order(seed, "x", 3, torch.device("cpu")).tolist()) for seed in range(600)
+    ]
+    counts = {order: orders.count(order) for order in set(orders)}
+    assert sorted(counts) == sorted(itertools.permutations(range(3)))
+    assert all(abs(count - 100) < 4 * 100**0.5 for count in counts.values())
 
 
 def test_normal_draws_are_normal() -> None:

@@ -85,6 +85,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "the nearest class mean in a learned embedding; no inner loop",
             "Snell et al. 2017, arXiv:1703.05175",
         ),
+        "matching": LazyEntry(
+            "dmeta.algorithms.matching:MatchingNet",
+            "attention over the support examples in a learned embedding; no inner loop",
+            "Vinyals et al. 2016, arXiv:1606.04080",
+        ),
         "proto_maml": LazyEntry(
             "dmeta.algorithms.proto_maml:ProtoMaml",
             "MAML whose last layer starts as a prototypical network's",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 
+_NOT_OF_CLASS = -1e9  # its exponential is 0, and the sum with any logit finite
 _SMALLEST = 1e-6  # squared length below which rows stay short: none is divided by 0
 
 
@@ -35,17 +36,25 @@ def num_features(network: Network, input_shape: tuple[int, ...]) -> int:
         return embed(network, weights, like.new_zeros(2, *input_shape)).shape[1]
 
 
-def class_members(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
-    """[S] labels in 0..W-1 -> [S, W], 1 where the example is of the class, else 0."""
+def one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:
+    """[S] labels in 0..W-1 -> [S, W] of 0 and 1, of the type of `like`."""
     # Not F.one_hot, which looks at the labels' values under vmap over vjp.
     classes = torch.arange(ways, device=labels.device)
-    return (labels[:, None] == classes).to(dtype)
+    return (labels[:, None] == classes).to(like.dtype)
 
 
 def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
     """Mean of the rows of each class: [S, D] and [S] in 0..W-1 to [W, D]; 0 for an empty class."""
-    members = class_members(labels, ways, embedded.dtype)
+    members = one_hot(labels, ways, embedded)
     return (members.T @ embedded) / members.sum(0).clamp(min=1)[:, None]
+
+
+def class_log_sums(values: Tensor, members: Tensor) -> Tensor:
+    """Log of the sum of exp(value) over each class: [N, S] and [S, W] to [N, W].
+
+    About -1e9 for an empty class.
+    """
+    return (values[:, :, None] + _NOT_OF_CLASS * (1 - members)).logsumexp(1)
 
 
 def squared_distances(rows: Tensor, others: Tensor) -> Tensor:
@@ -63,10 +72,3 @@ def cosines(rows: Tensor, others: Tensor) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     return rows * torch.rsqrt(rows.square().sum(1, keepdim=True).clamp(min=_SMALLEST))
-
-
-def one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:
-    """[S] labels in 0..W-1 -> [S, W] of 0 and 1, of the type of `like`."""
-    # Not F.one_hot, which looks at the labels' values under vmap over vjp.
-    classes = torch.arange(ways, device=labels.device)
-    return (labels[:, None] == classes).to(like.dtype)

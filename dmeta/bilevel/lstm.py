@@ -113,6 +113,12 @@ def lstm_cell(
     admit, keep, candidate, emit = (
         F.linear(heard, of_gate, b) for of_gate, b in zip(rows, bias.chunk(4), strict=True)
     )
+    return gated((admit, keep, candidate, emit), cell)
+
+
+def gated(gates: tuple[Tensor, ...], cell: Tensor) -> LayerState:
+    """What follows from the four gates (before their sigmoid or tanh) and the last cell, [P, H]."""
+    admit, keep, candidate, emit = gates
     cell = keep.sigmoid() * cell + admit.sigmoid() * candidate.tanh()
     return emit.sigmoid() * cell.tanh(), cell
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from dmeta.algorithms.embeddings import (
     class_means,
-    class_members,
     cosines,
     num_features,
+    one_hot,
     squared_distances,
 )
 from dmeta.models.network import Network
@@ -17,7 +17,7 @@ from dmeta.models.network import Network
 
 def test_means_are_of_each_class_and_an_empty_class_is_at_zero() -> None:
     labels = torch.tensor([2, 0, 2])
-    assert class_members(labels, 3, torch.float64).tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 1]]
+    assert one_hot(labels, 3, torch.zeros(())).tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 1]]
     means = class_means(torch.tensor([[1.0], [5.0], [3.0]]), labels, 3)
     assert means.tolist() == [[5.0], [0.0], [2.0]]
 

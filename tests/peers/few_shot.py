@@ -1,0 +1,165 @@
+"""Metric-based methods against easyfsl, on the same weights and tasks, in float64.
+
+    python -m tests.peers.few_shot [--easyfsl PATH]
+
+Prints a table of the largest differences over tasks of unequal classes. Not collected by pytest:
+easyfsl is no dependency of dmeta. It is imported from the environment or from PATH, the folder that
+its package lies in. Exit code: 0; 1: a difference is above `BAR`; 3: easyfsl is not there.
+
+Where easyfsl computes something else by definition it is brought to dmeta's: its ProtoNet's scores
+are distances and not their squares; its matching network divides support embeddings alone by their
+length, and adds 1e-6 to what it takes the logarithm of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dmeta.algorithms.full_context import BACKWARD, FORWARD, QUERY
+from dmeta.bilevel.solvers import stop_gradient
+from dmeta.bilevel.types import Examples, Params, Stage, Task
+from dmeta.models.network import Network
+from dmeta.randomness import random_order
+from tests.bilevel.problems import make_algorithm, network
+from tests.peers.packages import import_peer
+
+BAR = 1e-10
+MISSING = 3
+NUM_TASKS = 20
+SHAPE = (1, 16, 16)
+CLASSES = (0, 3, 1, 1, 2, 0, 1, 4, 0, 3, 2, 1)  # of the support examples
+
+OfPeer = Callable[[nn.Module, Params, Examples, Tensor, int], Tensor]
+"""(embedding, meta-parameters, support, queries, task's seed) -> what is compared [N, W]."""
+
+
+def draw(seed: int) -> Task:
+    """A task of blurred noise."""
+    rng = torch.Generator().manual_seed(20_260 + seed)
+
+    def images(count: int) -> Tensor:
+        noise = torch.rand(count, *SHAPE, generator=rng, dtype=torch.float64)
+        return F.avg_pool2d(noise, 3, stride=1, padding=1)
+
+    return Task(
+        Examples(images(len(CLASSES)), torch.tensor(CLASSES)),
+        Examples(images(7), torch.zeros(7, dtype=torch.int64)),
+    )
+
+
+def squared_distances(
+    embedding: nn.Module, params: Params, support: Examples, x: Tensor, seed: int
+) -> Tensor:
+    from easyfsl.methods import PrototypicalNetworks
+
+    peer = PrototypicalNetworks(embedding)
+    peer.process_support_set(*support)
+    return -peer(x).square()
+
+
+def cosines(
+    embedding: nn.Module, params: Params, support: Examples, x: Tensor, seed: int
+) -> Tensor:
+    from easyfsl.methods import PrototypicalNetworks
+
+    peer = PrototypicalNetworks(embedding)
+    peer.process_support_set(*support)
+    return peer.cosine_distance_to_prototypes(peer.compute_features(x))
+
+
+def attention(
+    embedding: nn.Module, params: Params, support: Examples, x: Tensor, seed: int
+) -> Tensor:
+    """Of a matching network whose LSTMs, if there are any, have dmeta's weights."""
+    from easyfsl.methods import MatchingNetworks
+
+    has_context = QUERY + "bias" in params
+    width = embedding(x[:1]).shape[1]
+    peer: Any = MatchingNetworks(embedding, feature_dimension=width).double()
+    encode = peer.encode_query_features if has_context else (lambda features: features)
+    peer.encode_query_features = lambda features: F.normalize(encode(features))
+    if has_context:
+        _copy(peer.support_features_encoder, "_l0", params, FORWARD)
+        _copy(peer.support_features_encoder, "_l0_reverse", params, BACKWARD)
+        _copy(peer.query_features_encoding_cell, "", params, QUERY)
+        order = random_order(seed, "order", len(support.y), x.device)
+        support = Examples(support.x[order], support.y[order])
+    else:
+        peer.encode_support_features = lambda features: features
+    peer.process_support_set(*support)
+    peer.one_hot_support_labels = peer.one_hot_support_labels.double()
+    return peer(x).exp() - 1e-6
+
+
+def _copy(module: nn.Module, suffix: str, params: Params, lstm: str) -> None:
+    for theirs, ours in (("weight_ih", "inputs"), ("weight_hh", "recurrent"), ("bias_ih", "bias")):
+        getattr(module, theirs + suffix).data.copy_(params[lstm + ours])
+    getattr(module, "bias_hh" + suffix).data.zero_()
+
+
+FULL = {"full_context": True, "context_steps": len(CLASSES)}
+COMPARISONS: dict[str, tuple[str, dict[str, Any], OfPeer, bool]] = {
+    "ProtoNet": ("protonet", {}, squared_distances, False),
+    "ProtoNet, cosine": ("protonet", {"distance": "cosine"}, cosines, False),
+    "Matching": ("matching", {}, attention, True),
+    "Matching, full context": ("matching", FULL, attention, True),
+}
+"""Label -> method, its options, the peer's, whether probabilities are compared (else logits)."""
+
+
+def largest_difference(label: str) -> float:
+    name, options, of_peer, is_probability = COMPARISONS[label]
+    embedding, _ = network("conv4", None, seed=3, filters=6, input_shape=SHAPE)
+    learner = make_algorithm(name, embedding, F.cross_entropy, SHAPE, **options)
+    params = learner.init_meta_params()
+    worst = 0.0
+    for seed in range(NUM_TASKS):
+        support, query = draw(seed)
+        stage = Stage(training=False, ways=max(CLASSES) + 1, task_seed=seed)
+        got = learner.predict(learner.adapt(params, support, stop_gradient, stage), query.x)
+        got = got.softmax(1) if is_probability else got
+        expected = of_peer(_Embedding(embedding, params), params, support, query.x, seed)
+        worst = max(worst, float((got - expected).abs().max()))
+    return worst
+
+
+class _Embedding(nn.Module):
+    def __init__(self, embedding: Network, params: Params) -> None:
+        super().__init__()
+        self.run = lambda x: embedding.apply(dict(params), x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.peers.few_shot")
+    parser.add_argument("--easyfsl", type=Path, metavar="PATH", help="folder of its package")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if (version := import_peer("easyfsl", parser.parse_args().easyfsl)) is None:
+        print("easyfsl is missing")
+        return MISSING
+    print(f"easyfsl {version}, {NUM_TASKS} tasks\n\n| method | compared | largest difference |")
+    print("| --- | --- | --- |")
+    worst = 0.0
+    with torch.no_grad():
+        for label, (_, _, _, is_probability) in COMPARISONS.items():
+            difference = largest_difference(label)
+            what = "probabilities" if is_probability else "logits"
+            print(f"| {label} | {what} | {difference:.1e} |", flush=True)
+            worst = max(worst, difference)
+    return 0 if worst <= BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
