@@ -105,6 +105,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "ridge regression in a learned embedding, solved in closed form; no inner loop",
             "Bertinetto et al. 2019, arXiv:1805.08136",
         ),
+        "metaoptnet": LazyEntry(
+            "dmeta.algorithms.metaoptnet:MetaOptNet",
+            "a support vector machine or ridge regression in a learned embedding",
+            "Lee et al. 2019, arXiv:1904.03758",
+        ),
         "joint": LazyEntry(
             "dmeta.algorithms.joint:joint",
             "pre-train on all tasks at once, fine-tune at evaluation (the classical baseline)",

@@ -34,7 +34,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from dmeta.algorithms.embeddings import embed, one_hot
-from dmeta.algorithms.linear_learners import add_to_diagonal, with_ones
+from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear, with_ones
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Loss, Params, Stage
 from dmeta.declared import PROVIDED
@@ -86,7 +86,9 @@ class R2D2:
     ) -> dict[str, Any]:
         """``ridge`` [D + 1, W], or [D + 1, *output_shape], in addition to the ``params``."""
         z = with_ones(embed(self.network, meta_params, support.x))
-        y = support.y if support.y.is_floating_point() else one_hot(support.y, stage.ways, z)
+        y = support.y
+        if not y.is_floating_point():
+            y = one_hot(y, stage.ways, z)
         strength: Tensor | float = self.regularization
         if self.learn_lambda:
             strength = meta_params[LOG_LAMBDA].exp()
@@ -108,8 +110,6 @@ def ridge_weights(z: Tensor, y: Tensor, strength: Tensor | float) -> Tensor:
     scaled_z, scaled_y = z / math.sqrt(rows), y / math.sqrt(rows)
     if rows <= width:
         gram = add_to_diagonal(scaled_z @ scaled_z.T, strength)
-        dual: Tensor = torch.linalg.solve(gram, scaled_y)
-        return scaled_z.T @ dual
+        return scaled_z.T @ solve_linear(gram, scaled_y)
     moments = add_to_diagonal(scaled_z.T @ scaled_z, strength)
-    primal: Tensor = torch.linalg.solve(moments, scaled_z.T @ scaled_y)
-    return primal
+    return solve_linear(moments, scaled_z.T @ scaled_y)

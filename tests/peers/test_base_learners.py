@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms.linear_learners import with_ones
+from dmeta.algorithms.multiclass_svm import dual_solution
 from dmeta.algorithms.r2d2 import ridge_weights
 
 datasets: Any = pytest.importorskip("sklearn.datasets")
@@ -41,3 +42,24 @@ def test_ridge_weights_are_those_of_scikit_learn(name: str, S: int, strength: fl
     error = (ridge_weights(z, targets, strength) - expected).norm() / expected.norm()
     print(f"{name} S={S} lambda={strength}: relative difference {float(error):.1e}")
     assert error < 1e-12
+
+
+@pytest.mark.parametrize(("name", "S"), [("iris", 15), ("wine", 25), ("digits", 50)])
+@pytest.mark.parametrize("cost", [0.1, 1.0])
+def test_the_dual_of_the_svm_has_the_optimum_of_cvxpy(name: str, S: int, cost: float) -> None:
+    cvxpy: Any = pytest.importorskip("cvxpy")
+    x, y, ways = drawn(name, S, seed=1)
+    gram, members = x @ x.T, F.one_hot(y, ways).double()
+    root, labels = np.linalg.cholesky(gram.numpy() + np.eye(S)), members.numpy()
+    alpha = cvxpy.Variable((S, ways))
+    objective = cvxpy.sum_squares(root.T @ alpha) / 2 - cvxpy.sum(cvxpy.multiply(alpha, labels))
+    bounds = [alpha <= cost * labels, cvxpy.sum(alpha, axis=1) == 0]
+    expected = cvxpy.Problem(cvxpy.Minimize(objective), bounds).solve(
+        solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
+    )
+    found = dual_solution(gram, members, cost, num_steps=15).numpy()
+    value = float(((root.T @ found) ** 2).sum() / 2 - (found * labels).sum())
+    error = np.abs(found - alpha.value).max() / np.abs(alpha.value).max()
+    print(f"{name} S={S} C={cost}: objective {value / expected - 1:.1e}, alpha {error:.1e}")
+    assert abs(value / expected - 1) < 1e-7
+    assert error < 1e-4
