@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmeta.cli.completion_scripts import SCRIPTS
-from dmeta.cli.settings.schema import ListedSettings, choice_summary, names_of, settings_of, written
+from dmeta.cli.settings.schema import (
+    ListedSettings,
+    choice_summary,
+    names_of,
+    settings_of,
+    words_of_type,
+    written,
+)
 from dmeta.cli.verbs import BENCHES, CONFIGURED, KINDS, PLAIN, QUERY, SHELLS, SUBMITS, VERBS
 from dmeta.registry import nearest
 
@@ -136,8 +143,8 @@ def _settings(settings: ListedSettings, typed: str) -> dict[str, str]:
 
 
 def _values(settings: ListedSettings, key: str) -> dict[str, str]:
-    """Values of a group or a switch; of other keys they are anybody's guess."""
+    """Choices of a group; of a key the words that its type names."""
     if key in settings.groups:
         return {name: choice_summary(key, name) for name in names_of(key)}
     option = settings.keys.get(key)
-    return {"true": "", "false": ""} if option and isinstance(option.default, bool) else {}
+    return {} if option is None else dict.fromkeys(words_of_type(option.type_of()), "")

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from dmeta.cli.settings.choices import REGISTRIES, choice_of, choices_of
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.cli.settings.schema import GROUPS, names_of
 from dmeta.quoting import as_override, as_text, shell_word
@@ -86,8 +87,17 @@ def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
         near = f" (did you mean '{elsewhere[0]}'?)"
     elif not siblings:
         near = nearest(key, [other for other in others if other != group])
+    owners = [f"{group}={each}" for each in choices_of(group) if _has(group, each, key)]
+    if owners:
+        near = f", which is a key of {', '.join(owners)}"
     has = f"; {group} has {', '.join(siblings)}" if group and siblings else ""
     return f"unknown key '{key}'{near}{has}"
+
+
+def _has(group: str, choice: str, key: str) -> bool:
+    """Whether a choice of dmeta's own has a key."""
+    is_own = group not in REGISTRIES or choice in REGISTRIES[group].builtin
+    return is_own and any(each.name == key for each in choice_of(group, choice).options)
 
 
 def _swept_choices(overrides: Sequence[str]) -> list[tuple[str, ...]]:

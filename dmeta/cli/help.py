@@ -10,12 +10,19 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dmeta.cli.settings.schema import ListedSettings, names_of, settings_of, written
+from dmeta.cli.settings.schema import (
+    ListedSettings,
+    names_of,
+    settings_of,
+    words_of_type,
+    written,
+)
 from dmeta.declared import REQUIRED, Option
 
 HELP_FLAGS = ("-h", "--help")
 
 _WIDTH = 100
+_OBVIOUS = ("true", "false", "null")
 
 _CHOOSE = """Choose from each group with group=name (algorithm=fomaml), change any key with
 key=value (algorithm.inner_lr=0.1). -m sweeps over comma-separated values, --cfg job shows the
@@ -95,6 +102,9 @@ def commented_yaml(options: Iterable[Option]) -> Iterator[str]:
 
 def _commented(option: Option, indent: str) -> Iterator[str]:
     comment = plain_help(option.help)
+    words = [word for word in words_of_type(option.type_of()) if word not in _OBVIOUS]
+    if any(not re.search(rf"\b{re.escape(word)}\b", comment) for word in words):
+        comment = f"{comment.rstrip('.')} ({', '.join(words)})."
     if comment:
         prefix = f"{indent}# "
         yield from textwrap.wrap(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import re
+import types
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,6 +153,20 @@ def _add(found: ListedSettings, options: Sequence[Option], values: Mapping[str, 
     for key, value in values.items():
         known = found.keys.get(key, Option(key, value))
         found.keys[key] = Option(key, value, known.help, known.type_of)
+
+
+def words_of_type(hint: Any) -> list[str]:
+    """What can be typed for a type besides numbers and texts: ``auto``, ``true``, ``null``."""
+    if hint is bool:
+        return ["true", "false"]
+    if hint is type(None):
+        return ["null"]
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return [written(part) for part in parts]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [word for part in parts for word in words_of_type(part)]
+    return []
 
 
 def written(value: Any) -> str:

@@ -1,0 +1,26 @@
+"""What the README and the guides list by hand is complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.cli.settings.choices import REGISTRIES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_the_guide_to_settings_names_every_choice(group: str) -> None:
+    text = (ROOT / "docs" / "guides" / "choosing_settings.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith(f"| `{group}=` |"))
+    named = set(re.findall(r"`(\w+)`", row.split("|")[2]))
+    assert set(REGISTRIES[group].builtin) - named == set()
+
+
+def test_the_readme_names_every_method() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in ALGORITHMS.builtin if f"`{name}`" not in text] == []
