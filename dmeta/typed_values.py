@@ -67,12 +67,17 @@ def _refusal(error: ValidationError, hint: Any, value: Any, key: str) -> str:
     """The message for a value of another type, or out of its bounds."""
     out_of_bounds = next((e for e in error.errors() if _SIGNS.keys() & e.get("ctx", {})), None)
     if out_of_bounds is None:
-        return f"{key} must be {_words(hint)}, got {value!r}; change it"
+        return f"{key} must be {_words(hint)}, got {_as_typed(value)}; change it"
     bounds = bounds_of(hint)
     allowed = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds)
     remedy = "raise it" if all(sign.startswith(">") for sign, _ in bounds) else "change it"
     words = " or ".join([allowed, *_named_values(hint)])
-    return f"{key} must be {words}, got {out_of_bounds['input']!r}; {remedy}"
+    return f"{key} must be {words}, got {_as_typed(out_of_bounds['input'])}; {remedy}"
+
+
+def _as_typed(value: Any) -> str:
+    """A value as settings write it."""
+    return "null" if value is None else repr(value)
 
 
 def _named_values(hint: Any) -> list[str]:

@@ -49,7 +49,7 @@ def data_command(root: str | None) -> None:
             console.print(f"  [green]ready[/green]    {status.name}: needs no data")
         elif status.complete:
             console.print(f"  [green]complete[/green] {status.name}: ", end="")
-            _say(console, str(status.where))
+            _say(console, f"{', '.join(status.where)} ({status.found})")
         else:
             console.print(f"  [red]missing[/red]  {status.name}")
             for line in status.missing:

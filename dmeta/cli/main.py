@@ -133,6 +133,10 @@ def _run(verb: str, rest: list[str]) -> None:
 
 def _texts(verb: str, arguments: Sequence[str]) -> dict[str, str]:
     """The keys and values of a verb without Hydra."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        known = "".join(f" [{key}={value}]" for key, value in PLAIN[verb].items())
+        sys.stdout.write(f"usage: dmeta {verb}{known}\n\n{VERBS[verb]}\n")
+        sys.exit(0)
     keys = dict(argument.partition("=")[::2] for argument in arguments)
     if set(keys) - set(PLAIN[verb]) or len(keys) < len(arguments) or not all(keys.values()):
         known = " ".join(f"{key}={value}" for key, value in PLAIN[verb].items()) or "nothing"

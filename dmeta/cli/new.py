@@ -161,6 +161,6 @@ def _write(files: Mapping[Path, str], replaced: Path | None = None) -> None:
 def _say_next(commands: Sequence[str], piece: Piece, folder: Path) -> None:
     if folder.resolve() != Path.cwd():
         commands = [f"cd {shell_word(str(folder))}", *commands]
-    train = f"dmeta train {piece.kind}={piece.name} runtime=local steps=200"
+    train = f"dmeta train {piece.kind}={piece.name} runtime=local steps=200 eval.every=0"
     for heading, command in zip(("next", *[""] * len(commands)), [*commands, train], strict=True):
         print(f"{heading:9} {command}")

@@ -1,4 +1,4 @@
-"""Task sources by name; a new one is its own file, its YAML, and its line here.
+"""Task sources by name; a new one is its own file and its entry here.
 
 Looking up names imports no torch.
 """

@@ -30,7 +30,7 @@ from dmeta.tasks.classes import (
     make_starts,
     rows_of,
 )
-from dmeta.tasks.data_root import fetch_file, resolve_root
+from dmeta.tasks.data_root import DistantFile, fetch_file, list_distant, resolve_root
 from dmeta.tasks.feature_files import HOW_TO_GET_FEATURES, Arrays, read_features
 from dmeta.tasks.inputs import InputForm
 from dmeta.tasks.sizes import check_split
@@ -207,6 +207,12 @@ def _sorted_by_class(arrays: Arrays) -> FeatureClasses:
         make_starts(np.bincount(labels, minlength=len(order)).tolist()),
         {split: np.flatnonzero(splits == split) for split in SPLITS},
     )
+
+
+def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
+    """The files in ``features/`` below a URL."""
+    found = list_distant(root, FOLDER, ".npz")
+    return [(str(file), file) for file in found] or [(f"{FOLDER}/*.npz", None)]
 
 
 def status(root: Path) -> DataSetStatus:

@@ -7,17 +7,30 @@ of other packages are not listed: only they know their files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 from dmeta.addresses import is_address, local_path, within
-from dmeta.tasks import TASKS, features, miniimagenet, omniglot
-from dmeta.tasks.data_root import DistantFile, default_root, find_distant, list_distant
+from dmeta.declared import declared_options
+from dmeta.registry import Entry, LazyEntry
+from dmeta.tasks import TASKS
+from dmeta.tasks.data_root import DistantFile, default_root
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 __all__ = ["DataSetStatus", "MissingDataError", "default_root", "inventory"]
 
-_READ = ("features", "miniimagenet", "omniglot")
-"""Sources that read files; all others make their tasks up."""
+
+class ReadsFiles(Protocol):
+    """The module of a source that reads files: one whose factory has an option ``root``."""
+
+    def status(self, root: Path) -> DataSetStatus:
+        """What of it lies in a folder; lists files, decodes none."""
+        ...
+
+    def distant_files(self, root: str) -> list[tuple[str, DistantFile | None]]:
+        """Where each of its files would be below a URL, and what is there."""
+        ...
 
 
 def inventory(root: str | Path) -> list[DataSetStatus]:
@@ -26,56 +39,49 @@ def inventory(root: str | Path) -> list[DataSetStatus]:
     Raises:
         ValueError: `root` is an address that cannot be read, or not be opened.
     """
-    generated = [
-        DataSetStatus(
-            name=name,
-            needs_data=False,
-            complete=True,
-            where=(),
-            found="made on the fly",
-            missing=(),
-            how_to_get="",
-        )
-        for name in TASKS.builtin
-        if name not in _READ
-    ]
-    if is_address(root):
-        read = _distant_inventory(str(root))
-    else:
-        folder = local_path(root)
-        read = [module.status(folder) for module in (features, miniimagenet, omniglot)]
-    return sorted([*generated, *read], key=lambda status: status.name)
+    found = []
+    for name, entry in sorted(TASKS.builtin.items()):
+        module = _reading_module(entry)
+        if module is None:
+            found.append(_generated(name))
+        elif is_address(root):
+            found.append(_distant(str(root), name, module.distant_files(str(root))))
+        else:
+            found.append(module.status(local_path(root)))
+    return found
 
 
-def _distant_inventory(root: str) -> list[DataSetStatus]:
-    vectors = list_distant(root, features.FOLDER, ".npz")
-    return [
-        _distant(root, "features", vectors or [None], [f"{features.FOLDER}/*.npz"]),
-        *(
-            _distant(root, name, find_distant(root, wanted), [places[0] for places in wanted])
-            for name, wanted in (
-                ("miniimagenet", miniimagenet.MINIIMAGENET_ARCHIVES),
-                ("omniglot", omniglot.OMNIGLOT_ARCHIVES),
-            )
-        ),
-    ]
+def _reading_module(entry: LazyEntry | Entry[Any]) -> ReadsFiles | None:
+    assert isinstance(entry, LazyEntry)  # of dmeta's own
+    if not any(option.name == "root" for option in declared_options(entry.target)):
+        return None
+    module: Any = import_module(entry.target.partition(":")[0])
+    return cast(ReadsFiles, module)
+
+
+def _generated(name: str) -> DataSetStatus:
+    return DataSetStatus(
+        name=name,
+        needs_data=False,
+        complete=True,
+        where=(),
+        found="made on the fly",
+        missing=(),
+        how_to_get="",
+    )
 
 
 def _distant(
-    root: str, name: str, found: Sequence[DistantFile | None], wanted: Sequence[str]
+    root: str, name: str, files: Sequence[tuple[str, DistantFile | None]]
 ) -> DataSetStatus:
-    """The state of a data set at an address: its files, or None for one that is not there."""
-    there = [str(file) for file in found if file is not None]
-    lacking = (
-        ()
-        if None not in found
-        else tuple(place for place, file in zip(wanted, found, strict=True) if file is None)
-    )
+    """The state of a data set at an address."""
+    there = [str(file) for _, file in files if file is not None]
+    lacking = tuple(place for place, file in files if file is None)
     return DataSetStatus(
         name=name,
         needs_data=True,
         complete=not lacking,
-        where=tuple(there) or tuple(within(root, place) for place in wanted),
+        where=tuple(there) or tuple(within(root, place) for place, _ in files),
         found=f"{', '.join(there)}; looked into when fetched" if there else "nothing",
         missing=lacking,
         how_to_get="" if not lacking else f"copy it there: {root}",

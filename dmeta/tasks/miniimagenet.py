@@ -19,7 +19,7 @@ from PIL import Image
 
 from dmeta.tasks.archives import ByteArray, decode_images, list_files, read_texts
 from dmeta.tasks.classes import IntArray, make_starts
-from dmeta.tasks.data_root import resolve_root
+from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.pixels import to_rgb
@@ -213,6 +213,12 @@ def _to_rgb(image: Image.Image) -> ByteArray:
 
 def _unturned(classes: list[int]) -> IntArray:
     return np.array([(c, 0) for c in classes], dtype=np.int64).reshape(-1, 2)
+
+
+def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
+    """Its archives below a URL, and which are there."""
+    found = find_distant(root, MINIIMAGENET_ARCHIVES)
+    return [(places[0], file) for places, file in zip(MINIIMAGENET_ARCHIVES, found, strict=True)]
 
 
 def status(root: Path) -> DataSetStatus:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from dmeta.tasks.archives import ByteArray, decode_images, list_files
 from dmeta.tasks.classes import IntArray, make_starts
-from dmeta.tasks.data_root import resolve_root
+from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.omniglot_splits import SplitRule, split_of_each
@@ -217,6 +217,12 @@ def _download(root: Path) -> None:
     datasets = import_datasets()
     for background in (True, False):
         datasets.Omniglot(str(root), background=background, download=True)
+
+
+def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
+    """Its archives below a URL, and which are there."""
+    found = find_distant(root, OMNIGLOT_ARCHIVES)
+    return [(places[0], file) for places, file in zip(OMNIGLOT_ARCHIVES, found, strict=True)]
 
 
 def status(root: Path) -> DataSetStatus:

@@ -38,7 +38,11 @@ def offered(line: str) -> list[str]:
         ("dmeta train experiment=omniglot_5w1s_anil task.rot", ["task.rotations="]),
         ("dmeta train outer=sgd outer.nest", ["outer.nesterov="]),
         ("dmeta train joint_baseline=", ["joint_baseline=true", "joint_baseline=false"]),
-        ("dmeta train run_dir=", []),
+        ("dmeta train run_dir=", ["run_dir=null"]),
+        (
+            "dmeta train eval.checkpoint=",
+            [f"eval.checkpoint={each}" for each in ("last", "best", "ensemble")],
+        ),
         ("dmeta train --mul", ["--multirun"]),
         ("dmeta tune search=as", ["search=asha"]),
         ("dmeta tune search/space=meth", ["search/space=methods"]),

@@ -55,4 +55,5 @@ def test_the_choice_that_lacks_a_key_is_named_before_the_first_job(
 
 def test_without_a_sweep_it_is_an_unknown_key() -> None:
     told = unknown_key("algorithm.inner_lr", "train", ["algorithm=protonet"])
-    assert told.startswith("unknown key 'algorithm.inner_lr'; algorithm has name")
+    assert told.startswith("unknown key 'algorithm.inner_lr', which is a key of algorithm=maml, ")
+    assert "; algorithm has name" in told

@@ -228,7 +228,7 @@ def test_neither_torch_nor_ray_is_imported(finished: Path) -> None:
         ([], "run_dir must be given, got nothing; add run_dir=FOLDER"),
         (["run_dir=empty", "json=yes"], "json must be true or false, got 'yes'; choose one"),
         (["run_dir=empty", "color=1"], "takes run_dir=FOLDER json=true watch=true, got run_dir"),
-        (["--help"], "dmeta status takes run_dir=FOLDER json=true watch=true, got --help"),
+        (["--all"], "dmeta status takes run_dir=FOLDER json=true watch=true, got --all"),
     ],
 )
 def test_what_can_not_be_told_is_refused(
