@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "bilevel",
         "models",
     },
-    "tasks": {"registry", "addresses", "options", "bilevel", "capacity"},
+    "tasks": {"registry", "addresses", "options", "declared", "bilevel", "capacity"},
     "runtime": {"registry", "capacity", "options"},
     "runs": {"addresses", "quoting", "formatting", "runtime"},
 }
