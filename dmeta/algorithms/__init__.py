@@ -90,6 +90,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "attention over the support examples in a learned embedding; no inner loop",
             "Vinyals et al. 2016, arXiv:1606.04080",
         ),
+        "feat": LazyEntry(
+            "dmeta.algorithms.feat:Feat",
+            "class means adapted to each other by self-attention; no inner loop",
+            "Ye et al. 2020, arXiv:1812.03664",
+        ),
         "proto_maml": LazyEntry(
             "dmeta.algorithms.proto_maml:ProtoMaml",
             "MAML whose last layer starts as a prototypical network's",

@@ -15,6 +15,7 @@ from tests.bilevel.problems import EVALUATION, first_task, problem
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {}),
     "protonet, cosine": ("protonet", {"distance": "cosine"}),
+    "feat": ("feat", {}),
     "matching": ("matching", {}),
     "matching, full context": ("matching", {"full_context": True}),
 }

@@ -30,7 +30,7 @@ BOUND = 1e-6
 H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
 NUM_DIRECTIONS = 12
 STEPS = (1, 3, 5)
-NO_INNER_LOOP = ("protonet", "matching")
+NO_INNER_LOOP = ("protonet", "matching", "feat")
 USUAL_STEPS = 3  # of the cases that have no other number of steps to themselves
 
 # name -> (model, kind, seed, options of the algorithm, options of the model)
@@ -83,6 +83,9 @@ CASES = {
     ),
     "mlp, matching with full context": (
         "mlp", "classification", 0, {"algorithm": "matching", "full_context": True}, {},
+    ),
+    "conv4, 2 blocks, FEAT": (
+        "conv4", "classification", 0, {"algorithm": "feat", "temperature": 4.0}, {},
     ),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),

@@ -25,6 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmeta.algorithms.full_context import BACKWARD, FORWARD, QUERY
+from dmeta.algorithms.set_attention import KEY as KEYS
+from dmeta.algorithms.set_attention import NORM, NORM_BIAS, OUTPUT, OUTPUT_BIAS
+from dmeta.algorithms.set_attention import QUERY as QUERIES
+from dmeta.algorithms.set_attention import VALUE as VALUES
 from dmeta.bilevel.solvers import stop_gradient
 from dmeta.bilevel.types import Examples, Params, Stage, Task
 from dmeta.models.network import Network
@@ -106,10 +110,31 @@ def _copy(module: nn.Module, suffix: str, params: Params, lstm: str) -> None:
     getattr(module, "bias_hh" + suffix).data.zero_()
 
 
+def adapted_distances(
+    embedding: nn.Module, params: Params, support: Examples, x: Tensor, seed: int
+) -> Tensor:
+    """Of its FEAT, whose attention has dmeta's weights: squared, over dmeta's temperature."""
+    from easyfsl.methods import FEAT
+    from easyfsl.modules import MultiHeadAttention
+
+    width = len(params[NORM])
+    attention = MultiHeadAttention(1, width, width, width).double().eval()
+    names = {"w_qs": QUERIES, "w_ks": KEYS, "w_vs": VALUES, "fc": OUTPUT, "layer_norm": NORM}
+    for theirs, ours in names.items():
+        attention.get_submodule(theirs).weight.data.copy_(params[ours])
+    attention.fc.bias.data.copy_(params[OUTPUT_BIAS])
+    attention.layer_norm.bias.data.copy_(params[NORM_BIAS])
+    peer = FEAT(embedding, attention_module=attention)
+    peer.process_support_set(*support)
+    return -peer(x).square() / TEMPERATURE
+
+
+TEMPERATURE = 4.0
 FULL = {"full_context": True, "context_steps": len(CLASSES)}
 COMPARISONS: dict[str, tuple[str, dict[str, Any], OfPeer, bool]] = {
     "ProtoNet": ("protonet", {}, squared_distances, False),
     "ProtoNet, cosine": ("protonet", {"distance": "cosine"}, cosines, False),
+    "FEAT": ("feat", {"temperature": TEMPERATURE}, adapted_distances, False),
     "Matching": ("matching", {}, attention, True),
     "Matching, full context": ("matching", FULL, attention, True),
 }
