@@ -75,7 +75,7 @@ class MetaLearner(nn.Module):
 
         Args:
             module: the network; an embedding, without output layer, for ``protonet``,
-                ``proto_maml``, ``leo``, ``r2d2``, ``metaoptnet``.
+                ``proto_maml``, ``leo``, ``r2d2``, ``lrd2`` and ``metaoptnet``.
             algorithm: a name in `dmeta.ALGORITHMS`, or your own factory.
             loss: see `dmeta.make_algorithm`.
             gradient: a name in `dmeta.GRADIENTS`, or an estimator; None: the one that belongs to

@@ -110,6 +110,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "ridge regression in a learned embedding, solved in closed form; no inner loop",
             "Bertinetto et al. 2019, arXiv:1805.08136",
         ),
+        "lrd2": LazyEntry(
+            "dmeta.algorithms.lrd2:LRD2",
+            "logistic regression in a learned embedding, by a few Newton steps",
+            "Bertinetto et al. 2019, section 3.3, arXiv:1805.08136",
+        ),
         "metaoptnet": LazyEntry(
             "dmeta.algorithms.metaoptnet:MetaOptNet",
             "a support vector machine or ridge regression in a learned embedding",

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms.linear_learners import with_ones
+from dmeta.algorithms.lrd2 import logistic_weights
 from dmeta.algorithms.multiclass_svm import dual_solution
 from dmeta.algorithms.r2d2 import ridge_weights
 
@@ -63,3 +64,19 @@ def test_the_dual_of_the_svm_has_the_optimum_of_cvxpy(name: str, S: int, cost: f
     print(f"{name} S={S} C={cost}: objective {value / expected - 1:.1e}, alpha {error:.1e}")
     assert abs(value / expected - 1) < 1e-7
     assert error < 1e-4
+
+
+@pytest.mark.parametrize(("name", "S"), [("iris", 20), ("wine", 25), ("digits", 40)])
+@pytest.mark.parametrize("strength", [0.1, 1.0, 10.0])
+def test_logistic_weights_are_those_of_scikit_learn(name: str, S: int, strength: float) -> None:
+    x, y, ways = drawn(name, S, seed=2)
+    z, members = with_ones(x), F.one_hot(y, ways).double()
+    found = logistic_weights(z, members, strength, num_steps=10)
+    for w in range(ways):
+        regression = linear_model.LogisticRegression(
+            C=1 / strength, fit_intercept=False, solver="newton-cholesky", tol=1e-12, max_iter=1000
+        )
+        expected = torch.as_tensor(regression.fit(z.numpy(), members[:, w].numpy()).coef_[0])
+        error = (found[:, w] - expected).norm() / expected.norm()
+        print(f"{name} S={S} lambda={strength} class {w}: relative difference {float(error):.1e}")
+        assert error < 1e-6
