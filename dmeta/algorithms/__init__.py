@@ -95,6 +95,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "class means adapted to each other by self-attention; no inner loop",
             "Ye et al. 2020, arXiv:1812.03664",
         ),
+        "siamese": LazyEntry(
+            "dmeta.algorithms.siamese:Siamese",
+            "whether two examples are of the same class, pair by pair; no inner loop",
+            "Koch et al. 2015, ICML Deep Learning Workshop",
+        ),
         "proto_maml": LazyEntry(
             "dmeta.algorithms.proto_maml:ProtoMaml",
             "MAML whose last layer starts as a prototypical network's",

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 
-_NOT_OF_CLASS = -1e9  # its exponential is 0, and the sum with any logit finite
+EMPTY = -1e9
+"""Instead of the logarithm of 0: its exponential is 0, and the sum with any logit finite."""
+
 _SMALLEST = 1e-6  # squared length below which rows stay short: none is divided by 0
 
 
@@ -52,9 +54,9 @@ def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
 def class_log_sums(values: Tensor, members: Tensor) -> Tensor:
     """Log of the sum of exp(value) over each class: [N, S] and [S, W] to [N, W].
 
-    About -1e9 for an empty class.
+    About `EMPTY` for an empty class.
     """
-    return (values[:, :, None] + _NOT_OF_CLASS * (1 - members)).logsumexp(1)
+    return (values[:, :, None] + EMPTY * (1 - members)).logsumexp(1)
 
 
 def squared_distances(rows: Tensor, others: Tensor) -> Tensor:

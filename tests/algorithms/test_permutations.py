@@ -16,6 +16,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {}),
     "protonet, cosine": ("protonet", {"distance": "cosine"}),
     "feat": ("feat", {}),
+    "siamese": ("siamese", {}),
     "matching": ("matching", {}),
     "matching, full context": ("matching", {"full_context": True}),
 }

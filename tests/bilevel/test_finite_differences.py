@@ -30,7 +30,7 @@ BOUND = 1e-6
 H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
 NUM_DIRECTIONS = 12
 STEPS = (1, 3, 5)
-NO_INNER_LOOP = ("protonet", "matching", "feat")
+NO_INNER_LOOP = ("protonet", "matching", "feat", "siamese")
 USUAL_STEPS = 3  # of the cases that have no other number of steps to themselves
 
 # name -> (model, kind, seed, options of the algorithm, options of the model)
@@ -87,6 +87,7 @@ CASES = {
     "conv4, 2 blocks, FEAT": (
         "conv4", "classification", 0, {"algorithm": "feat", "temperature": 4.0}, {},
     ),
+    "conv4, 2 blocks, Siamese": ("conv4", "classification", 0, {"algorithm": "siamese"}, {}),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),
