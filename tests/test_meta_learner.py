@@ -70,10 +70,13 @@ def test_backward_adds_the_methods_own_meta_gradient(algorithm: str, kind: Kind)
             assert not expected[name].any()
 
 
+DRAWS = ("leo", "feat")
+"""Methods that draw for each task of a call: its numbers differ from those of calls one by one."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "kind"), [each for each in ONCE if each[0] != "leo"])
+@pytest.mark.parametrize(("algorithm", "kind"), [each for each in ONCE if each[0] not in DRAWS])
 def test_several_calls_add_up(algorithm: str, kind: Kind) -> None:
-    """LEO draws for each task of a call: its numbers differ."""
     together, apart, tasks = learner_of(algorithm), learner_of(algorithm), tasks_of(kind)
     together.backward(*tuple_of(tasks), reduction="sum", step=0)
     for t in range(2):

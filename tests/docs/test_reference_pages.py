@@ -44,13 +44,16 @@ def test_every_setting_of_a_choice_has_a_meaning(group: str) -> None:
     assert without == []
 
 
+NOT_ON_ARXIV = {"siamese": "a workshop paper"}
+
+
 @pytest.mark.slow
 def test_every_method_has_a_page_with_its_paper_and_its_mathematics() -> None:
     pages = methods.method_pages()
     assert pages.keys() == {"index", *ALGORITHMS}
     for name in ALGORITHMS:
         assert f"]({name}.md)" in pages["index"]
-        assert "https://arxiv.org/abs/" in pages[name]
+        assert "https://arxiv.org/abs/" in pages[name] or name in NOT_ON_ARXIV
         assert "```text" in pages[name], "no equations"
 
 
