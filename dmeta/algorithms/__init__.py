@@ -118,7 +118,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
         "lrd2": LazyEntry(
             "dmeta.algorithms.lrd2:LRD2",
             "logistic regression in a learned embedding, by a few Newton steps",
-            "Bertinetto et al. 2019, section 3.3, arXiv:1805.08136",
+            "Bertinetto et al. 2019, arXiv:1805.08136",
         ),
         "metaoptnet": LazyEntry(
             "dmeta.algorithms.metaoptnet:MetaOptNet",

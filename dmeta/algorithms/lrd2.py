@@ -1,7 +1,7 @@
 """LR-D2: logistic regression in a learned embedding, by a few Newton steps.
 
 Bertinetto, Henriques, Torr & Vedaldi 2019, "Meta-learning with differentiable closed-form solvers"
-(arXiv:1805.08136), section 3.3: iteratively reweighted least squares. For the features of the
+(arXiv:1805.08136): iteratively reweighted least squares. For the features of the
 support set with a 1 appended, Z [S, D + 1], and labels y in {0, 1}, v = Z' alpha starts at 0, and
 each step is
 
@@ -13,7 +13,7 @@ the Newton step of the logistic losses' sum + lambda / 2 |v|^2 in Woodbury's for
 which is computed, divides by no s. The meta-gradient goes through the steps. The embedding and
 log(lambda) are meta-learned.
 
-The paper's method is binary. As in the authors' code (github.com/bertinetto/r2d2), a task of more
+The regression is binary. As in the authors' code (github.com/bertinetto/r2d2), a task of more
 ways is W regressions, each of one class against the rest, whose scores z v_w are the logits. Of two
 ways, where the two scores differ in sign alone, the logits are half of them, so that their softmax
 is the sigmoid of the regression.

@@ -11,8 +11,8 @@ alpha [S, W]; of the embedded support set F [S, D], K = F F', and of its labels 
 
 There is no inner loop: to adapt is to solve for alpha, and the meta-gradient goes through the
 solution, implicitly for the support vector machine (`dmeta.algorithms.multiclass_svm`). The
-embedding and the scale are meta-learned. The I in K + I, and the 2, are those of the authors' code
-(github.com/kjunelee/MetaOptNet), not of the paper.
+embedding and the scale are meta-learned. The I in K + I and the 2 follow the authors' code
+(github.com/kjunelee/MetaOptNet).
 
 Differs from that code: ridge regression is solved in closed form; classes may have unequal numbers
 of support examples.

@@ -1,13 +1,13 @@
 """A multi-class support vector machine in its dual form, differentiable in the Gram matrix.
 
-Crammer & Singer 2001, as in Lee et al. 2019 (arXiv:1904.03758), eq. 9 and 10: with K [S, S] the
+Crammer & Singer 2001, as in Lee et al. 2019 (arXiv:1904.03758) and their code: with K [S, S] the
 inner products of S examples, Y [S, W] their labels one-hot and a > 0 on the diagonal,
 
     minimise    1/2 tr(alpha' (K + a I) alpha) - sum(alpha * Y)        over alpha [S, W]
     subject to  alpha <= C Y,   sum_w alpha_iw = 0
 
 A primal-dual interior-point method (Mehrotra's predictor and corrector; Nocedal & Wright, Numerical
-Optimization, section 16.6) takes a fixed number of steps from a point inside. The Newton matrix is
+Optimization, chapter 16) takes a fixed number of steps from a point inside. The Newton matrix is
 one block K + a I + diag(lambda_w / slack_w) per class, coupled by the S sums alone, so a step costs
 W inverses of [S, S]. Everything is in float64: near the solution lambda / slack spans the range of
 float32.

@@ -1,7 +1,7 @@
 """R2-D2: ridge regression in a learned embedding, solved in closed form.
 
 Bertinetto, Henriques, Torr & Vedaldi 2019, "Meta-learning with differentiable closed-form solvers"
-(arXiv:1805.08136), section 3. For the features of the support set with a 1 appended, Z [S, D + 1],
+(arXiv:1805.08136). For the features of the support set with a 1 appended, Z [S, D + 1],
 and its targets Y [S, W] (one-hot labels, or the values of a regression), X = Z / sqrt(S) and
 Y' = Y / sqrt(S):
 

@@ -44,8 +44,8 @@ class EmbedConfig:
 
     Attributes:
         run_dir: the run whose network embeds (a folder that `dmeta train` wrote, or its URL): one
-            of protonet, or of maml, fomaml, reptile, anil, body_only, meta_sgd, imaml or joint,
-            whose last layer is left out.
+            of protonet, r2d2, lrd2 or metaoptnet, or of maml, fomaml, reptile, anil, body_only,
+            meta_sgd, imaml or joint, whose last layer is left out.
         out: the file to write, which must be new; None: features.npz in run_dir.
         checkpoint: ``last``, ``best`` (on validation tasks), or the step of a kept checkpoint.
         root: where the data is; None: where the run found it.
