@@ -8,7 +8,7 @@ its package lies in. Exit code: 0; 1: a difference is above `BAR`; 3: easyfsl is
 
 Where easyfsl computes something else by definition it is brought to dmeta's: its ProtoNet's scores
 are distances and not their squares; its matching network divides support embeddings alone by their
-length, and adds 1e-6 to what it takes the logarithm of.
+length, has no scale, and adds 1e-6 to what it takes the logarithm of.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def attention(
     width = embedding(x[:1]).shape[1]
     peer: Any = MatchingNetworks(embedding, feature_dimension=width).double()
     encode = peer.encode_query_features if has_context else (lambda features: features)
-    peer.encode_query_features = lambda features: F.normalize(encode(features))
+    peer.encode_query_features = lambda features: SCALE * F.normalize(encode(features))
     if has_context:
         _copy(peer.support_features_encoder, "_l0", params, FORWARD)
         _copy(peer.support_features_encoder, "_l0_reverse", params, BACKWARD)
@@ -130,12 +130,13 @@ def adapted_distances(
 
 
 TEMPERATURE = 4.0
-FULL = {"full_context": True, "context_steps": len(CLASSES)}
+SCALE = 50.0  # else all cosines being close to 1, attention is nearly the same for all examples
+FULL = {"scale": SCALE, "full_context": True, "context_steps": len(CLASSES)}
 COMPARISONS: dict[str, tuple[str, dict[str, Any], OfPeer, bool]] = {
     "ProtoNet": ("protonet", {}, squared_distances, False),
     "ProtoNet, cosine": ("protonet", {"distance": "cosine"}, cosines, False),
     "FEAT": ("feat", {"temperature": TEMPERATURE}, adapted_distances, False),
-    "Matching": ("matching", {}, attention, True),
+    "Matching": ("matching", {"scale": SCALE}, attention, True),
     "Matching, full context": ("matching", FULL, attention, True),
 }
 """Label -> method, its options, the peer's, whether probabilities are compared (else logits)."""
