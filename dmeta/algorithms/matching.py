@@ -10,7 +10,9 @@ cross-entropy is -log P, the paper's loss, without a logarithm of an attention t
 Without ``algorithm.full_context`` f = g is the network; with it both depend on the whole support
 set (`dmeta.algorithms.full_context`). There is no inner loop.
 
-Differs from the paper: it has no scale, which is 1 unless it is set. f and g share one network.
+Differs from the paper: it has no scale, which is 1 unless it is set; attention is then far from
+one class alone, and training is slower (glyphs, 120 steps of 8 tasks, seed 0, accuracy on 200 test
+tasks, non-transductive: 74.2 +- 1.7% with 1, 88.4 +- 1.3% with 10). f and g share one network.
 With full context the query's LSTM starts from the embedding itself, and the embedding and what is
 read are its input, as in the code of Chen et al. 2019 (arXiv:1904.04232); that code takes as many
 steps as there are support examples, here the number is a setting. The support set is read in a
@@ -53,7 +55,7 @@ class MatchingNet:
         network: the embedding, [N, *input_shape] -> [N, D].
         loss: query loss on the logits.
         input_shape: of one example.
-        scale: factor of the cosines.
+        scale: factor of the cosines; the paper has 1, with 10 training is faster.
         full_context: embed every example in the context of the whole support set, by LSTMs.
         context_steps: steps of the LSTM that embeds a query, with full context.
         init_seed: of the LSTMs' initial weights.
