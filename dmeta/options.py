@@ -112,7 +112,15 @@ def check_declared(declared: Sequence[Option], choice: NamedOptions, prefix: str
     known = {each.name: each for each in declared}
     _refuse_unknown(choice.options, list(known), prefix)
     for key, value in choice.options.items():
-        typed(value, known[key].type_of(), f"{prefix}.{key}")
+        hint = known[key].type_of()
+        typed(value, _like(known[key].default) if hint is Any else hint, f"{prefix}.{key}")
+
+
+def _like(default: Any) -> Any:
+    """The type of a default, for an option whose own is not known: as many numbers in a list."""
+    if isinstance(default, list):
+        return tuple[tuple(_like(each) for each in default)]  # type: ignore[misc]
+    return Any if default is None or default == REQUIRED else type(default)
 
 
 def default_options(make: Callable[..., Any]) -> dict[str, Any]:
@@ -201,8 +209,10 @@ def check_fields(options: Any, prefix: str, but: Collection[str] = ()) -> None:
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
     for name in [each.name for each in dataclasses.fields(options) if each.name not in but]:
-        hint = hints[name]
-        typed(getattr(options, name), hint, _join(prefix, name))
+        key, value = _join(prefix, name), getattr(options, name)
+        if isinstance(value, str) and not isinstance(typed(value, hints[name], key), str):
+            raise ValueError(f"{key} must be a number, got the text {value!r}; change it")
+        typed(value, hints[name], key)
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str) -> None:

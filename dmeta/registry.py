@@ -96,29 +96,17 @@ class UnknownNameError(ValueError, KeyError):
 
 
 class Registry(Mapping[str, Entry[_T]], Generic[_T]):
-    """Name -> entry, with entry points looked up on first use."""
+    """Name -> entry. A plug-in is imported when it is asked for; a built-in name is never one."""
 
     def __init__(self, kind: str, entries: Mapping[str, Entry[_T] | LazyEntry]) -> None:
         self.kind = kind
         self._builtin = dict(entries)
         self._loaded: dict[str, Entry[_T]] = {}
-        self._plugins: dict[str, Entry[_T]] | None = None
-
-    @property
-    def plugins(self) -> Mapping[str, Entry[_T]]:
-        """The entries of other packages."""
-        if self._plugins is None:
-            points = metadata.entry_points(group=_group(self.kind))
-            self._plugins = {point.name: self._imported(point) for point in points}
-        return self._plugins
 
     @property
     def builtin(self) -> Mapping[str, Entry[_T] | LazyEntry]:
         """The entries of dmeta itself; imports none of their factories."""
         return self._builtin
-
-    def _all(self) -> dict[str, Entry[_T] | LazyEntry]:
-        return {**self._builtin, **self.plugins}
 
     def _imported(self, point: metadata.EntryPoint) -> Entry[_T]:
         try:
@@ -129,14 +117,10 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
                 f"{type(error).__name__}: {error}; repair or uninstall the package that has it"
             ) from error
         if not isinstance(entry, Entry):
-            raise TypeError(
-                f"entry point {point.value!r} in group {_group(self.kind)} must be a "
-                f"dmeta.registry.Entry, got {type(entry).__name__}"
-            )
-        if point.name in self._builtin:
             raise ValueError(
-                f"entry point {point.value!r} must not take the name of the built-in "
-                f"{self.kind} {point.name!r}; rename it"
+                f"entry point {point.value!r} in group {_group(self.kind)} must be a "
+                f"dmeta.registry.Entry, got {type(entry).__name__}; repair or uninstall the "
+                "package that has it"
             )
         return entry
 
@@ -146,27 +130,29 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
         Raises:
             UnknownNameError: nothing of that name is registered; the message has the nearest one.
         """
-        entries = self._all()
-        if name not in entries:
-            raise UnknownNameError(
-                f"{self.kind} must be one of {', '.join(sorted(entries))}, "
-                f"got {name!r}{nearest(name, list(entries))}"
-            )
-        found = entries[name]
-        if isinstance(found, LazyEntry):
-            if name not in self._loaded:
-                self._loaded[name] = found.load()
+        if name in self._loaded:
             return self._loaded[name]
+        if (builtin := self._builtin.get(name)) is not None:
+            found = builtin.load() if isinstance(builtin, LazyEntry) else builtin
+        else:
+            points = metadata.entry_points(group=_group(self.kind), name=name)
+            if not points:
+                raise UnknownNameError(
+                    f"{self.kind} must be one of {', '.join(sorted(self))}, "
+                    f"got {name!r}{nearest(name, list(self))}"
+                )
+            found = self._imported(next(iter(points)))
+        self._loaded[name] = found
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(dict.fromkeys([*self._builtin, *plugin_names(self.kind)]))
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(list(iter(self)))
 
     def __repr__(self) -> str:
         return f"Registry({self.kind}: {', '.join(self)})"
 
     def __contains__(self, name: object) -> bool:
-        return name in self._all()
+        return name in list(iter(self))

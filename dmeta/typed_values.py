@@ -110,6 +110,8 @@ def _words(hint: Any) -> str:
     if _is_literal(hint):
         return " or ".join(str(arg) for arg in typing.get_args(hint))
     args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and Ellipsis not in args:
+        return f"a list of {len(args)}: [{', '.join(_words(arg) for arg in args)}]"
     if typing.get_origin(hint) is tuple:
         return f"a list such as [{_words(args[0])}]"
     if typing.get_origin(hint) is Mapping:

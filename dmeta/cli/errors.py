@@ -29,7 +29,7 @@ def format_error(error: Exception, verb: str, overrides: Sequence[str]) -> tuple
     if isinstance(error, HydraException | OmegaConfBaseException) or _NO_NAME in str(error):
         return explain(error, verb, [as_text(override) for override in overrides]), 2
     if isinstance(error, ValueError):
-        return str(error), 2
+        return "; ".join([str(error), *getattr(error, "__notes__", ())]), 2
     return f"{type(error).__name__}: {error}", 1
 
 

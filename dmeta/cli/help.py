@@ -1,7 +1,7 @@
 """`dmeta VERB --help`: what it does, its groups with their choices, and every key with its meaning.
 
-Typed choices count: `dmeta train algorithm=leo --help` shows the keys of LEO. Imports neither torch
-nor Ray nor Hydra.
+Values are those of the settings that are typed: `dmeta train algorithm=leo --help` shows the keys
+of LEO, `dmeta train experiment=NAME --help` those of a preset.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from dmeta.cli.settings.schema import (
     ListedSettings,
+    flattened,
     names_of,
     settings_of,
     words_of_type,
@@ -60,18 +63,26 @@ dmeta bench scale: steps per second of the parameter server, for any number of w
 }
 
 
-def help_text(verb: str, words: Sequence[str]) -> str:
+def help_text(verb: str, words: Sequence[str], composed: Mapping[str, Any]) -> str:
     """The help of a verb with settings.
 
     Args:
         verb: the verb.
         words: what else is typed.
+        composed: the settings that come of it.
     """
-    found = settings_of(verb, words)
+    chosen = [
+        f"{group}={value['name']}"
+        for group, value in composed.items()
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str)
+    ]
+    found = settings_of(verb, [*words, *chosen])
+    values = [pair for pair in flattened(composed, "") if not pair[0].endswith(".name")]
+    keys = [replace(found.keys.get(key, Option(key, "")), default=value) for key, value in values]
     parts = [_ABOUT[verb]]
     if found.groups:
         parts.append("\n".join(["Groups", *_groups(found)]))
-    parts.append("\n".join(["Settings", *commented_yaml(found.keys.values())]))
+    parts.append("\n".join(["Settings", *commented_yaml(keys)]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         notes = getattr(stop, "__notes__", [])
         _fail("; ".join(["interrupted", *map(str, stop.args), *notes]), _exit_code(stop, sigterms))
+    except BrokenPipeError:  # what reads our output has ended: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if traceback:
             raise
@@ -109,6 +112,8 @@ def _run(verb: str, rest: list[str]) -> None:
             try:
                 command(job.settings, job.overrides, *more)
             except Exception as error:  # the rest of a sweep runs
+                if len(jobs) > 1:
+                    error.add_note(f"in the run of {' '.join(job.overrides)}")
                 failures.append(error)
         if failures:
             raise failures[0]

@@ -16,6 +16,7 @@ from dmeta.cli.errors import format_error
 from dmeta.cli.help import commented_yaml
 from dmeta.cli.jobs.submission import Submission, SubmitOptions
 from dmeta.cli.jobs.upload import shipment_of
+from dmeta.cli.settings.early_checks import check_early
 from dmeta.cli.settings.hydra_app import compose, composed_jobs
 from dmeta.cli.settings.presets import CONFIG_DIR_FLAGS
 from dmeta.cli.settings.schema import settings_of
@@ -124,6 +125,7 @@ def _composed(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         words, more = without_space(arguments) if verb == "tune" else (arguments, ())
         jobs = composed_jobs(verb, words)
         for job in jobs:
+            check_early(verb, job.settings, *more)
             import_module(f"dmeta.cli.{verb}").check_command(job.settings, job.overrides, *more)
     return jobs[0].settings if jobs else None
 

@@ -187,6 +187,11 @@ def _gauges(run: Run) -> list[Observer]:
 def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunConfig:
     if isinstance(settings, RunConfig):
         return settings
+    if isinstance(settings, str) or not isinstance(settings, Mapping | Sequence):
+        raise ValueError(
+            "settings must be a mapping such as {'steps': 100}, a list of overrides such as "
+            f"['steps=100'], or a RunConfig, got {settings!r}; change them"
+        )
     if isinstance(settings, Mapping):
         settings = overrides_of(settings)
     settings = [*settings, *trusting(trust)]

@@ -76,7 +76,7 @@ def test_a_keyword_of_it_does_not_take_the_place_of_one_that_a_run_reads(
     def make(name: str = "theirs", ways: int = 7, width: int = 3) -> None:
         pass
 
-    monkeypatch.setattr(TASKS, "_plugins", {"mine": Entry(make, "", "")})
+    monkeypatch.setitem(TASKS._loaded, "mine", Entry(make, "", ""))
     preset = {each.name: each.default for each in choice_of("task", "mine").options}
     assert (preset["task.name"], preset["task.ways"], preset["task.width"]) == ("mine", 5, 3)
 

@@ -78,7 +78,7 @@ def choice_of(group: str, name: str) -> Config:
     """
     if group in REGISTRIES:
         registry = REGISTRIES[group]
-        return _of_entry(group, name, registry.builtin.get(name) or registry.plugins[name])
+        return _of_entry(group, name, registry.builtin.get(name) or registry[name])
     if group == "outer":
         return _of_optimizer(name)
     if group == "runtime":

@@ -6,12 +6,15 @@ The verbs check the same again, and more: these checks only make the answer quic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dmeta.cli.settings.choices import REGISTRIES, options_of
-from dmeta.options import check_declared, checked_options
+from dmeta.cli.settings.choices import REGISTRIES, choice_of, options_of
+from dmeta.cli.settings.verb_configs import verb_config
+from dmeta.options import NamedOptions, check_declared, checked_options
 from dmeta.registry import LazyEntry
 from dmeta.training.config import RunConfig, run_config
+from dmeta.typed_values import typed
 
 if TYPE_CHECKING:
     from dmeta.search.space import Dimension
@@ -25,8 +28,8 @@ def check_early(
 ) -> None:
     """Check names, types and ranges of the settings of `dmeta train` and `dmeta tune`.
 
-    Not those of a run or search that is resumed, which are in its folder; other verbs are not
-    checked.
+    Not those of a run or search that is resumed, which are in its folder; of other verbs, types and
+    ranges only.
 
     Args:
         verb: the verb.
@@ -37,6 +40,8 @@ def check_early(
     Raises:
         ValueError: whatever is wrong, with the key to change.
     """
+    if verb in ("evaluate", "embed", "replay"):
+        _check_own(verb, settings)
     if verb not in ("train", "tune") or settings.get("resume"):
         return
     if verb == "train":
@@ -48,6 +53,15 @@ def check_early(
     space = space or {}
     fixed = fixed_of(arguments, space)
     _check_options(planned_search(settings, fixed, space, own_presets(arguments)).config)
+
+
+def _check_own(verb: str, settings: Mapping[str, Any]) -> None:
+    """Check the types and ranges of a verb's own keys."""
+    own = verb_config(verb)
+    assert own is not None
+    for option in own.config.options:
+        if "." not in option.name and option.name in settings:
+            typed(settings[option.name], option.type_of(), option.name)
 
 
 def _check_options(config: RunConfig) -> None:
@@ -64,3 +78,8 @@ def _check_options(config: RunConfig) -> None:
             check_declared(options_of(entry), choice, group)
         else:
             checked_options(entry.make, choice, group)
+    own = [
+        each for each in choice_of("outer", config.outer.name).options if each.name != "outer.lr"
+    ]
+    declared = [replace(each, name=each.name.removeprefix("outer.")) for each in own]
+    check_declared(declared, NamedOptions(config.outer.name, config.outer.options), "outer")

@@ -115,7 +115,9 @@ def composed_jobs(verb: str, words: Sequence[str]) -> list[Job]:
         hydra.errors.HydraException: likewise (see `errors.explain`).
     """
     if any(word in HELP_FLAGS for word in words):
-        sys.stdout.write(help_text(verb, words))
+        typed = [word for word in words if "=" in word and not word.startswith("-")]
+        settings = compose(verb, typed, complete=False)
+        sys.stdout.write(help_text(verb, typed, settings))
         return []
     import hydra
     from hydra.core.hydra_config import HydraConfig

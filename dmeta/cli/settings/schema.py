@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -95,6 +95,8 @@ def settings_of(verb: str, words: Sequence[str]) -> ListedSettings:
         name = found.groups.get(group, "null")
         if name in choices_of(group):
             config = choice_of(group, name)
+            if (verb, group) == ("evaluate", "task"):  # other keys, or other values, than the run's
+                config = Config(tuple(replace(each, default=None) for each in config.options))
             _add(found, config.options, config.values)
         elif name in preset_names(group):
             _add(found, (), _read_preset(group, name).values)
@@ -142,7 +144,7 @@ def _read_preset(group: str, name: str) -> Config:
     }
     given = _PACKAGE.match(text)
     package = group.replace("/", ".") if given is None else given[1].replace("_global_", "")
-    return Config((), chosen, dict(_flat(content, f"{package}." if package else "")))
+    return Config((), chosen, dict(flattened(content, f"{package}." if package else "")))
 
 
 def _add(found: ListedSettings, options: Sequence[Option], values: Mapping[str, Any]) -> None:
@@ -173,12 +175,20 @@ def written(value: Any) -> str:
     """A default as it is typed on a command line."""
     if value is None:
         return "null"
+    if isinstance(value, float) and "e" in repr(value) and "." not in repr(value):
+        return repr(value).replace("e", ".0e")  # a number for YAML, too
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def flattened(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Full name and value of every key of nested settings.
+
+    Args:
+        content: the settings.
+        prefix: of the names, with its dot.
+    """
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

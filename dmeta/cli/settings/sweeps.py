@@ -55,7 +55,10 @@ def without_space(arguments: Sequence[str]) -> tuple[list[str], SearchedSpace]:
     if "-m" in flags or "--multirun" in flags:
         raise ValueError("dmeta tune sweeps by itself: leave -m out")
     fixed, space = split_overrides(arguments)
-    return [*fixed, *first_choices(space)], SearchedSpace(space, list(arguments))
+    # Next to the other overrides: argparse takes no two groups of them with a flag between.
+    at = next((i for i, word in enumerate(fixed) if "=" in word and word[0] != "-"), len(fixed))
+    words = [*fixed[:at], *first_choices(space), *fixed[at:]]
+    return words, SearchedSpace(space, list(arguments))
 
 
 def first_choices(space: Mapping[str, Dimension]) -> list[str]:
