@@ -132,16 +132,22 @@ class Registry(Mapping[str, Entry[_T]], Generic[_T]):
         """
         if name in self._loaded:
             return self._loaded[name]
-        if (builtin := self._builtin.get(name)) is not None:
+        points = metadata.entry_points(group=_group(self.kind), name=name)
+        builtin = self._builtin.get(name)
+        if builtin is not None and points:
+            raise ValueError(
+                f"entry point {next(iter(points)).value!r} must not take the name of the built-in "
+                f"{self.kind} {name!r}; rename it"
+            )
+        if builtin is not None:
             found = builtin.load() if isinstance(builtin, LazyEntry) else builtin
-        else:
-            points = metadata.entry_points(group=_group(self.kind), name=name)
-            if not points:
-                raise UnknownNameError(
-                    f"{self.kind} must be one of {', '.join(sorted(self))}, "
-                    f"got {name!r}{nearest(name, list(self))}"
-                )
+        elif points:
             found = self._imported(next(iter(points)))
+        else:
+            raise UnknownNameError(
+                f"{self.kind} must be one of {', '.join(sorted(self))}, "
+                f"got {name!r}{nearest(name, list(self))}"
+            )
         self._loaded[name] = found
         return found
 

@@ -149,4 +149,4 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Have this process find the package that is in a folder, until the patch is undone."""
     patch.syspath_prepend(str(folder))
     for registry in (ALGORITHMS, MODELS, TASKS):
-        patch.setattr(registry, "_plugins", None)
+        patch.setattr(registry, "_loaded", {})

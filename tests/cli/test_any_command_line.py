@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dmeta.cli.errors import format_error
 from dmeta.cli.saved_run import SavedRun, read_saved
-from dmeta.cli.settings.config_files import config_dir
+from dmeta.cli.settings.choices import choices_of
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.runs.folder import RunPlace
 from dmeta.training.config import RunConfig, run_config
@@ -32,11 +32,11 @@ def keys_of(group: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 KEYS = sorted(keys_of(compose("train", [])))
-CHOICES = sorted(
-    f"{path.parent.name}={path.stem}"
-    for path in config_dir().glob("*/*.yaml")
-    if path.parent.name in ("algorithm", "gradient", "model", "outer", "runtime")
-)
+CHOICES = [
+    f"{group}={name}"
+    for group in ("algorithm", "gradient", "model", "outer", "runtime")
+    for name in choices_of(group)
+]
 # Sizes that are tried are small, or so large that no machine has the memory.
 NUMBERS = (
     st.integers(-3, 12).map(str)

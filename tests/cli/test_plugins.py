@@ -143,7 +143,7 @@ def test_what_is_misspelt_is_matched_against_its_own_names(
 def test_help_shows_it_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "algorithm=damped-maml", "--help") == 0
     out = capsys.readouterr().out
-    assert "cavia, damped-maml,\n    fomaml" in out or "cavia, damped-maml, fomaml" in out
+    assert ", damped-maml," in out
     assert "damping: 0.5" in out
 
 

@@ -109,7 +109,10 @@ def dry(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], str]:
         ),
         ("submit tune run_dir=/x", r"a search must have a space, got none"),
         ("submit tune run_dir=/x steps=4,6 eval.every=2", r"steps must be the same in all trials"),
-        ("submit tune run_dir=/x search/space=nope", r"Could not find 'search/space/nope'"),
+        (
+            "submit tune run_dir=/x search/space=nope",
+            r"search/space must be one of learning_rates, ",
+        ),
         (
             "submit tune run_dir=/x steps=9 eval.every=9 'outer.lr=1,-1'",
             r"outer.lr must be > 0.*at",

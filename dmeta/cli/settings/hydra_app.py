@@ -15,6 +15,7 @@ from dmeta.cli.help import HELP_FLAGS, help_text
 from dmeta.cli.settings.config_files import config_dir
 from dmeta.cli.settings.expansion_limits import check_interpolations
 from dmeta.cli.settings.presets import check_run_dir, composed_with, own_presets
+from dmeta.cli.settings.schema import settings_of
 from dmeta.cli.settings.trust import KEY, check_composed, check_presets, trusts
 
 
@@ -60,6 +61,8 @@ def compose(
     from dmeta.cli.settings import hydra_source
 
     hydra_source.register()
+    overrides = list(overrides)
+    _check_removed(verb, overrides)
     overrides = _with_any_task(verb, overrides)
     presets = own_presets(overrides) if presets is None else presets
     check_presets(presets, trusted=trusts(overrides))
@@ -141,6 +144,7 @@ def composed_jobs(verb: str, words: Sequence[str]) -> list[Job]:
         except Exception as error:  # raised below: Hydra prints what it catches
             failures.append(error)
 
+    _check_removed(verb, words)
     words = _with_any_task(verb, words)
     overrides = [word for word in words if not word.startswith("-")]
     check_run_dir(words)
@@ -164,6 +168,16 @@ def _command_line(words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+def _check_removed(verb: str, words: Iterable[str]) -> None:
+    """Refuse to remove a key, which would have another default then than the one that is shown."""
+    words = list(words)
+    removed = [word[1:].partition("=")[0] for word in words if word.startswith("~")]
+    known = settings_of(verb, words).keys if removed else {}
+    for key in removed:
+        if key in known:
+            raise ValueError(f"{key} must not be removed, got ~{key}; set it to another value")
 
 
 def _with_any_task(verb: str, arguments: Iterable[str]) -> list[str]:
