@@ -75,8 +75,7 @@ def make_algorithm(
     Args:
         algorithm: a name in `dmeta.ALGORITHMS`, or your own factory.
         network: any module, of which a copy is used; an embedding, without output layer, for a
-            method that has an output layer of its own (protonet, proto_maml,
-            leo, r2d2, lrd2, metaoptnet).
+            method that says so (``embeds``), because it makes its output itself, as protonet does.
         loss: of support and query set: (prediction, target) -> scalar mean, or a name;
             ``auto``: cross-entropy for labels of a whole type, else the mean squared error.
         example: [N, *input_shape] of at least two inputs, to look at what the network does in a

@@ -74,8 +74,8 @@ class MetaLearner(nn.Module):
         """Makes the method on the module.
 
         Args:
-            module: the network; an embedding, without output layer, for ``protonet``,
-                ``proto_maml``, ``leo``, ``r2d2``, ``lrd2`` and ``metaoptnet``.
+            module: the network; an embedding, without output layer, for a method that makes its
+                output itself, as ``protonet`` does (``dmeta.algorithms.algorithm.embeds``).
             algorithm: a name in `dmeta.ALGORITHMS`, or your own factory.
             loss: see `dmeta.make_algorithm`.
             gradient: a name in `dmeta.GRADIENTS`, or an estimator; None: the one that belongs to

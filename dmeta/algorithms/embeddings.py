@@ -17,7 +17,7 @@ EMPTY = -1e9
 _SMALLEST = 1e-6  # squared length below which rows stay short: none is divided by 0
 
 
-def embed(network: Network, params: Params, x: Tensor) -> Tensor:
+def embed_examples(network: Network, params: Params, x: Tensor) -> Tensor:
     """[N, *input_shape] -> [N, D], whatever the shape of the network's output.
 
     Args:
@@ -35,7 +35,7 @@ def num_features(network: Network, input_shape: tuple[int, ...]) -> int:
     if any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in network.module.modules()):
         like = torch.zeros((), dtype=torch.int64)
     with torch.no_grad():
-        return embed(network, weights, like.new_zeros(2, *input_shape)).shape[1]
+        return embed_examples(network, weights, like.new_zeros(2, *input_shape)).shape[1]
 
 
 def one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:

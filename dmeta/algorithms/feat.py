@@ -35,7 +35,7 @@ from torch import Tensor
 from dmeta.algorithms import set_attention
 from dmeta.algorithms.embeddings import (
     class_means,
-    embed,
+    embed_examples,
     num_features,
     one_hot,
     squared_distances,
@@ -97,7 +97,7 @@ class Feat:
     ) -> Adapted | Outcome:
         """``prototypes`` [W, D], adapted, in addition to the ``weights`` of the embedding."""
         noise = Noise(torch.as_tensor(stage.task_seed) if stage.training else None)
-        embedded = embed(self.network, meta_params, support.x)
+        embedded = embed_examples(self.network, meta_params, support.x)
         means = class_means(embedded, support.y, stage.ways)
         prototypes = self._attend(meta_params, means, noise, "prototypes")
         weights = {name: meta_params[name] for name in self.network.names}
@@ -109,7 +109,7 @@ class Feat:
 
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W]."""
-        embedded = embed(self.network, adapted["weights"], x)
+        embedded = embed_examples(self.network, adapted["weights"], x)
         return -squared_distances(embedded, adapted["prototypes"]) / self.temperature
 
     def _regulariser(

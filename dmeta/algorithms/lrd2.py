@@ -34,7 +34,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import embed, one_hot
+from dmeta.algorithms.embeddings import embed_examples, one_hot
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear, with_ones
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
@@ -87,7 +87,7 @@ class LRD2:
         stage: Stage,
     ) -> dict[str, Any]:
         """``classifier`` [D + 1, W] in addition to the ``params``."""
-        z = with_ones(embed(self.network, meta_params, support.x))
+        z = with_ones(embed_examples(self.network, meta_params, support.x))
         members = one_hot(support.y, stage.ways, z)
         strength: Tensor | float = self.regularization
         if self.learn_lambda:
@@ -98,7 +98,7 @@ class LRD2:
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W]."""
         logits: Tensor = (
-            with_ones(embed(self.network, adapted["params"], x)) @ adapted["classifier"]
+            with_ones(embed_examples(self.network, adapted["params"], x)) @ adapted["classifier"]
         )
         return logits
 

@@ -35,7 +35,7 @@ from dmeta.algorithms import full_context
 from dmeta.algorithms.embeddings import (
     class_log_sums,
     cosines,
-    embed,
+    embed_examples,
     num_features,
     one_hot,
 )
@@ -93,7 +93,7 @@ class MatchingNet:
         stage: Stage,
     ) -> dict[str, Any]:
         """``embedded`` [S, D] and ``members`` [S, W], in addition to the ``weights``."""
-        embedded, labels = embed(self.network, meta_params, support.x), support.y
+        embedded, labels = embed_examples(self.network, meta_params, support.x), support.y
         if self.full_context:
             order = random_order(stage.task_seed, "order", len(labels), labels.device)
             embedded = full_context.embed_support(meta_params, embedded[order])
@@ -104,7 +104,7 @@ class MatchingNet:
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W]."""
         weights, context = adapted["weights"], adapted["embedded"]
-        embedded = embed(self.network, weights, x)
+        embedded = embed_examples(self.network, weights, x)
         if self.full_context:
             embedded = full_context.embed_queries(weights, embedded, context, self.context_steps)
         return class_log_sums(self.scale * cosines(embedded, context), adapted["members"])

@@ -29,7 +29,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import embed, one_hot
+from dmeta.algorithms.embeddings import embed_examples, one_hot
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear
 from dmeta.algorithms.multiclass_svm import dual_solution
 from dmeta.bilevel.solvers import Solver
@@ -85,7 +85,7 @@ class MetaOptNet:
         stage: Stage,
     ) -> dict[str, Any]:
         """``classifier`` F' alpha [D, W] in addition to the ``params``."""
-        embedded = embed(self.network, meta_params, support.x)
+        embedded = embed_examples(self.network, meta_params, support.x)
         members = one_hot(support.y, stage.ways, embedded)
         alpha = self._dual(embedded @ embedded.T, members)
         return {"params": meta_params, "classifier": embedded.T @ alpha}
@@ -93,7 +93,9 @@ class MetaOptNet:
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W]."""
         params = adapted["params"]
-        logits: Tensor = params[SCALE] * (embed(self.network, params, x) @ adapted["classifier"])
+        logits: Tensor = params[SCALE] * (
+            embed_examples(self.network, params, x) @ adapted["classifier"]
+        )
         return logits
 
     def _dual(self, gram: Tensor, members: Tensor) -> Tensor:

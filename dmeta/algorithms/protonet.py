@@ -22,7 +22,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import class_means, cosines, embed, squared_distances
+from dmeta.algorithms.embeddings import class_means, cosines, embed_examples, squared_distances
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.declared import PROVIDED
@@ -77,7 +77,7 @@ class ProtoNet:
 
         A class without support examples has its prototype at 0.
         """
-        embedded = embed(self.network, meta_params, support.x)
+        embedded = embed_examples(self.network, meta_params, support.x)
         return {
             "weights": meta_params,
             "prototypes": class_means(embedded, support.y, stage.ways),
@@ -85,7 +85,7 @@ class ProtoNet:
 
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W]."""
-        embedded = embed(self.network, adapted["weights"], x)
+        embedded = embed_examples(self.network, adapted["weights"], x)
         prototypes: Tensor = adapted["prototypes"]
         if self.distance == "cosine":
             similarity = cosines(embedded, prototypes)

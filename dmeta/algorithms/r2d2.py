@@ -33,7 +33,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import embed, one_hot
+from dmeta.algorithms.embeddings import embed_examples, one_hot
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear, with_ones
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Loss, Params, Stage
@@ -85,7 +85,7 @@ class R2D2:
         stage: Stage,
     ) -> dict[str, Any]:
         """``ridge`` [D + 1, W], or [D + 1, *output_shape], in addition to the ``params``."""
-        z = with_ones(embed(self.network, meta_params, support.x))
+        z = with_ones(embed_examples(self.network, meta_params, support.x))
         y = support.y
         if not y.is_floating_point():
             y = one_hot(y, stage.ways, z)
@@ -98,7 +98,7 @@ class R2D2:
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W] or values [N, *output_shape]."""
         params = adapted["params"]
-        z = with_ones(embed(self.network, params, x))
+        z = with_ones(embed_examples(self.network, params, x))
         values = torch.tensordot(z, adapted["ridge"], dims=1)
         out: Tensor = params[SCALE] * values + params[BIAS]
         return out

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.embeddings import EMPTY, class_log_sums, embed, num_features, one_hot
+from dmeta.algorithms.embeddings import EMPTY, class_log_sums, embed_examples, num_features, one_hot
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.models.network import Network
@@ -95,7 +95,7 @@ class Siamese:
         stage: Stage,
     ) -> dict[str, Any]:
         """``embedded`` [S, D] and ``members`` [S, W], in addition to the ``weights``."""
-        embedded = embed(self.network, meta_params, support.x)
+        embedded = embed_examples(self.network, meta_params, support.x)
         members = one_hot(support.y, stage.ways, embedded)
         return {"weights": meta_params, "embedded": embedded, "members": members}
 
@@ -103,7 +103,7 @@ class Siamese:
         """[N, *input_shape] -> log odds [N, W], about -1e9 for a class without examples."""
         weights: Params = adapted["weights"]
         members: Tensor = adapted["members"]
-        apart = (embed(self.network, weights, x)[:, None] - adapted["embedded"]).abs()
+        apart = (embed_examples(self.network, weights, x)[:, None] - adapted["embedded"]).abs()
         pairs = apart @ weights[WEIGHT] + weights[BIAS]
         # Means over the class: the number of its examples cancels.
         same = class_log_sums(F.logsigmoid(pairs), members)

@@ -43,9 +43,9 @@ class EmbedConfig:
     """Settings of `dmeta embed`.
 
     Attributes:
-        run_dir: the run whose network embeds (a folder that `dmeta train` wrote, or its URL): one
-            of protonet, r2d2, lrd2 or metaoptnet, or of maml, fomaml, reptile, anil, body_only,
-            meta_sgd, imaml or joint, whose last layer is left out.
+        run_dir: the run whose network embeds (a folder that `dmeta train` wrote, or its URL): of a
+            method that learns an embedding, such as protonet, or the weights of a classifier, such
+            as maml, whose last layer is left out.
         out: the file to write, which must be new; None: features.npz in run_dir.
         checkpoint: ``last``, ``best`` (on validation tasks), or the step of a kept checkpoint.
         root: where the data is; None: where the run found it.

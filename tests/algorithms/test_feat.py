@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmeta.algorithms import set_attention
-from dmeta.algorithms.embeddings import embed
+from dmeta.algorithms.embeddings import embed_examples
 from dmeta.algorithms.set_attention import KEY, OUTPUT, QUERY, VALUE
 from dmeta.bilevel.estimators import exact
 from dmeta.bilevel.plans import block_gradient
@@ -62,7 +62,7 @@ def test_the_regulariser_adapts_each_class_apart() -> None:
     (x, y), _ = first_task(at)
     outcome = at.algorithm.adapt(at.params, first_task(at).support, unrolled, TRAINING)
     assert isinstance(outcome, Outcome)
-    embedded = embed(at.algorithm.network, at.params, x)
+    embedded = embed_examples(at.algorithm.network, at.params, x)
     centers = [
         set_attention.attend(at.params, embedded[y == w], Noise(None), NO_DROPOUT, "").mean(0)
         for w in range(W)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms.algorithm import with_network
-from dmeta.algorithms.embeddings import embed
+from dmeta.algorithms.embeddings import embed_examples
 from dmeta.algorithms.siamese import BIAS, WEIGHT, PairLoss
 from dmeta.bilevel.solvers import stop_gradient
 from dmeta.bilevel.types import Examples, Task
@@ -28,7 +28,7 @@ def trained() -> tuple[Any, dict[str, Tensor], Task]:
 
 def probabilities(learner: Any, params: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
     """p of every pair, one by one: [len(a), len(b)]."""
-    rows, others = (embed(learner.network, params, x) for x in (a, b))
+    rows, others = (embed_examples(learner.network, params, x) for x in (a, b))
     logits = [[params[WEIGHT] @ (r - o).abs() + params[BIAS] for o in others] for r in rows]
     return torch.stack([torch.stack(row) for row in logits]).sigmoid()
 
