@@ -210,9 +210,11 @@ def check_fields(options: Any, prefix: str, but: Collection[str] = ()) -> None:
     hints = typing.get_type_hints(type(options), include_extras=True)
     for name in [each.name for each in dataclasses.fields(options) if each.name not in but]:
         key, value = _join(prefix, name), getattr(options, name)
-        if isinstance(value, str) and not isinstance(typed(value, hints[name], key), str):
-            raise ValueError(f"{key} must be a number, got the text {value!r}; change it")
-        typed(value, hints[name], key)
+        found = typed(value, hints[name], key)
+        if isinstance(value, str) and not isinstance(found, str):
+            raise ValueError(
+                f"{key} must be {found!r}, not a text of it, got {value!r}; remove the quotes"
+            )
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str) -> None:

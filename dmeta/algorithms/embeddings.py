@@ -28,10 +28,15 @@ def embed_examples(network: Network, params: Params, x: Tensor) -> Tensor:
     return network.apply({name: params[name] for name in network.names}, x).flatten(1)
 
 
+def some_weight(weights: Params) -> Tensor:
+    """One of a network's weights, whose type others are to have; [] float32 if it has none."""
+    return next(iter(weights.values()), torch.zeros(()))
+
+
 def num_features(network: Network, input_shape: tuple[int, ...]) -> int:
     """D, of a network whose examples have this shape."""
     weights = network.init_params()
-    like = next(iter(weights.values()), torch.zeros(()))
+    like = some_weight(weights)
     if any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in network.module.modules()):
         like = torch.zeros((), dtype=torch.int64)
     with torch.no_grad():

@@ -38,6 +38,7 @@ from dmeta.algorithms.embeddings import (
     embed_examples,
     num_features,
     one_hot,
+    some_weight,
     squared_distances,
 )
 from dmeta.bilevel.solvers import Solver
@@ -84,7 +85,7 @@ class Feat:
     def init_meta_params(self) -> Params:
         """The network's initial weights and the attention's (`set_attention.init_attention`)."""
         weights = self.network.init_params()
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         width = num_features(self.network, self.input_shape)
         return {**weights, **set_attention.init_attention(width, self.init_seed, like)}
 

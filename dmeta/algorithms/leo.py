@@ -43,6 +43,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from dmeta.algorithms import embeddings, latent_codes
+from dmeta.algorithms.embeddings import some_weight
 from dmeta.algorithms.inner_loop import RATE
 from dmeta.algorithms.latent_codes import Gaussian
 from dmeta.bilevel.inner import InnerProblem, InnerSGD, LearnedRates
@@ -107,7 +108,7 @@ class Leo:
     def init_meta_params(self) -> Params:
         """The network's weights, the three parts (`latent_codes.PARTS`) and the rates [L], [D]."""
         weights = self.network.init_params()
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         num_features = embeddings.num_features(self.network, self.input_shape)
         return {
             **weights,

@@ -34,7 +34,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import embed_examples, one_hot
+from dmeta.algorithms.embeddings import embed_examples, one_hot, some_weight
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear, with_ones
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
@@ -76,7 +76,7 @@ class LRD2:
         weights = self.network.init_params()
         if not self.learn_lambda:
             return weights
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         return {**weights, LOG_LAMBDA: like.new_tensor(math.log(self.regularization))}
 
     def adapt(

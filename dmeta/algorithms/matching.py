@@ -27,7 +27,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -38,6 +37,7 @@ from dmeta.algorithms.embeddings import (
     embed_examples,
     num_features,
     one_hot,
+    some_weight,
 )
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
@@ -81,7 +81,7 @@ class MatchingNet:
         weights = self.network.init_params()
         if not self.full_context:
             return weights
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         width = num_features(self.network, self.input_shape)
         return {**weights, **full_context.init_lstms(width, self.init_seed, like)}
 

@@ -25,11 +25,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import embed_examples, one_hot
+from dmeta.algorithms.embeddings import embed_examples, one_hot, some_weight
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear
 from dmeta.algorithms.multiclass_svm import dual_solution
 from dmeta.bilevel.solvers import Solver
@@ -74,7 +73,7 @@ class MetaOptNet:
     def init_meta_params(self) -> Params:
         """The network's initial weights, and the scale []."""
         weights = self.network.init_params()
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         return {**weights, SCALE: like.new_tensor(self.scale)}
 
     def adapt(

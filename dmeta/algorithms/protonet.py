@@ -18,11 +18,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import class_means, cosines, embed_examples, squared_distances
+from dmeta.algorithms.embeddings import (
+    class_means,
+    cosines,
+    embed_examples,
+    some_weight,
+    squared_distances,
+)
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.declared import PROVIDED
@@ -63,7 +68,7 @@ class ProtoNet:
         weights = self.network.init_params()
         if not self.learn_scale:
             return weights
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         return {**weights, SCALE: like.new_full((), self.scale)}
 
     def adapt(

@@ -33,7 +33,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from dmeta.algorithms.embeddings import embed_examples, one_hot
+from dmeta.algorithms.embeddings import embed_examples, one_hot, some_weight
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear, with_ones
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Loss, Params, Stage
@@ -71,7 +71,7 @@ class R2D2:
     def init_meta_params(self) -> Params:
         """The network's initial weights; a, b and, if it is learned, log(lambda): each []."""
         weights = self.network.init_params()
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         added = {SCALE: like.new_tensor(self.scale), BIAS: like.new_zeros(())}
         if self.learn_lambda:
             added[LOG_LAMBDA] = like.new_tensor(math.log(self.regularization))

@@ -28,7 +28,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.embeddings import EMPTY, class_log_sums, embed_examples, num_features, one_hot
+from dmeta.algorithms.embeddings import (
+    EMPTY,
+    class_log_sums,
+    embed_examples,
+    num_features,
+    one_hot,
+    some_weight,
+)
 from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.models.network import Network
@@ -79,7 +86,7 @@ class Siamese:
     def init_meta_params(self) -> Params:
         """The network's initial weights, w [D] and b_0 []."""
         weights = self.network.init_params()
-        like = next(iter(weights.values()), torch.zeros(()))
+        like = some_weight(weights)
         width = num_features(self.network, self.input_shape)
         return {
             **weights,

@@ -102,15 +102,19 @@ def _run(verb: str, rest: list[str]) -> None:
     # Hydra then raises what it would print: the message is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if verb in CONFIGURED:
+        from hydra.core.utils import env_override
+
         jobs, more = _checked_jobs(verb, rest)
         if not jobs:  # it was a question: --help, --cfg
             return
         command = getattr(import_module(f"dmeta.cli.{verb}"), f"{verb}_command")
         failures: list[Exception] = []
-        for job in jobs:
-            os.environ.update(job.environment)
+        for number, job in enumerate(jobs, start=1):
+            if len(jobs) > 1:
+                print(f"run {number} of {len(jobs)}: {' '.join(job.overrides)}", flush=True)
             try:
-                command(job.settings, job.overrides, *more)
+                with env_override(job.environment):
+                    command(job.settings, job.overrides, *more)
             except Exception as error:  # the rest of a sweep runs
                 if len(jobs) > 1:
                     error.add_note(f"in the run of {' '.join(job.overrides)}")

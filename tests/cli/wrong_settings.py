@@ -24,7 +24,7 @@ COMMAND_LINE = [
     ("train 'steps=${oc.env:DMETA_NOT_SET}'", r"DMETA_NOT_SET' not found"),
     ("train 'outer.lr=${outer.lr}'", r"Recursive .*\s+full_key: outer.lr"),
     ("train algorithm=maml,fomaml", r"'algorithm=maml,fomaml'"),
-    ("train hydra/launcher=nope", r"'hydra/launcher/nope'"),
+    ("train hydra/launcher=nope", r"hydra/launcher must be basic, got hydra/launcher=nope"),
     ("train --nope", r"unrecognized arguments: --nope"),
 ]
 

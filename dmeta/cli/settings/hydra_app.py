@@ -1,6 +1,6 @@
 """Hydra: composes the settings of a verb, of one run or of all that a command line asks for.
 
-With `errors`, the only module that imports Hydra.
+Hydra only composes: what it would run is returned as jobs, which the command line runs itself.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Job(NamedTuple):
 
     settings: dict[str, Any]
     overrides: list[str]
-    environment: Mapping[str, str]
+    environment: dict[str, str]
 
 
 def composed_jobs(verb: str, words: Sequence[str]) -> list[Job]:
@@ -144,6 +144,7 @@ def composed_jobs(verb: str, words: Sequence[str]) -> list[Job]:
         except Exception as error:  # raised below: Hydra prints what it catches
             failures.append(error)
 
+    _check_launcher(words)
     _check_removed(verb, words)
     words = _with_any_task(verb, words)
     overrides = [word for word in words if not word.startswith("-")]
@@ -168,6 +169,15 @@ def _command_line(words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+def _check_launcher(words: Iterable[str]) -> None:
+    """Refuse what would compose the runs of a sweep in other processes, where none is kept."""
+    if other := [word for word in words if re.match(r"\+*hydra/launcher=(?!basic$)", word)]:
+        raise ValueError(
+            f"hydra/launcher must be basic, got {other[0]}, whose processes would get nothing to "
+            "run; leave it out (many runs at once: dmeta tune, or dmeta submit)"
+        )
 
 
 def _check_removed(verb: str, words: Iterable[str]) -> None:
