@@ -51,7 +51,7 @@ TASKS: Registry[TaskSource] = Registry(
                 # A short training that shows what the method does: fewer and larger steps than in
                 # the paper (experiment=sinusoid_maml_10shot has the paper's), and the classical
                 # comparison: a network trained on all tasks at once.
-                "steps": 1500,
+                "steps": 1000,
                 "meta_batch_size": 64,
                 "outer.lr": 0.005,
                 "joint_baseline": True,
