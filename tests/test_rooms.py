@@ -27,6 +27,7 @@ _SHARED = {
     "options",
     "declared",
     "typed_values",
+    "torchvision_compat",
 }
 
 # room -> other rooms that it may import. `front` is the package itself: __init__ and __main__.
@@ -39,9 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "formatting": {"quoting", "addresses"},
     "declared": set(),
     "typed_values": set(),
+    "torchvision_compat": set(),
     "options": {"registry", "declared", "typed_values"},
     "bilevel": {"registry", "randomness", "options"},
-    "models": {"registry", "randomness", "options"},
+    "models": {"registry", "randomness", "options", "torchvision_compat"},
     "algorithms": {
         "registry",
         "randomness",
@@ -51,7 +53,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "bilevel",
         "models",
     },
-    "tasks": {"registry", "addresses", "options", "declared", "bilevel", "capacity"},
+    "tasks": {
+        "registry",
+        "addresses",
+        "options",
+        "declared",
+        "bilevel",
+        "capacity",
+        "torchvision_compat",
+    },
     "runtime": {"registry", "capacity", "options"},
     "runs": {"addresses", "quoting", "formatting", "runtime"},
 }

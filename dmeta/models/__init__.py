@@ -24,7 +24,7 @@ MODELS: Registry[nn.Module] = Registry(
         "conv4": LazyEntry(
             "dmeta.models.conv4:conv4",
             "four blocks of 3x3 convolution, batch-norm, 2x2 max-pool, ReLU",
-            "Vinyals et al. 2016, arXiv:1606.04080",
+            "Vinyals et al. 2016, arXiv:1606.04080; variants: see its settings",
         ),
         "conv4_strided": LazyEntry(
             "dmeta.models.conv4:conv4_strided",
@@ -35,6 +35,51 @@ MODELS: Registry[nn.Module] = Registry(
             "dmeta.models.resnet12:resnet12",
             "four residual blocks of three 3x3 convolutions, batch-norm, LeakyReLU, max-pool",
             "Oreshkin et al. 2018, arXiv:1805.10123; Lee et al. 2019, arXiv:1904.03758",
+        ),
+        "resnet10": LazyEntry(
+            "dmeta.models.resnet:resnet10",
+            "four residual blocks of two 3x3 convolutions",
+            "He et al. 2016, arXiv:1512.03385; Chen et al. 2019, arXiv:1904.04232",
+        ),
+        "resnet18": LazyEntry(
+            "dmeta.models.resnet:resnet18",
+            "eight residual blocks of two 3x3 convolutions",
+            "He et al. 2016, arXiv:1512.03385; Chen et al. 2019, arXiv:1904.04232",
+        ),
+        "resnet34": LazyEntry(
+            "dmeta.models.resnet:resnet34",
+            "sixteen residual blocks of two 3x3 convolutions",
+            "He et al. 2016, arXiv:1512.03385; Chen et al. 2019, arXiv:1904.04232",
+        ),
+        "wide_resnet": LazyEntry(
+            "dmeta.models.wide_resnet:wide_resnet",
+            "WRN-28-10, or of another depth and width",
+            "Zagoruyko & Komodakis 2016, arXiv:1605.07146",
+        ),
+        "vit": LazyEntry(
+            "dmeta.models.vit:vit",
+            "a small vision transformer",
+            "Dosovitskiy et al. 2021, arXiv:2010.11929",
+        ),
+        "lstm": LazyEntry(
+            "dmeta.models.recurrent:lstm",
+            "LSTM on series of numbers or token ids",
+            "Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735",
+        ),
+        "gru": LazyEntry(
+            "dmeta.models.recurrent:gru",
+            "GRU on series of numbers or token ids",
+            "Cho et al. 2014, arXiv:1406.1078",
+        ),
+        "transformer": LazyEntry(
+            "dmeta.models.transformer:transformer",
+            "transformer encoder on series of numbers or token ids",
+            "Vaswani et al. 2017, arXiv:1706.03762",
+        ),
+        "torchvision": LazyEntry(
+            "dmeta.models.torchvision_models:torchvision",
+            "any classifier of torchvision, by model.arch",
+            "torchvision, https://docs.pytorch.org/vision/stable/models.html",
         ),
     },
 )

@@ -1,31 +1,64 @@
 """The four-block convolutional networks of few-shot learning.
 
 Vinyals et al. 2016 (arXiv:1606.04080), section 4.1; strided variant: Finn et al. 2017
-(arXiv:1703.03400), section 5.2.
+(arXiv:1703.03400), section 5.2. Published variants of `conv4`:
+
+| network | settings |
+| --- | --- |
+| 64-64-64-64, Vinyals et al. 2016; Snell et al. 2017 (arXiv:1703.05175) | the defaults |
+| 32-32-32-32, Finn et al. 2017, miniImageNet | ``filters=32`` |
+| 64-96-128-256, Garcia & Bruna 2018 (arXiv:1711.04043) | ``filters=[64,96,128,256] slope=0.2`` |
+| 96-192-384-512, Bertinetto et al. 2019 (arXiv:1805.08136, R2-D2), miniImageNet |
+  ``filters=[96,192,384,512] slope=0.1 dropout=0.1 join_last_two=true`` |
+| 64-64-64-64, two pools, Sung et al. 2018 (arXiv:1711.06025, relation networks) |
+  ``num_pools=2 padding=0`` |
 
 Differs from the papers' code: weights start as torch initialises them (Kaiming-uniform with a =
 sqrt 5), not Xavier-uniform with a standard normal last layer. After 400 steps of Omniglot 5-way
-1-shot MAML that gives 93% on validation tasks, Xavier 90%, with the normal last layer 73%.
+1-shot MAML that gives 93% on validation tasks, Xavier 90%, with the normal last layer 73%. Padding
+and pools are the same in all blocks but for `num_pools`, and pools drop an odd last row and column:
+features of R2-D2 and of relation networks have other sizes than theirs. Garcia & Bruna's network
+ends in a linear layer of 128 units and normalises once more, which is left to the head here.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dmeta.models.context import FILM_BLOCK, Film
-from dmeta.models.sizes import check_depth, check_image, check_sizes
+from dmeta.models.sizes import check_depth, check_image, check_rates, check_sizes
+
+
+class JoinedFeatures(nn.Module):
+    """What two blocks give, one after the other, flattened and joined: [N, C, H, W] -> [N, D]."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, D]."""
+        inner = self.first(x)
+        return torch.cat([inner.flatten(1), self.second(inner).flatten(1)], dim=1)
 
 
 def conv4(
     input_shape: tuple[int, ...],
     num_outputs: int | None,
-    filters: int = 64,
+    filters: int | Sequence[int] = 64,
     blocks: int = 4,
     context: int = 0,
+    slope: float = 0.0,
+    dropout: float = 0.0,
+    padding: Literal[0, 1] = 1,
+    num_pools: int | None = None,
+    pool: Literal["mean", "none"] = "none",
+    join_last_two: bool = False,
 ) -> nn.Module:
     """[3x3 conv, batch-norm, 2x2 max-pool, ReLU] x blocks, then a linear layer.
 
@@ -34,22 +67,57 @@ def conv4(
     Args:
         input_shape: (channels, height, width).
         num_outputs: width of the last layer; None: no such layer, an embedding.
-        filters: channels of every block.
+        filters: channels of every block, or a list of those of each block.
         blocks: number of blocks.
         context: numbers that scale and shift the channels of the third block (or the last one)
             before its ReLU, and that a method such as CAVIA moves for each task (see
             `dmeta.models.context`).
+        slope: of the ReLU below 0; 0.1 in R2-D2.
+        dropout: rate at the end of the last two blocks, in training.
+        padding: pixels around the input of each convolution.
+        num_pools: blocks that have a pool, the first so many; None: all.
+        pool: ``mean`` over pixels before the last layer, or ``none``.
+        join_last_two: the features are those of the last two blocks, as in R2-D2.
 
     Raises:
         ValueError: the input is not an image, or too small for so many blocks; a size is below 1.
     """
-    return _network(input_shape, num_outputs, filters, blocks, context, strided=False)
+    widths = _widths(filters, blocks, context)
+    pools = blocks if num_pools is None else num_pools
+    check_sizes(num_pools=(pools, 0))
+    check_rates(dropout=dropout)
+    if pools > blocks:
+        raise ValueError(
+            f"model.num_pools must be <= model.blocks={blocks} or null, got {pools}; lower it"
+        )
+    if join_last_two and (blocks < 2 or pool == "mean"):
+        raise ValueError(
+            "model.join_last_two must be false with model.pool=mean or a single block, got true "
+            f"with pool={pool} and blocks={blocks}; remove it"
+        )
+    check_image("conv4", input_shape, _least_side(blocks, pools, padding), "lower model.blocks")
+    made: list[nn.Module] = []
+    channels = input_shape[0]
+    for i, width in enumerate(widths, start=1):
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=padding)]
+        layers.append(nn.BatchNorm2d(width))
+        layers += [nn.MaxPool2d(2)] if i <= pools else []
+        layers += [Film(context, width)] if context and i == min(FILM_BLOCK, blocks) else []
+        layers.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
+        layers += [nn.Dropout(dropout)] if dropout and i > blocks - 2 else []
+        made.append(nn.Sequential(*layers))
+        channels = width
+    named = OrderedDict((f"block{i}", block) for i, block in enumerate(made, start=1))
+    if join_last_two:
+        second, first = named.popitem()[1], named.popitem()[1]
+        named["last_two"] = JoinedFeatures(first, second)
+    return _with_head(named, input_shape, num_outputs, pool)
 
 
 def conv4_strided(
     input_shape: tuple[int, ...],
     num_outputs: int | None,
-    filters: int = 64,
+    filters: int | Sequence[int] = 64,
     blocks: int = 4,
     context: int = 0,
     pool: Literal["mean", "none"] = "mean",
@@ -59,7 +127,7 @@ def conv4_strided(
     Args:
         input_shape: (channels, height, width).
         num_outputs: width of the last layer; None: no such layer, an embedding.
-        filters: channels of every block.
+        filters: channels of every block, or a list of those of each block.
         blocks: number of blocks.
         context: numbers that modulate the third block, as in `conv4`.
         pool: ``mean`` over pixels before the last layer, as in MAML's code, or ``none``, as in
@@ -68,33 +136,46 @@ def conv4_strided(
     Raises:
         ValueError: as `conv4`.
     """
-    return _network(input_shape, num_outputs, filters, blocks, context, strided=True, pool=pool)
+    widths = _widths(filters, blocks, context)
+    check_image("conv4_strided", input_shape, 1, "lower model.blocks")
+    named: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = input_shape[0]
+    for i, width in enumerate(widths, start=1):
+        conv = nn.Conv2d(channels, width, 3, stride=2, padding=1)
+        film = [Film(context, width)] if context and i == min(FILM_BLOCK, blocks) else []
+        named[f"block{i}"] = nn.Sequential(conv, nn.BatchNorm2d(width), *film, nn.ReLU())
+        channels = width
+    return _with_head(named, input_shape, num_outputs, pool)
 
 
-def _network(
+def _widths(filters: int | Sequence[int], blocks: int, context: int) -> list[int]:
+    """Channels of each block."""
+    each = [filters] * blocks if isinstance(filters, int) else list(filters)
+    least = filters if isinstance(filters, int) else min(each, default=0)
+    check_sizes(filters=(least, 1), blocks=(blocks, 1), context=(context, 0))
+    check_depth(blocks=blocks)
+    if len(each) != blocks:
+        raise ValueError(
+            f"model.filters must be one number or model.blocks={blocks} of them, got {each}; give "
+            "as many, or change model.blocks"
+        )
+    return each
+
+
+def _least_side(blocks: int, pools: int, padding: int) -> int:
+    """Pixels that leave the last block one."""
+    side = 1
+    for i in range(blocks, 0, -1):
+        side = side * (2 if i <= pools else 1) + 2 * (1 - padding)
+    return side
+
+
+def _with_head(
+    layers: OrderedDict[str, nn.Module],
     input_shape: tuple[int, ...],
     num_outputs: int | None,
-    filters: int,
-    blocks: int,
-    context: int,
-    *,
-    strided: bool,
-    pool: str = "none",
+    pool: str,
 ) -> nn.Module:
-    check_sizes(filters=(filters, 1), blocks=(blocks, 1), context=(context, 0))
-    check_depth(blocks=blocks)
-    name = "conv4_strided" if strided else "conv4"
-    check_image(name, input_shape, 1 if strided else 2**blocks, "lower model.blocks")
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = input_shape[0]
-    for i in range(1, blocks + 1):
-        conv = nn.Conv2d(channels, filters, 3, stride=2 if strided else 1, padding=1)
-        after: list[nn.Module] = [] if strided else [nn.MaxPool2d(2)]
-        norm = nn.BatchNorm2d(filters)
-        if context and i == min(FILM_BLOCK, blocks):
-            after.append(Film(context, filters))
-        layers[f"block{i}"] = nn.Sequential(conv, norm, *after, nn.ReLU())
-        channels = filters
     if pool == "mean":
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()

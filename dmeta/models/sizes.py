@@ -14,6 +14,17 @@ def check_sizes(**sizes: tuple[int, int]) -> None:
             raise ValueError(f"model.{name} must be >= {least}, got {value}; raise it")
 
 
+def check_rates(**rates: float) -> None:
+    """Raises ValueError if a rate is not in 0 .. 1, 1 left out.
+
+    Args:
+        rates: option of the model -> its value.
+    """
+    for name, value in rates.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"model.{name} must be >= 0 and < 1, got {value}; change it")
+
+
 MAX_LAYERS = 1000
 """More are refused: no network of these learns by gradients, and building them takes minutes."""
 

@@ -212,7 +212,7 @@ def _make_splits(
 
 
 def _download(root: Path) -> None:
-    from dmeta.tasks.torchvision_compat import import_datasets
+    from dmeta.torchvision_compat import import_datasets
 
     datasets = import_datasets()
     for background in (True, False):

@@ -105,6 +105,15 @@ CASES = {
     "conv4": (
         "conv4", "classification", 0, {}, {"blocks": 4, "filters": 3, "input_shape": (1, 16, 16)},
     ),
+    "ResNet-10": ("resnet10", "classification", 0, {}, {"stem": "small"}),
+    "WRN-10-1": ("wide_resnet", "classification", 0, {}, {"widen": 1}),
+    "ViT": ("vit", "classification", 0, {}, {}),
+    "LSTM": ("lstm", "regression", 0, {}, {}),
+    "GRU": ("gru", "classification", 0, {}, {}),
+    "transformer": ("transformer", "regression", 0, {}, {}),
+    "conv4, R2-D2's": (
+        "conv4", "classification", 0, {}, {"filters": [2, 3], "slope": 0.1, "join_last_two": True},
+    ),
     "conv4_strided, 2 blocks": ("conv4_strided", "classification", 0, {}, {}),
     "conv4_strided": (
         "conv4_strided", "classification", 0, {},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from dmeta.tasks.torchvision_compat import import_datasets
+from dmeta.torchvision_compat import import_datasets
 
 import_datasets()  # so that the next lines work with a CPU build of torch
 

@@ -254,7 +254,7 @@ def test_download_is_asked_of_torchvision_only_if_something_is_missing(
             part = "images_background" if background else "images_evaluation"
             shutil.copytree(omniglot_tree / "omniglot" / part, Path(root) / "omniglot-py" / part)
 
-    monkeypatch.setattr("dmeta.tasks.torchvision_compat.import_datasets", lambda: Datasets)
+    monkeypatch.setattr("dmeta.torchvision_compat.import_datasets", lambda: Datasets)
     monkeypatch.setattr(omniglot, "OMNIGLOT_PARTS", TINY_PARTS)
     root = str(tmp_path / "downloaded")
     for _ in range(2):

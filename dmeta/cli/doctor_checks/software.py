@@ -42,7 +42,7 @@ def check_torchvision() -> Finding:
     found = _installed("torchvision")
     if found.level == "problem":
         return Finding("warning", found.found, found.remedy)
-    from dmeta.tasks.torchvision_compat import import_datasets
+    from dmeta.torchvision_compat import import_datasets
 
     try:
         import_datasets()

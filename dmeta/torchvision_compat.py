@@ -1,12 +1,12 @@
-"""Imports torchvision's data sets, even where its compiled operators do not fit this torch.
+"""Imports torchvision, even where its compiled operators do not fit this torch.
 
 The torchvision of the package index is linked against CUDA. With a CPU-only torch its extension
 does not load; torchvision shrugs that off, and then fails on import all the same, because it
 registers shape functions for two operators that nobody has declared (`operator torchvision::nms
 does not exist`). Declaring their schemas lets the import pass. The operators still have no code:
-calling one raises, and data sets call none.
+calling one raises, and data sets and classifiers call none.
 
-torchvision takes a second to import, so nothing but `task.download` does.
+torchvision takes a second to import, so nothing but `task.download` and `model=torchvision` does.
 """
 
 from __future__ import annotations
@@ -30,8 +30,17 @@ def import_datasets() -> ModuleType:
     Raises:
         ImportError: torchvision is not installed.
     """
+    return _imported("torchvision.datasets")
+
+
+def import_models() -> ModuleType:
+    """``torchvision.models``; likewise."""
+    return _imported("torchvision.models")
+
+
+def _imported(module: str) -> ModuleType:
     try:
-        return importlib.import_module("torchvision.datasets")
+        return importlib.import_module(module)
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
@@ -44,4 +53,4 @@ def import_datasets() -> ModuleType:
         for schema in _SCHEMAS:
             library.define(schema)
         _declared.append(library)
-    return importlib.import_module("torchvision.datasets")
+    return importlib.import_module(module)

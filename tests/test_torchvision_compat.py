@@ -28,7 +28,7 @@ def run(code: str, path: Path | None = None) -> subprocess.CompletedProcess[str]
 
 
 IMPORT = """
-from dmeta.tasks import torchvision_compat as compat
+from dmeta import torchvision_compat as compat
 datasets = compat.import_datasets()
 assert datasets is compat.import_datasets()
 """
