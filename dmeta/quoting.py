@@ -21,6 +21,7 @@ TEXT_KEYS = (
     "bench.out",
     "task.root",
     "task.file",
+    "model.init_from",
     "checkpoint.location",
     "runtime.address",
     "submit.address",

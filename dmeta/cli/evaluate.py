@@ -198,7 +198,7 @@ def _evaluate(
     data: TaskSource = make_source(config) if given is None else given
     name = config.task.source.name if given is None else type(given).__name__
     check_tasks(data, saved.shapes, name)
-    run = prepare(config, **own, data=data, splits=[wanted.split])
+    run = prepare(config, **own, data=data, splits=[wanted.split], read_weights=False)
     check_same(config, run.algorithm.network, place.name)
     check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:

@@ -46,11 +46,6 @@ MODELS: Registry[nn.Module] = Registry(
             "eight residual blocks of two 3x3 convolutions",
             "He et al. 2016, arXiv:1512.03385; Chen et al. 2019, arXiv:1904.04232",
         ),
-        "resnet34": LazyEntry(
-            "dmeta.models.resnet:resnet34",
-            "sixteen residual blocks of two 3x3 convolutions",
-            "He et al. 2016, arXiv:1512.03385; Chen et al. 2019, arXiv:1904.04232",
-        ),
         "wide_resnet": LazyEntry(
             "dmeta.models.wide_resnet:wide_resnet",
             "WRN-28-10, or of another depth and width",

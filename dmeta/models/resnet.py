@@ -1,4 +1,4 @@
-"""ResNet-10, -18 and -34, with the layers and names of torchvision's.
+"""ResNet-10 and ResNet-18, with the layers and names of torchvision's.
 
 He et al. 2016 (arXiv:1512.03385), table 1; ResNet-10, and these networks in few-shot learning: Chen
 et al. 2019, "A Closer Look at Few-shot Classification" (arXiv:1904.04232), section 4.1 and their
@@ -87,26 +87,6 @@ def resnet18(
         ValueError: as `resnet10`.
     """
     return _resnet("resnet18", input_shape, num_outputs, width, stem, (2, 2, 2, 2))
-
-
-def resnet34(
-    input_shape: tuple[int, ...],
-    num_outputs: int | None,
-    width: int = 64,
-    stem: Literal["imagenet", "small"] = "imagenet",
-) -> nn.Module:
-    """Sixteen residual blocks of two convolutions each, after a 7x7 convolution and a max-pool.
-
-    Args:
-        input_shape: (channels, height, width).
-        num_outputs: width of the last layer; None: no such layer, an embedding.
-        width: channels of the first stage; each of the three others has twice as many.
-        stem: the first layers, as of `resnet10`: ``imagenet`` or ``small``.
-
-    Raises:
-        ValueError: as `resnet10`.
-    """
-    return _resnet("resnet34", input_shape, num_outputs, width, stem, (3, 4, 6, 3))
 
 
 def _resnet(

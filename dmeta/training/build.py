@@ -25,6 +25,7 @@ from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_prediction import EXACT
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
+from dmeta.training.init_options import without_init
 from dmeta.training.work.losses import loss_of
 
 _TRACED_ROWS = 4  # of a task: a forward pass does the same with more
@@ -74,7 +75,7 @@ def _named_module(
 ) -> nn.Module:
     """The network that the settings name, its weights drawn from the seed."""
     entry = MODELS[config.model.name]
-    options = checked_options(entry.make, config.model, "model")
+    options = checked_options(entry.make, without_init(config.model), "model")
     make = functools.partial(
         entry.make, input_shape=input_shape, num_outputs=num_outputs, **options
     )

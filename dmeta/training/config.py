@@ -21,6 +21,7 @@ from dmeta.options import NamedOptions, check_fields, checked
 from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
+from dmeta.training.init_options import INIT_KEYS
 from dmeta.training.moved_keys import refuse_moved
 from dmeta.training.outer.options import OuterOptions
 from dmeta.typed_values import AtLeastTwo, typed
@@ -221,6 +222,9 @@ class RunConfig:
         left_out = DATA_LOCATION.union(EPISODE_KEYS)
         deciding["task"] = {k: v for k, v in plain["task"].items() if k not in left_out}
         deciding["mode"] = self.runtime.mode
+        # The weights are known by their digest; without any, runs are those of earlier versions.
+        left_out_of_model = {"init_from", *(k for k in INIT_KEYS if not plain["model"].get(k))}
+        deciding["model"] = {k: v for k, v in plain["model"].items() if k not in left_out_of_model}
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +32,11 @@ def frozen_digest(network: Network) -> str | None:
     module = network.module
     tensors: dict[str, Tensor] = dict(module.named_buffers())
     tensors |= {name: p for name, p in module.named_parameters() if not p.requires_grad}
-    if not tensors:
-        return None
+    return digest_of(tensors) if tensors else None
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of names, types, shapes and values, in whatever order they are."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())

@@ -10,6 +10,7 @@ from dmeta.options import checked_options
 from dmeta.tasks import TASKS
 from dmeta.training.build import make_estimator
 from dmeta.training.config import RunConfig
+from dmeta.training.init_options import init_options, without_init
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.setup import prepare
 
@@ -32,4 +33,5 @@ def check_without_data(config: RunConfig) -> None:
     make_estimator(config)
     checked_options(make, choice, "task")
     checked_options(ALGORITHMS[config.algorithm.name].make, config.algorithm, "algorithm")
-    checked_options(MODELS[config.model.name].make, config.model, "model")
+    init_options(config.model)
+    checked_options(MODELS[config.model.name].make, without_init(config.model), "model")

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import Algorithm, embeds, kinds
+from dmeta.algorithms.algorithm import Algorithm, embeds, kinds, with_network
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
@@ -31,6 +31,7 @@ from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
+from dmeta.training.initial_weights import with_initial_weights
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.outer.server import OuterLoopFactory
 from dmeta.training.work.input_format import InputFormat, input_format
@@ -177,6 +178,7 @@ def prepare(
     loss: Loss | None = None,
     data: TaskSource | None = None,
     splits: Sequence[Split] = SPLITS,
+    read_weights: bool = True,
 ) -> Run:
     """Build and check everything; starts nothing, writes nothing.
 
@@ -189,6 +191,7 @@ def prepare(
         loss: a user's own loss, (prediction, target) -> scalar mean.
         data: the source that the settings name, where it was made before.
         splits: of which tasks will be drawn.
+        read_weights: begin with the weights in `model.init_from`; not where a checkpoint follows.
 
     Raises:
         ValueError: whatever is wrong, with the key to change.
@@ -212,6 +215,10 @@ def prepare(
     algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
     if {"model", "algorithm"} & set(own):
         config = with_digest(config, algorithm.network, of_model="model" in own)
+    if read_weights:
+        config, network = with_initial_weights(config, algorithm.network)
+        if network is not algorithm.network:
+            algorithm = with_network(algorithm, network)
     initial = algorithm.init_meta_params()
     _check_gradient(config, algorithm, estimator, probe, initial)
     work, outer = _factories(config, algorithm, estimator, source, initial)

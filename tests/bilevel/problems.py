@@ -34,13 +34,12 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "resnet12": ({"widths": (2,)}, (1, 8, 8)),
     "resnet10": ({"width": 2}, (1, 8, 8)),
     "resnet18": ({"width": 2, "stem": "small"}, (1, 8, 8)),
-    "resnet34": ({"width": 2, "stem": "small"}, (1, 8, 8)),
     "wide_resnet": ({"depth": 10, "widen": 1}, (1, 6, 6)),
     "vit": ({"patch": 3, "width": 4, "depth": 1, "heads": 2, "hidden": 3}, (1, 6, 6)),
     "lstm": ({"hidden": 3, "bidirectional": True}, (4, 2)),
     "gru": ({"hidden": 3, "num_layers": 2, "pool": "mean"}, (4, 2)),
     "transformer": ({"width": 4, "depth": 1, "heads": 2, "hidden": 3}, (4, 2)),
-    "torchvision": ({"arch": "shufflenet_v2_x0_5"}, (3, 32, 32)),
+    "torchvision": ({"arch": "resnet18"}, (3, 16, 16)),
 }
 TRAINING = Stage(training=True, ways=3)
 EVALUATION = Stage(training=False, ways=3)

@@ -51,9 +51,8 @@ def check_same_values_and_gradients(ours: nn.Module, other: nn.Module, x: Tensor
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "resnet34"])
-def test_a_residual_network_is_torchvisions(model: str) -> None:
-    ours, theirs = made(model, (3, 40, 40)), seeded(getattr(torchvision, model), num_classes=5)
+def test_a_residual_network_is_torchvisions() -> None:
+    ours, theirs = made("resnet18", (3, 40, 40)), seeded(torchvision.resnet18, num_classes=5)
     weights = {n.replace("fc.", "head."): p for n, p in theirs.named_parameters()}
     assert weights.keys() == dict(ours.named_parameters()).keys()
     ours.load_state_dict(weights, strict=False)

@@ -113,6 +113,8 @@ def _of_entry(group: str, name: str, entry: Entry[Any] | LazyEntry) -> Config:
     """What a registered choice sets: its own options, and the settings that its entry names."""
     chosen = {"gradient": "exact"} if group == "algorithm" else {}
     options = options_of(entry)
+    if group == "model":
+        options += options_named("training.init_options:InitOptions")
     if group == "task":
         # Keywords of these names are not its own: a run reads them.
         sizes = _sizes(entry)

@@ -14,6 +14,7 @@ from dmeta.cli.settings.verb_configs import verb_config
 from dmeta.options import NamedOptions, check_declared, checked_options
 from dmeta.registry import LazyEntry
 from dmeta.training.config import RunConfig, run_config
+from dmeta.training.init_options import init_options, without_init
 from dmeta.typed_values import typed
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _check_options(config: RunConfig) -> None:
     """Check the options of the chosen parts; a plug-in is imported for it, nothing else."""
     choices = {
         "algorithm": config.algorithm,
-        "model": config.model,
+        "model": without_init(config.model),
         "task": config.task.source,
         "gradient": config.gradient,
     }
@@ -78,6 +79,7 @@ def _check_options(config: RunConfig) -> None:
             check_declared(options_of(entry), choice, group)
         else:
             checked_options(entry.make, choice, group)
+    init_options(config.model)
     own = [
         each for each in choice_of("outer", config.outer.name).options if each.name != "outer.lr"
     ]

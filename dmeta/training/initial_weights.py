@@ -1,0 +1,217 @@
+"""Initial weights from a file (`model.init_from`): read, matched with the network, and put into it.
+
+Only the driver reads the file: the weights are the initial meta-parameters, which the server holds.
+What the file held decides the result, so its digest is one of the run's settings.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import pickle
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dmeta.addresses import is_address, local_path, open_address, parent_of, reading, within
+from dmeta.models.network import Network
+from dmeta.options import NamedOptions
+from dmeta.runs.checkpoint import (
+    META_PARAMS,
+    STATE,
+    last_checkpoint,
+    open_checkpoints,
+    steps_in,
+)
+from dmeta.runs.folder import run_place
+from dmeta.runs.layout import CHECKPOINTS, CONFIG
+from dmeta.training.config import RunConfig
+from dmeta.training.frozen_weights import digest_of
+from dmeta.training.init_options import init_options
+
+_KEY = "model.init_from"
+_NESTED = ("state_dict", "model")
+"""Under which training programs put a network's state dict in a file with other things."""
+
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+"""Of batch-norms, which take batch statistics here."""
+
+_MOST_SHOWN = 8
+_FEW_LAYERS = 2  # such as the last layer under its name here and there
+
+
+def with_initial_weights(config: RunConfig, network: Network) -> tuple[RunConfig, Network]:
+    """Settings with the digest of the weights in `model.init_from`, and the network with them.
+
+    Args:
+        config: settings; without `model.init_from` nothing changes.
+        network: its parameters are drawn from the seed.
+
+    Raises:
+        ValueError: the file cannot be read, is not the one that the run began with, or does not fit
+            the network.
+    """
+    options = init_options(config.model)
+    if options.init_from is None:
+        return config, network
+    tensors = read_weights(options.init_from)
+    found = digest_of(tensors)
+    if options.init_sha256 not in (None, found):
+        raise ValueError(
+            f"{_KEY} must hold the weights that the run began with (SHA-256 "
+            f"{options.init_sha256}), got {options.init_from} with {found}; set it to where they "
+            "are now, or begin another run with model.init_sha256=null"
+        )
+    network = with_weights(network, tensors, options.init_skip, options.init_from)
+    model = NamedOptions(config.model.name, {**config.model.options, "init_sha256": found})
+    return dataclasses.replace(config, model=model), network
+
+
+def with_weights(
+    network: Network, tensors: Mapping[str, Tensor], skip: Iterable[str], where: str
+) -> Network:
+    """A copy of the network whose parameters have the values of the tensors.
+
+    Args:
+        network: left as it is.
+        tensors: name -> values; those of batch-norms' running statistics are not needed.
+        skip: patterns of names that are left out, of the network and of the tensors.
+        where: the tensors are from.
+
+    Raises:
+        ValueError: names or shapes differ, or a value is not finite.
+    """
+    skip = tuple(skip)
+    wanted = {n: network.shape_of(n) for n in network.names if not _matches(n, skip)}
+    given = {n: t for n, t in tensors.items() if not (n.endswith(_STATISTICS) or _matches(n, skip))}
+    _check_names(wanted, given, where)
+    module = copy.deepcopy(network.module)
+    with torch.no_grad():
+        for name in wanted:
+            if not given[name].isfinite().all():
+                raise ValueError(
+                    f"{_KEY} must have finite weights, got NaN or infinity in {name} of {where}; "
+                    "use another file"
+                )
+            module.get_parameter(name).copy_(given[name])
+    return dataclasses.replace(network, module=module)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_names(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], where: str) -> None:
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
+    other = [
+        f"{name} {list(given[name].shape)} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in given and given[name].shape != shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of other shapes": other}
+    if not any(problems.values()):
+        return
+    got = "; ".join(f"{kind}: {_shown(names)}" for kind, names in problems.items() if names)
+    names = [*missing, *unexpected, *(text.partition(" ")[0] for text in other)]
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    few = len(layers) <= _FEW_LAYERS and all(layers)
+    patterns = ",".join(f"{layer}.*" for layer in layers) if few else "PATTERN,..."
+    remedy = f"model.init_skip=[{patterns}]"
+    raise ValueError(
+        f"{_KEY} must have the network's parameters, got {where} ({got}); give a file of the same "
+        f"network, or leave out what is to be drawn from the seed: {remedy}"
+    )
+
+
+def _shown(names: list[str]) -> str:
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def read_weights(location: str) -> dict[str, Tensor]:
+    """The tensors in a run's folder, one of its checkpoints, a safetensors file or a torch file.
+
+    Args:
+        location: path or URL.
+
+    Returns: name -> tensor. Of a run, those of its network: what else its method learned is left
+        out (names with a slash). Executes nothing that the file holds.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    name = location.rstrip("/").rpartition("/")[2]
+    is_file = "." in name if is_address(location) else local_path(location).is_file()
+    if is_file:
+        return _read_file(location)
+    if name.startswith("step-"):
+        tensors = _read_file(within(location, STATE))
+        found = {n.removeprefix(META_PARAMS): t for n, t in tensors.items() if META_PARAMS in n}
+    else:
+        found = _of_run(location)
+    return {name: tensor for name, tensor in found.items() if "/" not in name}
+
+
+def _of_run(location: str) -> dict[str, Tensor]:
+    """The meta-parameters of a run's last checkpoint."""
+    with run_place(location) as place:
+        if not (place.folder / CONFIG).exists():
+            raise ValueError(
+                f"{_KEY} must be the folder of a run, of a checkpoint, or a file of weights, got "
+                f"{location}, which is none; correct it"
+            )
+        elsewhere = None if place.mirror is None else within(place.name, CHECKPOINTS)
+        storage = open_checkpoints(place.folder, elsewhere)
+        steps = steps_in(storage)
+        if not steps:
+            raise ValueError(
+                f"{_KEY} must be a run with checkpoints in its folder, got none in {location}; "
+                "choose another, or give the folder of one checkpoint (.../step-00001000)"
+            )
+        return last_checkpoint(storage, steps)[0].meta_params()
+
+
+def _read_file(location: str) -> dict[str, Tensor]:
+    content = _content(location)
+    try:
+        if location.endswith(".safetensors"):
+            return safetensors.torch.load(content)
+        loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{_KEY} must be a .safetensors file or a torch file of tensors alone, got {location} "
+            f"({reason}); save it with torch.save(module.state_dict(), FILE)"
+        ) from None
+    for key in _NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    is_state = isinstance(loaded, Mapping) and all(isinstance(t, Tensor) for t in loaded.values())
+    if not is_state:
+        raise ValueError(
+            f"{_KEY} must hold a state dict (name -> tensor), got {type(loaded).__name__} in "
+            f"{location}; save it with torch.save(module.state_dict(), FILE)"
+        )
+    prefix = "module." if all(name.startswith("module.") for name in loaded) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
+
+
+def _content(location: str) -> bytes:
+    if not is_address(location):
+        path: Path = local_path(location)
+        if not path.is_file():
+            raise ValueError(f"{_KEY} must be a file or folder, got no {path}; correct it")
+        return path.read_bytes()
+    folder, file = parent_of(location)
+    with reading(location, _KEY):
+        files, root = open_address(folder, _KEY)
+        read: bytes = files.cat_file(f"{root.rstrip('/')}/{file}")
+        return read
