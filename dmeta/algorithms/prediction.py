@@ -37,11 +37,13 @@ class Predictor:
             x: [N, *input_shape], of the support set's type and on its device.
             transductive: take batch statistics over these N together (as published MAML results
                 do) instead of over the support set, where one prediction does not depend on the
-                others. No difference for networks without batch statistics.
+                others. No difference for networks without batch statistics, and for those whose
+                queries never see each other (``batch_norm=task_norm``).
         """
         algorithm = self.algorithm
         with torch.no_grad():
-            if transductive or not algorithm.network.mixes_examples:
+            together = transductive and not algorithm.network.queries_apart
+            if together or not algorithm.network.mixes_examples:
                 return algorithm.predict(self.adapted, x)
             if self._on_support_statistics is not None:
                 return self._on_support_statistics.predict(self.adapted, x)

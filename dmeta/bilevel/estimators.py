@@ -16,7 +16,14 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from dmeta.bilevel.adjoint import difference_pull, exact_pull
 from dmeta.bilevel.solvers import stop_gradient, unrolled
-from dmeta.bilevel.surrogates import Differentiable, Estimator, Surrogate, query_loss, swept
+from dmeta.bilevel.surrogates import (
+    Differentiable,
+    Estimator,
+    Surrogate,
+    predict_queries,
+    query_loss,
+    swept,
+)
 from dmeta.bilevel.types import Params, Stage, Task
 from dmeta.options import check_fields
 from dmeta.randomness import numbers_for
@@ -65,7 +72,7 @@ def displacement(
         [(p * (still[name] - adapted[name]).detach()).sum() for name, p in meta_params.items()]
     ).sum()
     with numbers_for("query 0"):
-        prediction = algorithm.predict(adapted, task.query.x).detach()
+        prediction = predict_queries(algorithm, adapted, task).detach()
     return Surrogate(scalar, algorithm.loss(prediction, task.query.y).detach(), prediction)
 
 

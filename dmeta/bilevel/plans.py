@@ -116,6 +116,14 @@ class _Mixed:
     def loss(self) -> Loss:
         return self.algorithm.loss
 
+    @property
+    def network(self) -> Any:
+        return getattr(self.algorithm, "network", None)
+
+    def with_network(self, network: Any) -> _Mixed:
+        inner: Any = self.algorithm
+        return _Mixed(dataclasses.replace(inner, network=network))
+
     def adapt(
         self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
     ) -> Adapted | Outcome:

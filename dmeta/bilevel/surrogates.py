@@ -9,9 +9,10 @@ Letters: theta meta-parameters, theta' what a task adapts them to, L the query l
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ def query_loss(
 ) -> Surrogate:
     """The meta-loss itself, differentiated through whatever `solve` leaves a graph of."""
     outcome = algorithm.adapt(meta_params, task.support, solve, stage)
-    judged = _meta_loss(algorithm, outcome, task.query)
+    judged = _meta_loss(algorithm, outcome, task)
     return Surrogate(judged.scalar, judged.loss.detach(), judged.prediction.detach())
 
 
@@ -84,15 +85,36 @@ class _Judged(NamedTuple):
     prediction: Tensor
 
 
-def _meta_loss(algorithm: Differentiable, outcome: Adapted | Outcome, query: Examples) -> _Judged:
+def predict_queries(algorithm: Differentiable, adapted: Adapted, task: Task) -> Tensor:
+    """Predictions of a task's query set [Q, ...], together or, if its network says so, apart."""
+    network = getattr(algorithm, "network", None)
+    if getattr(network, "queries_apart", False):
+        return predict_apart(algorithm, adapted, task)
+    return algorithm.predict(adapted, task.query.x)
+
+
+def predict_apart(algorithm: Any, adapted: Adapted, task: Task) -> Tensor:
+    """Predictions of a task's query set [Q, ...] on the batch statistics of its support set.
+
+    Support and query set are one batch, whose statistics are those of its first rows.
+    """
+    rows = task.support.x.shape[0]
+    network = algorithm.network.with_statistics_of_first(rows)
+    own = getattr(algorithm, "with_network", None)
+    apart = dataclasses.replace(algorithm, network=network) if own is None else own(network)
+    out: Tensor = apart.predict(adapted, torch.cat([task.support.x, task.query.x]))[rows:]
+    return out
+
+
+def _meta_loss(algorithm: Differentiable, outcome: Adapted | Outcome, task: Task) -> _Judged:
     """The meta-loss; the query loss and predictions of the state that predicts."""
     if not isinstance(outcome, Outcome):
         outcome = Outcome((outcome,), (1.0,))
     predictions = []
     for place, state in enumerate(outcome.states):
         with numbers_for(f"query {place}"):
-            predictions.append(algorithm.predict(state, query.x))
-    losses = [algorithm.loss(prediction, query.y) for prediction in predictions]
+            predictions.append(predict_queries(algorithm, state, task))
+    losses = [algorithm.loss(prediction, task.query.y) for prediction in predictions]
     if outcome.weights == (1.0,):
         scalar = losses[0]
     else:
@@ -151,7 +173,7 @@ def pulled_back(
 
     def meta_loss(theta: Params, iterates: dict[int, Params]) -> _Judged:
         outcome = algorithm.adapt(theta, task.support, lambda p: p.outcome(iterates), stage)
-        return _meta_loss(algorithm, outcome, task.query)
+        return _meta_loss(algorithm, outcome, task)
 
     judged, pull = vjp(meta_loss, still, {k: dict(w) for k, w in walked.judged.items()})
     ones = torch.ones_like(judged.scalar)

@@ -26,6 +26,7 @@ from dmeta.models.attention import MATH_KERNEL
 from dmeta.models.embeddings import check_ids
 from dmeta.models.norms import (
     NORMS,
+    BatchNormKind,
     Moments,
     Statistics,
     without_running_statistics,
@@ -50,6 +51,8 @@ class Network:
             and their gradients, are as without.
         seen: what a forward pass of it does; None: not known, everything is assumed.
         part: tells the random numbers of this part of a network from those of the others.
+        queries_apart: whether queries are normalised by the support set in training, too (and by
+            themselves, with `TaskNorm`), so that they never see each other.
         statistics_rows: batch statistics are those of the first so many rows; None: of all.
         moments: batch statistics instead of the batch's, one for each application of a layer.
         recorded: to which each call of `apply` adds the batch statistics that it took; None: to
@@ -60,6 +63,7 @@ class Network:
     precision: LayerPrecision = "float32"
     seen: Trace | None = None
     part: str = ""
+    queries_apart: bool = False
     statistics_rows: int | None = None
     moments: tuple[Moments, ...] | None = None
     recorded: list[tuple[Moments, ...]] | None = field(default=None, compare=False, repr=False)
@@ -71,8 +75,17 @@ class Network:
             object.__setattr__(self, "_copies", ThreadCopies(self.module))
 
     @staticmethod
-    def of(module: nn.Module, precision: LayerPrecision = "float32") -> Network:
+    def of(
+        module: nn.Module,
+        precision: LayerPrecision = "float32",
+        batch_norm: BatchNormKind = "transductive",
+    ) -> Network:
         """Wrap a copy of `module`; the original is left as it was.
+
+        Args:
+            module: any.
+            precision: see `Network`.
+            batch_norm: what its batch-norms become.
 
         Raises:
             ValueError: the module cannot be copied, or its parameters have no values yet.
@@ -94,7 +107,8 @@ class Network:
                 "spectral_norm, or make such parameters permanent with "
                 "torch.nn.utils.remove_weight_norm or prune.remove"
             ) from error
-        return Network(without_running_statistics(own), precision)
+        own = without_running_statistics(own, kind=batch_norm)
+        return Network(own, precision, queries_apart=batch_norm != "transductive")
 
     def traced(self, example: Tensor) -> Network:
         """The same network, having seen what a forward pass does.

@@ -1,7 +1,7 @@
 """What networks of sequences share: their inputs, padding, and the mean over positions.
 
-A sequence is a series of numbers, [L, C] or [L] (of one channel), or of whole-number token ids,
-[L], whose number the model is told (``num_tokens``). Positions with the id ``padding_id`` are not
+A sequence is a series of numbers, [L, C] or [L] (of one channel), or, with ``num_tokens``, of
+whole-number token ids, [L]. Positions with the id ``padding_id`` are not
 there: no other position sees them.
 
 Letters: N examples, L positions, C channels, D dimensions.

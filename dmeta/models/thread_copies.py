@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dmeta.models.norms import BatchStatisticsNorm
+from dmeta.models.norms import BATCH_NORMS, BatchStatisticsNorm, TaskNorm
 
 
 class ThreadCopy(NamedTuple):
@@ -26,7 +26,7 @@ class ThreadCopy(NamedTuple):
     """
 
     module: nn.Module
-    batch_norms: tuple[BatchStatisticsNorm, ...]
+    batch_norms: tuple[BatchStatisticsNorm | TaskNorm, ...]
 
 
 class ThreadCopies:
@@ -53,9 +53,9 @@ class ThreadCopies:
         return ThreadCopies, (self.module,)
 
 
-def batch_norms_of(module: nn.Module) -> tuple[BatchStatisticsNorm, ...]:
+def batch_norms_of(module: nn.Module) -> tuple[BatchStatisticsNorm | TaskNorm, ...]:
     """The layers of a module that take batch statistics."""
-    return tuple(m for m in module.modules() if isinstance(m, BatchStatisticsNorm))
+    return tuple(m for m in module.modules() if isinstance(m, BATCH_NORMS))
 
 
 def structure_of(module: nn.Module) -> nn.Module:

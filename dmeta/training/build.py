@@ -65,7 +65,8 @@ def make_network(
     """
     if module is None:
         module = _named_module(config, input_shape, num_outputs)
-    network = Network.of(module, _precision_of_layers(config))
+    network = Network.of(module, _precision_of_layers(config), config.batch_norm)
+    _check_batch_norm(config, network)
     _check_fit(network, inputs, num_outputs)
     return _traced(network, inputs)
 
@@ -96,6 +97,15 @@ def _named_module(
             f"model={config.model.name} must fit into the memory, got {sizes} "
             f"({first_line(error)}); lower them"
         ) from error
+
+
+def _check_batch_norm(config: RunConfig, network: Network) -> None:
+    """Raises ValueError if there is nothing that `batch_norm` could be about."""
+    if config.batch_norm != "transductive" and not network.mixes_examples:
+        raise ValueError(
+            "batch_norm must be transductive with a model that has no layer of batch-norm, got "
+            f"{config.batch_norm} with model={config.model.name}; remove it, or choose model=conv4"
+        )
 
 
 def _size_bytes(make: Callable[[], nn.Module]) -> int:
@@ -232,6 +242,9 @@ def algorithm_of(
     ways, target = config.task.training.ways, probe.query.y
     if own is not None and not inspect.isclass(own) and hasattr(own, "adapt"):
         network = dataclasses.replace(own.network, precision=_precision_of_layers(config))
+        if config.batch_norm != "transductive":
+            network = Network.of(network.module, network.precision, config.batch_norm)
+            _check_batch_norm(config, network)
         network = _traced(network, probe.support.x)
         ready: Algorithm = dataclasses.replace(own, network=network)
         _check_loss(ready.loss, source, ways, target)

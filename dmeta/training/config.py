@@ -127,6 +127,12 @@ class RunConfig:
         loss: loss of support and query sets: ``auto`` (cross-entropy, or the mean squared error),
             ``cross_entropy``, ``smoothed_cross_entropy``, ``mse``, ``l1`` or ``huber``.
         model: the network.
+        batch_norm: what normalises a task's queries in layers of batch-norm: ``transductive``, all
+            queries together in training (evaluation reports it and the support set's statistics);
+            ``support``, the statistics of the support set, in training, too; ``task_norm``, those
+            blended with each query's own by a learned weight (TaskNorm-I, Bronskill et al. 2020,
+            arXiv:2003.03284); ``task_norm_l``, with those over all its channels (TaskNorm-L). With
+            the last three no query sees another one.
         outer: the outer optimiser.
         compute: how a block is computed; part of the result.
         runtime: who computes.
@@ -143,6 +149,7 @@ class RunConfig:
     max_rejected: PositiveInt = 10
     log_every: PositiveInt = 100
     joint_baseline: bool = False
+    batch_norm: Literal["transductive", "support", "task_norm", "task_norm_l"] = "transductive"
     algorithm: NamedOptions
     gradient: NamedOptions
     task: TaskOptions
@@ -225,6 +232,8 @@ class RunConfig:
         # The weights are known by their digest; without any, runs are those of earlier versions.
         left_out_of_model = {"init_from", *(k for k in INIT_KEYS if not plain["model"].get(k))}
         deciding["model"] = {k: v for k, v in plain["model"].items() if k not in left_out_of_model}
+        if self.batch_norm != "transductive":
+            deciding["batch_norm"] = self.batch_norm
         if self.outer.schedule != "constant":
             deciding["steps"] = self.steps
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from torch import Tensor
 from dmeta.cli.evaluate import evaluate
 from dmeta.cli.load import load
 from dmeta.models.network import Network
-from dmeta.runs.checkpoint import open_checkpoints, read_checkpoint
+from dmeta.runs.checkpoint import open_checkpoints, read_checkpoint, steps_in
 from dmeta.runtime.local import LocalRuntime
 from dmeta.training.frozen_weights import digest_of
 from dmeta.training.initial_weights import read_weights, with_weights
@@ -74,7 +74,10 @@ def test_a_run_begins_with_the_last_weights_of_another_or_of_one_of_its_checkpoi
     first = tmp_path / "first"
     trained(prepare(tiny_config(first, checkpoint__every=2, checkpoint__keep=9)), first)
     storage = open_checkpoints(first, None)
-    for step, where in ((6, first), (4, first / "checkpoints" / "step-00000004")):
+    earlier = steps_in(storage)[0]
+    assert earlier < 6
+    one = first / "checkpoints" / f"step-{earlier:08d}"
+    for step, where in ((6, first), (earlier, one)):
         run = started(tmp_path, where)
         learned = read_checkpoint(storage, step).meta_params()
         assert (run.outer.initial == run.work.layout.flatten(learned).numpy()).all()

@@ -20,7 +20,7 @@ from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
 from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined, one_by_one
 from dmeta.bilevel.solvers import recording
-from dmeta.bilevel.surrogates import Estimator
+from dmeta.bilevel.surrogates import Estimator, predict_apart, predict_queries
 from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
 from dmeta.runtime.messages import (
     Block,
@@ -265,20 +265,17 @@ def predict_task(
     Returns:
         ``transductive_prediction`` [K+1, Q, ...]: the query set is predicted as one batch, so batch
         statistics see all of it; ``non_transductive_prediction`` [K+1, Q, ...]: batch statistics
-        are those of the support set alone. The same where the network has no batch statistics.
+        are those of the support set alone. The same where the network has no batch statistics, or
+        never those of queries.
         ``target`` [Q, ...].
     """
     path: list[Adapted] = []
     final = algorithm.adapt(meta_params, task.support, recording(path.append), stage)
     states = path or [final]
-    together = torch.stack([algorithm.predict(state, task.query.x) for state in states])
+    together = torch.stack([predict_queries(algorithm, state, task) for state in states])
     apart = together
-    if algorithm.network.mixes_examples:
-        rows = task.support.x.shape[0]
-        both = torch.cat([task.support.x, task.query.x])
-        network = algorithm.network.with_statistics_of_first(rows)
-        apart_of = with_network(algorithm, network).predict
-        apart = torch.stack([apart_of(state, both)[rows:] for state in states])
+    if algorithm.network.mixes_examples and not algorithm.network.queries_apart:
+        apart = torch.stack([predict_apart(algorithm, state, task) for state in states])
     keys = [predictions_key(mode) for mode in MODES]
     return {**dict(zip(keys, (together, apart), strict=True)), TARGET: task.query.y}
 
