@@ -33,7 +33,9 @@ _SECTION = re.compile(r"^(Args|Attributes)\b.*:$")
 REQUIRED = "???"
 """As a default: the option must be given (Hydra's own sign)."""
 
-PROVIDED = frozenset({"network", "loss", "input_shape", "num_outputs", "init_seed"})
+PROVIDED = frozenset(
+    {"network", "loss", "input_shape", "num_outputs", "num_base_classes", "init_seed"}
+)
 """Keywords of a factory that come from the run, not from its settings."""
 
 

@@ -67,6 +67,7 @@ def make_algorithm(
     *,
     loss: str | Loss = LOSS_AUTO,
     example: Tensor | None = None,
+    num_base_classes: int | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Algorithm:
@@ -81,6 +82,8 @@ def make_algorithm(
         example: [N, *input_shape] of at least two inputs, to look at what the network does in a
             forward pass. Needed by ``leo``, and where a method asks which layer is last (``anil``,
             ``body_only``) and the network is no plain `nn.Sequential`.
+        num_base_classes: all classes of the training data, for a method that is trained on
+            mini-batches (``baseline``...), each a task whose support set is its query set, too.
         seed: of what a method draws for its initial meta-parameters.
         options: the method's own, such as ``inner_lr=0.1`` and ``inner_steps=5``.
 
@@ -107,6 +110,13 @@ def make_algorithm(
                 "example=, a tensor of two inputs or more"
             )
         checked["input_shape"] = tuple(example.shape[1:])
+    if "num_base_classes" in taken:
+        if num_base_classes is None:
+            raise ValueError(
+                f"algorithm={name} must know how many classes the training data has, got no "
+                "num_base_classes; give num_base_classes="
+            )
+        checked["num_base_classes"] = num_base_classes
     return make(network=network, loss=_loss_of(loss), **checked)
 
 

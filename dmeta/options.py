@@ -38,6 +38,22 @@ class NamedOptions:
     options: Mapping[str, Any]
 
 
+def named_options(group: Any, prefix: str) -> NamedOptions:
+    """A group of settings as a name and its options.
+
+    Args:
+        group: with the key ``name``.
+        prefix: of the group, for messages.
+
+    Raises:
+        ValueError: it has no name.
+    """
+    if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
+        got = group.get("name") if isinstance(group, Mapping) else group
+        raise ValueError(f"{prefix}.name must be a registered name, got {got!r}; set {prefix}=...")
+    return NamedOptions(group["name"], {k: v for k, v in group.items() if k != "name"})
+
+
 def checked(cls: type[_T], values: Any, prefix: str) -> _T:
     """`values` as the dataclass `cls`, every key known and of its declared type.
 

@@ -16,6 +16,9 @@ from dmeta.registry import LazyEntry, Registry
 if TYPE_CHECKING:
     from dmeta.algorithms.algorithm import Algorithm
 
+ON_BATCHES = {"task.train_examples": 16, "meta_batch_size": 16}
+"""Settings of methods that are trained on mini-batches: 16 of 16 examples in an outer step."""
+
 ALGORITHMS: Registry[Algorithm] = Registry(
     "algorithm",
     {
@@ -124,6 +127,36 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "dmeta.algorithms.metaoptnet:MetaOptNet",
             "a support vector machine or ridge regression in a learned embedding",
             "Lee et al. 2019, arXiv:1904.03758",
+        ),
+        "baseline": LazyEntry(
+            "dmeta.algorithms.baseline:Baseline",
+            "a classifier of all training classes; a new linear layer for each task",
+            "Chen et al. 2019, arXiv:1904.04232",
+            ON_BATCHES,
+        ),
+        "baseline_pp": LazyEntry(
+            "dmeta.algorithms.baseline_pp:BaselinePlusPlus",
+            "the baseline with layers that compare directions (Baseline++)",
+            "Chen et al. 2019, arXiv:1904.04232",
+            ON_BATCHES,
+        ),
+        "simpleshot": LazyEntry(
+            "dmeta.algorithms.simpleshot:SimpleShot",
+            "a classifier of all training classes; the nearest class mean of its features",
+            "Wang et al. 2019, arXiv:1911.04623",
+            ON_BATCHES,
+        ),
+        "rfs": LazyEntry(
+            "dmeta.algorithms.rfs:RFS",
+            "a classifier of all training classes; logistic regression on its features",
+            "Tian et al. 2020, arXiv:2003.11539",
+            ON_BATCHES,
+        ),
+        "finetune": LazyEntry(
+            "dmeta.algorithms.finetune:Finetune",
+            "a classifier of all training classes, all of it fine-tuned on each task",
+            "Dhillon et al. 2020, arXiv:1909.02729",
+            ON_BATCHES,
         ),
         "joint": LazyEntry(
             "dmeta.algorithms.joint:joint",

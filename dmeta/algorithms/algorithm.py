@@ -9,6 +9,7 @@ Letters: S support examples, N examples to predict.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -71,12 +72,33 @@ def kinds(method: Any) -> tuple[Kind, ...]:
     return tuple(getattr(getattr(method, "func", method), "kinds", everything))
 
 
+def trains_on_batches(method: Any) -> bool:
+    """Whether a method is trained on mini-batches of all training classes, not on episodes.
+
+    In training its `adapt` then gets a mini-batch as the support set (with labels among
+    ``stage.ways`` classes, all those of the training split), and what it returns predicts that same
+    mini-batch. At evaluation it gets few-shot tasks as every other method. A class says so with
+    ``trains_on_batches: ClassVar[bool] = True``; its factory may take ``num_base_classes``.
+    """
+    return bool(getattr(getattr(method, "func", method), "trains_on_batches", False))
+
+
 def constants(algorithm: Any) -> frozenset[str]:
     """Names of meta-parameters that are part of the state but not learned.
 
     A method says so with a property ``constants``; without it there are none.
     """
     return frozenset(getattr(algorithm, "constants", ()))
+
+
+def moving_averages(algorithm: Any) -> Mapping[str, float]:
+    """Names of meta-parameters that follow an average of what tasks show, and their rates.
+
+    They are not moved by the outer optimiser but by rate * gradient, which the method makes
+    (value - what the task shows), as the gradient of 1/2 |value - what the task shows|^2. A method
+    says so with a property ``moving_averages``; without it there are none.
+    """
+    return dict(getattr(algorithm, "moving_averages", {}))
 
 
 def with_network(algorithm: Any, network: Network) -> Algorithm:

@@ -74,8 +74,9 @@ def cosines(rows: Tensor, others: Tensor) -> Tensor:
 
     Of a row shorter than 1e-3 the cosine is smaller, down to 0 for a row of zeros.
     """
-    return _unit(rows) @ _unit(others).T
+    return unit_rows(rows) @ unit_rows(others).T
 
 
-def _unit(rows: Tensor) -> Tensor:
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows of length 1: [N, D]. A row shorter than 1e-3 is shorter, down to 0 for one of zeros."""
     return rows * torch.rsqrt(rows.square().sum(1, keepdim=True).clamp(min=_SMALLEST))

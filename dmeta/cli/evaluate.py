@@ -26,7 +26,7 @@ from dmeta.runs.progress import progress_of
 from dmeta.runtime.options import RuntimeOptions
 from dmeta.tasks.source import Split, TaskSource
 from dmeta.training.build import make_source
-from dmeta.training.config import EPISODE_KEYS, RunConfig
+from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.frozen_weights import check_same
 from dmeta.training.model_evaluation import (
@@ -38,6 +38,7 @@ from dmeta.training.model_evaluation import (
 )
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
+from dmeta.training.task_options import EPISODE_KEYS
 from dmeta.typed_values import AtLeastTwo, typed
 
 

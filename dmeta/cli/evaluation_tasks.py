@@ -12,14 +12,16 @@ from dmeta.cli.saved_run import Shapes
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.options import NamedOptions, checked
 from dmeta.tasks import TASKS
-from dmeta.tasks.source import EpisodeSize, TaskSource
-from dmeta.training.config import EPISODE_KEYS, RunConfig, TaskOptions
+from dmeta.tasks.source import BatchSize, EpisodeSize, TaskSource
+from dmeta.training.config import RunConfig
+from dmeta.training.task_options import EPISODE_KEYS, SIZE_KEYS, TaskOptions
 
 
 def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) -> RunConfig:
     """The settings of a run whose tasks are for evaluation only, and may be others than its own.
 
-    The size of a training task becomes that of an evaluation task, as which the run is tried.
+    The size of a training task becomes that of an evaluation task, as which the run is tried; that
+    of a mini-batch stays, for the network depends on its classes.
 
     Args:
         config: of the run.
@@ -44,7 +46,9 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
             f"evaluate a run of a method whose output does not depend on the ways ({others})"
         )
     source = NamedOptions(source.name, {**source.options, **given})
-    return dataclasses.replace(config, task=TaskOptions(source, evaluation, evaluation))
+    own_size = config.task.training
+    training = own_size if isinstance(own_size, BatchSize) else evaluation
+    return dataclasses.replace(config, task=TaskOptions(source, evaluation, training))
 
 
 def _named(name: str, own: NamedOptions) -> NamedOptions:
@@ -53,9 +57,8 @@ def _named(name: str, own: NamedOptions) -> NamedOptions:
         return own
     TASKS[name]
     options = dict(compose("train", [f"task={name}"])["task"])
-    for key in EPISODE_KEYS:
+    for key in SIZE_KEYS:
         options.pop(key, None)
-        options.pop(f"train_{key}", None)
     if "root" in options and own.options.get("root") is not None:
         options["root"] = own.options["root"]
     return NamedOptions(options.pop("name"), options)

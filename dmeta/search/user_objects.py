@@ -12,15 +12,16 @@ from dmeta.bilevel.types import Loss
 from dmeta.runtime.ray.pickling import check_loadable, check_picklable
 from dmeta.search.space import Space
 from dmeta.tasks.source import TaskSource
-from dmeta.training.config import EPISODE_KEYS, RunConfig
+from dmeta.training.config import RunConfig
 from dmeta.training.setup import named_after, own_names
+from dmeta.training.task_options import SIZE_KEYS
 
 Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
 """Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
 
 _ARGUMENTS = {"task": "source"}
 
-_SIZES = tuple(f"task.{prefix}{key}" for prefix in ("", "train_") for key in EPISODE_KEYS)
+_SIZES = tuple(f"task.{key}" for key in SIZE_KEYS)
 
 
 @dataclass(frozen=True)

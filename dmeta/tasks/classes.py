@@ -1,10 +1,10 @@
-"""Draws a few-shot classification task from rows that are sorted by class.
+"""Draws a few-shot classification task, or a mini-batch, from rows that are sorted by class.
 
 What the rows are (images, features) is unknown here, and so what a pick of one says besides its
 number.
 
-Letters: N rows, C stored classes, V classes of a split, W ways, K shots, Q queries per class, P
-numbers of a pick.
+Letters: N rows, C stored classes, V classes of a split, W ways, K shots, Q queries per class, B
+examples of a mini-batch, P numbers of a pick.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from dmeta.tasks.sizes import check_positive, key
 from dmeta.tasks.source import (
     SPLITS,
+    DrawnBatch,
     DrawnTask,
     EpisodeSize,
     ListsExamples,
@@ -106,6 +107,36 @@ def draw_episode(
     )
 
 
+def draw_rows(
+    split: Split, num_rows: int, classes: IntArray, starts: IntArray, rng: np.random.Generator
+) -> tuple[IntArray, IntArray]:
+    """B rows of a split without replacement, all equally likely.
+
+    Args:
+        split: the split, for messages.
+        num_rows: B.
+        classes: [V] stored class of each class of the split.
+        starts: [C + 1] offsets into the rows.
+        rng: where the randomness comes from.
+
+    Returns:
+        [B] places of their classes in 0..V-1, and [B] rows.
+
+    Raises:
+        ValueError: the split has fewer.
+    """
+    counts = starts[classes + 1] - starts[classes]
+    ends = np.cumsum(counts)
+    if num_rows > ends[-1]:
+        raise ValueError(
+            f"task.train_examples must be <= {ends[-1]} (examples of split {split!r}), got "
+            f"{num_rows}; lower it"
+        )
+    drawn = _draw_distinct(ends[-1:], num_rows, rng)[0]
+    places = np.searchsorted(ends, drawn, side="right")
+    return places, starts[classes[places] + 1] - ends[places] + drawn
+
+
 def class_counts(source: ListsExamples) -> str:
     """How many classes each split has, in words."""
     counts = [f"{len(source.split_class_names(split)):,} {split}" for split in SPLITS]
@@ -114,12 +145,19 @@ def class_counts(source: ListsExamples) -> str:
 
 def drawn_from(source: PicksExamples, picked: DrawnTask) -> DrawnTask:
     """A picked task with its examples: what `TaskSource.draw` gives."""
-    examples = shared_tensor(source.examples)
-    support_x, query_x = (
-        source.take(examples, torch.from_numpy(x)).numpy()
-        for x in (picked.support_x, picked.query_x)
-    )
+    support_x, query_x = (_taken(source, x) for x in (picked.support_x, picked.query_x))
     return DrawnTask(support_x, picked.support_y, query_x, picked.query_y)
+
+
+def batch_from(source: PicksExamples, picked: DrawnBatch) -> DrawnBatch:
+    """A picked mini-batch with its examples: what `DrawsBatches.draw_batch` gives."""
+    return DrawnBatch(_taken(source, picked.x), picked.y)
+
+
+def _taken(source: PicksExamples, picks: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    examples = shared_tensor(source.examples)
+    taken: npt.NDArray[Any] = source.take(examples, torch.from_numpy(picks)).numpy()
+    return taken
 
 
 def shared_tensor(array: npt.NDArray[Any]) -> Tensor:

@@ -2,7 +2,7 @@
 
 Which network made them, and of what, is unknown here.
 
-Letters: N examples, D features, C classes in all, V classes of a split.
+Letters: N examples, D features, C classes in all, V classes of a split, B vectors of a mini-batch.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Kind
 from dmeta.tasks.classes import (
     IntArray,
+    batch_from,
     check_episode,
     class_counts,
     draw_episode,
+    draw_rows,
     drawn_from,
     make_starts,
     rows_of,
@@ -34,7 +36,7 @@ from dmeta.tasks.data_root import DistantFile, fetch_file, list_distant, resolve
 from dmeta.tasks.feature_files import HOW_TO_GET_FEATURES, Arrays, read_features
 from dmeta.tasks.inputs import InputForm
 from dmeta.tasks.sizes import check_split
-from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
+from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 FloatArray = npt.NDArray[np.float32]
@@ -113,6 +115,20 @@ class FeatureClasses:
         return DrawnTask(
             drawn.support[:, None], drawn.support_y, drawn.query[:, None], drawn.query_y
         )
+
+    def num_classes(self, split: Split) -> int:
+        """V."""
+        return len(self.splits[split])
+
+    def draw_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
+        """B vectors without replacement, of any class."""
+        return batch_from(self, self.pick_batch(split, num_examples, rng))
+
+    def pick_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
+        """`draw_batch`, but of each vector only its row: x is [B, 1]."""
+        check_split(split)
+        places, rows = draw_rows(split, num_examples, self.splits[split], self.starts, rng)
+        return DrawnBatch(rows[:, None], places)
 
     def take(self, examples: Tensor, picks: Tensor) -> Tensor:
         """Copies of the vectors at picks [..., 1]."""

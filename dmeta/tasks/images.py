@@ -4,7 +4,7 @@ Every image set ends up as one `ImageClasses`; how its files are found and decod
 of the set's own module, and unknown here.
 
 Letters: N images, C stored classes, V classes of a split (a stored class, turned), W ways,
-K shots, Q queries per class.
+K shots, Q queries per class, B images of a mini-batch.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from dmeta.bilevel.types import Kind
 from dmeta.tasks.archives import ByteArray
 from dmeta.tasks.classes import (
     IntArray,
+    batch_from,
     check_episode,
     class_counts,
     draw_episode,
+    draw_rows,
     drawn_from,
     rows_of,
     shared_tensor,
 )
 from dmeta.tasks.inputs import InputForm, image_input
 from dmeta.tasks.sizes import check_split
-from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
+from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Split
 
 
 @final
@@ -137,6 +139,27 @@ class ImageClasses:
             _picks(drawn.query, turns[drawn.query_y]),
             drawn.query_y,
         )
+
+    def num_classes(self, split: Split) -> int:
+        """V; 4 V in the splits of `turned_per_task`: a class turned is another class."""
+        return len(self.splits[split]) * self._num_turns(split)
+
+    def draw_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
+        """B images without replacement, of any class; those of `turned_per_task` turned."""
+        return batch_from(self, self.pick_batch(split, num_examples, rng))
+
+    def pick_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
+        """`draw_batch`, but of each image only its row and its quarter turns: x is [B, 2]."""
+        check_split(split)
+        classes = self.splits[split]
+        places, rows = draw_rows(split, num_examples, classes[:, 0], self.starts, rng)
+        most = self._num_turns(split)
+        further = rng.integers(most, size=num_examples)
+        turns = (classes[places, 1] + further) % 4
+        return DrawnBatch(_picks(rows, turns), places * most + further)
+
+    def _num_turns(self, split: Split) -> int:
+        return 4 if split in self.turned_per_task else 1
 
     def take(self, examples: Tensor, picks: Tensor) -> Tensor:
         """Copies of the images at picks [..., 2], each turned by its own number of quarter turns.

@@ -5,7 +5,7 @@ cross processes and their arrays are shared by every worker of a node. They know
 algorithm and no runtime, and hold no random state: the generator is always the caller's.
 
 Letters: W ways, K shots, N queries per class; S = W*K support examples, Q = W*N query examples.
-For a regression source W is 1.
+For a regression source W is 1. B examples of a mini-batch.
 """
 
 from __future__ import annotations
@@ -48,6 +48,58 @@ class EpisodeSize:
     shots: PositiveInt
     queries: PositiveInt
 
+    @property
+    def num_support(self) -> int:
+        """S."""
+        return self.ways * self.shots
+
+    @property
+    def num_query(self) -> int:
+        """Q."""
+        return self.ways * self.queries
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How large one mini-batch of all classes of the training split is.
+
+    A method that is trained on such instead of on episodes
+    (`dmeta.algorithms.algorithm.trains_on_batches`) gets a task whose support set and query set are
+    the same B examples, labelled among all classes.
+
+    Attributes:
+        examples: examples of a mini-batch, B.
+        classes: classes of the training split; None: as many as the data has. A run notes them, so
+            that its network is made again without the data.
+    """
+
+    examples: PositiveInt
+    classes: PositiveInt | None = None
+
+    @property
+    def ways(self) -> int:
+        """The classes that its labels are among."""
+        if self.classes is None:
+            raise ValueError(
+                "task.train_classes must be the number of classes of the training split, got null; "
+                "set it"
+            )
+        return self.classes
+
+    @property
+    def num_support(self) -> int:
+        """B."""
+        return self.examples
+
+    @property
+    def num_query(self) -> int:
+        """B."""
+        return self.examples
+
+
+Size: TypeAlias = EpisodeSize | BatchSize
+"""Of what one task slot computes."""
+
 
 class DrawnTask(NamedTuple):
     """One task as drawn, in storage form (images still uint8).
@@ -67,6 +119,18 @@ class DrawnTask(NamedTuple):
     support_y: npt.NDArray[np.generic]
     query_x: npt.NDArray[np.generic]
     query_y: npt.NDArray[np.generic]
+
+
+class DrawnBatch(NamedTuple):
+    """A mini-batch as drawn, in storage form.
+
+    Attributes:
+        x: [B, *stored_shape].
+        y: [B] int64 labels among all classes of the split.
+    """
+
+    x: npt.NDArray[np.generic]
+    y: npt.NDArray[np.generic]
 
 
 class TaskSource(Protocol):
@@ -107,7 +171,29 @@ class TaskSource(Protocol):
         ...
 
 
-class PicksExamples(TaskSource, Protocol):
+class DrawsBatches(TaskSource, Protocol):
+    """A classification source that also draws mini-batches of all classes of a split."""
+
+    def num_classes(self, split: Split) -> int:
+        """Classes of the split, among which the labels of a mini-batch are."""
+        ...
+
+    def draw_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
+        """Examples of the split, all equally likely, none twice.
+
+        Raises:
+            ValueError: the split has fewer.
+        """
+        ...
+
+
+def draws_batches(source: TaskSource) -> TypeGuard[DrawsBatches]:
+    """Whether it has what `DrawsBatches` has, itself or by standing in for one that has."""
+    also = ("pick_batch",) if can_pick(source) else ()
+    return all(hasattr(source, name) for name in ("num_classes", "draw_batch", *also))
+
+
+class PicksExamples(DrawsBatches, Protocol):
     """A source whose tasks are rows of one array, which can so lie on the device that computes.
 
     Its `draw` is `pick`, then `take` of its `examples`.
@@ -120,6 +206,10 @@ class PicksExamples(TaskSource, Protocol):
 
     def pick(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
         """As `draw`, but of each example only its pick: x are [S, P] and [Q, P] int64."""
+        ...
+
+    def pick_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
+        """As `draw_batch`, but of each example only its pick: x is [B, P] int64."""
         ...
 
     def take(self, examples: Tensor, picks: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from dmeta.models import MODELS
 from dmeta.models.network import LayerPrecision, Network
 from dmeta.options import NamedOptions, checked_options
 from dmeta.tasks import TASKS
-from dmeta.tasks.source import TaskSource
+from dmeta.tasks.source import BatchSize, TaskSource
 from dmeta.training.autotune.memory_prediction import EXACT
 from dmeta.training.byte_size import shown_bytes
 from dmeta.training.config import MEMORY_BUDGET, RunConfig
@@ -216,8 +216,10 @@ def algorithm_from_config(
     if make is None:
         make = ALGORITHMS[config.algorithm.name].make
         options = checked_options(make, config.algorithm, "algorithm")
-    # These two are for methods with parameters of their own, besides the network's.
-    offered = {"input_shape": input_shape, "init_seed": config.seed}
+    # These are for methods with parameters of their own, besides the network's.
+    offered: dict[str, Any] = {"input_shape": input_shape, "init_seed": config.seed}
+    if isinstance(config.task.training, BatchSize):
+        offered["num_base_classes"] = config.task.training.ways
     taken = inspect.signature(make).parameters
     options |= {key: value for key, value in offered.items() if key in taken}
     return make(network=network, loss=loss, **options)

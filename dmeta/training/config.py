@@ -17,37 +17,16 @@ from typing import Any, Literal, TypeVar
 from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, last_part
-from dmeta.options import NamedOptions, check_fields, checked
+from dmeta.options import NamedOptions, check_fields, checked, named_options
 from dmeta.runtime.options import ComputeOptions, RuntimeOptions
-from dmeta.tasks.source import EpisodeSize
 from dmeta.training.byte_size import parse_bytes
 from dmeta.training.init_options import INIT_KEYS
 from dmeta.training.moved_keys import refuse_moved
 from dmeta.training.outer.options import OuterOptions
-from dmeta.typed_values import AtLeastTwo, typed
+from dmeta.training.task_options import EPISODE_KEYS, TaskOptions, task_options
+from dmeta.typed_values import AtLeastTwo
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """Which tasks, and how large.
-
-    Attributes:
-        source: the task source and its own options (data root, split, ...).
-        evaluation: size of a task at evaluation.
-        training: size of a task in training.
-    """
-
-    source: NamedOptions
-    evaluation: EpisodeSize
-    training: EpisodeSize
-
-    def __post_init__(self) -> None:
-        """Check the sizes."""
-        check_fields(self.evaluation, "task")
-        for key in EPISODE_KEYS:
-            typed(getattr(self.training, key), PositiveInt, f"task.train_{key}")
 
 
 @dataclass(frozen=True)
@@ -247,8 +226,6 @@ MEMORY_BUDGET = "memory_budget"
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
 
-EPISODE_KEYS = ("ways", "shots", "queries")
-
 
 def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     """A composed configuration as checked dataclasses.
@@ -265,8 +242,8 @@ def run_config(mapping: Mapping[str, Any]) -> RunConfig:
     values = dict(mapping)
     refuse_moved(values)
     for key in ("algorithm", "gradient", "model"):
-        values[key] = _choice(values.get(key), key)
-    values["task"] = _task_options(values.get("task"))
+        values[key] = named_options(values.get(key), key)
+    values["task"] = task_options(values.get("task"))
     values["outer"] = _with_options(values.get("outer", {}))
     for key, cls in (
         ("outer", OuterOptions),
@@ -286,28 +263,3 @@ def _with_options(group: Any) -> Any:
     known = {each.name for each in dataclasses.fields(OuterOptions)} - {"options"}
     own = {key: value for key, value in group.items() if key not in known}
     return {**{k: v for k, v in group.items() if k in known}, "options": own}
-
-
-def _choice(group: Any, prefix: str) -> NamedOptions:
-    if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
-        got = group.get("name") if isinstance(group, Mapping) else group
-        raise ValueError(f"{prefix}.name must be a registered name, got {got!r}; set {prefix}=...")
-    return NamedOptions(group["name"], {k: v for k, v in group.items() if k != "name"})
-
-
-def _task_options(group: Any) -> TaskOptions:
-    choice = _choice(group, "task")
-    options = dict(choice.options)
-    sizes: dict[str, Any] = {key: options.pop(key, 1) for key in EPISODE_KEYS}
-    evaluation = checked(EpisodeSize, sizes, "task")
-    own = {key: options.pop(f"train_{key}", None) for key in EPISODE_KEYS}
-    training = {
-        key: typed(value, PositiveInt, f"task.train_{key}")
-        for key, value in own.items()
-        if value is not None
-    }
-    return TaskOptions(
-        source=NamedOptions(choice.name, options),
-        evaluation=evaluation,
-        training=dataclasses.replace(evaluation, **training),
-    )

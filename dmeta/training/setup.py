@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import Algorithm, embeds, kinds, with_network
+from dmeta.algorithms.algorithm import Algorithm, moving_averages, with_network
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
@@ -24,7 +24,6 @@ from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.models import MODELS
 from dmeta.options import NamedOptions
-from dmeta.tasks.sizes import key
 from dmeta.tasks.source import SPLITS, Split, TaskSource
 from dmeta.training.autotune.memory_prediction import PeakMemory
 from dmeta.training.autotune.plan_check import Comparison
@@ -34,6 +33,7 @@ from dmeta.training.frozen_weights import with_digest
 from dmeta.training.initial_weights import with_initial_weights
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.outer.server import OuterLoopFactory
+from dmeta.training.task_fit import check_method, check_tasks, with_classes
 from dmeta.training.work.input_format import InputFormat, input_format
 from dmeta.training.work.task_checks import first_task, probe_of
 from dmeta.training.work.worker import TaskWorkFactory
@@ -91,37 +91,6 @@ class Run:
     def source(self) -> TaskSource:
         """Where the tasks come from."""
         return self.work.source
-
-
-def _check_tasks(
-    config: RunConfig, source: TaskSource, method: Any, splits: Sequence[Split]
-) -> None:
-    """Raises ValueError if such tasks cannot be drawn, or the method cannot learn them."""
-    for split in splits:
-        size = config.task.training if split == "train" else config.task.evaluation
-        if source.kind == "classification" and size.ways < 2:
-            raise ValueError(
-                "ways must be >= 2 for classification (of a single class every prediction is "
-                f"right), got {size.ways}; raise {key(split, 'ways')}"
-            )
-        source.check(split, size)
-        if source.kind == "classification" and source.num_outputs(size.ways) < size.ways:
-            raise ValueError(
-                f"the source must have at least one output for each of {size.ways} ways, got "
-                f"{source.num_outputs(size.ways)}; correct its num_outputs, or lower "
-                f"{key(split, 'ways')}"
-            )
-    if source.kind not in kinds(method):
-        raise ValueError(
-            f"algorithm={config.algorithm.name} must have {' or '.join(kinds(method))} tasks, got "
-            f"{source.kind} (task={config.task.source.name}); choose another task or algorithm"
-        )
-    if not embeds(method) and config.task.training.ways != config.task.evaluation.ways:
-        raise ValueError(
-            f"task.train_ways must equal task.ways ({config.task.evaluation.ways}) for an "
-            f"algorithm whose output layer has one unit per way, got {config.task.training.ways}; "
-            "remove task.train_ways"
-        )
 
 
 def _check_gradient(
@@ -209,7 +178,9 @@ def prepare(
     if source is None:
         source = data or make_source(config)
         config = _with_check_sum(config, source)
-    _check_tasks(config, source, method, splits)
+    check_method(config, source, method)
+    config = with_classes(config, source, splits)
+    check_tasks(config, source, method, splits)
     probe = probe_of(first_task(config, source, splits))
     inputs = input_format(source, probe.support)
     algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
@@ -249,7 +220,8 @@ def _factories(
         eval_seed=config.eval.seed,
     )
     vector = layout.flatten(initial).float().numpy()
-    return work, OuterLoopFactory(vector, layout, config.outer, config.steps)
+    averages = moving_averages(algorithm)
+    return work, OuterLoopFactory(vector, layout, config.outer, config.steps, averages=averages)
 
 
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import embeds, kinds
+from dmeta.algorithms.algorithm import embeds, kinds, trains_on_batches
 from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.types import Adapted, Examples, Kind, Outcome, Params, Stage, Task
 from dmeta.models import MODELS
@@ -79,6 +79,8 @@ def make_algorithm(
     checked = checked_options(make, NamedOptions(name, options), "algorithm")
     if "input_shape" in inspect.signature(make).parameters:
         checked["input_shape"] = input_shape
+    if "num_base_classes" in inspect.signature(make).parameters:
+        checked["num_base_classes"] = TRAINING.ways
     return make(network=made, loss=loss, **checked)
 
 
@@ -89,6 +91,12 @@ def has_option(algorithm: str, key: str) -> bool:
     except ValueError as error:
         return "unknown key" not in str(error)
     return True
+
+
+def takes_inner_steps(algorithm: str) -> bool:
+    """Whether training takes ``algorithm.inner_steps``: not on mini-batches."""
+    on_batches = trains_on_batches(ALGORITHMS[algorithm].make)
+    return has_option(algorithm, "inner_steps") and not on_batches
 
 
 def first_task(at: Problem) -> Task:

@@ -35,6 +35,7 @@ from tests.bilevel.problems import (
     problem,
     relative_error,
     sensible,
+    takes_inner_steps,
 )
 
 # To write a program down takes seconds: each row is chosen. Every method by its own gradient, on
@@ -79,6 +80,8 @@ def test_the_program_is_the_loop_or_says_why_there_is_none(
     algorithm: str, model: str, gradient: str
 ) -> None:
     few = {key: 2 for key in NUMBERS_OF_STEPS if has_option(algorithm, key)}
+    if not takes_inner_steps(algorithm):
+        few.pop("inner_steps", None)
     at = problem(model, algorithm=algorithm, **few)
     estimator = ESTIMATORS[gradient].make()
     program = blocks_of(at, estimator)

@@ -24,13 +24,13 @@ from tests.bilevel.problems import (
     meta_loss_of,
     problem,
     relative_error,
+    takes_inner_steps,
 )
 
 BOUND = 1e-6
 H = 1e-6  # small enough that no ReLU or max-pool switches between theta - h v and theta + h v
 NUM_DIRECTIONS = 12
 STEPS = (1, 3, 5)
-NO_INNER_LOOP = ("protonet", "matching", "feat", "siamese")
 USUAL_STEPS = 3  # of the cases that have no other number of steps to themselves
 
 # name -> (model, kind, seed, options of the algorithm, options of the model)
@@ -88,6 +88,16 @@ CASES = {
         "conv4", "classification", 0, {"algorithm": "feat", "temperature": 4.0}, {},
     ),
     "conv4, 2 blocks, Siamese": ("conv4", "classification", 0, {"algorithm": "siamese"}, {}),
+    "conv4, 2 blocks, baseline": ("conv4", "classification", 0, {"algorithm": "baseline"}, {}),
+    "conv4, 2 blocks, Baseline++": (
+        "conv4", "classification", 0, {"algorithm": "baseline_pp"}, {},
+    ),
+    "mlp, RFS": ("mlp", "classification", 0, {"algorithm": "rfs"}, {}),
+    "mlp, fine-tuning": ("mlp", "classification", 0, {"algorithm": "finetune"}, {}),
+    # Without the centre, whose penalty has a stopgrad.
+    "mlp, SimpleShot": (
+        "mlp", "classification", 0, {"algorithm": "simpleshot", "features": "l2n"}, {},
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),
@@ -127,9 +137,9 @@ def case(name: str, steps: int) -> Problem:
     model, kind, seed, options, model_options = CASES[name]
     lr = 0.02 if "inner_optimizer" in options else 0.1
     walk = {"inner_lr": lr, "inner_steps": steps}
-    if options.get("algorithm") in NO_INNER_LOOP:
+    if not takes_inner_steps(options.get("algorithm", "maml")):
         walk = {}
-    elif options.get("algorithm") == "leo":
+    if options.get("algorithm") == "leo":
         walk = {"latent_steps": steps, "finetuning_steps": steps}
     return problem(model, kind, seed=seed, model_options=model_options, **walk, **options)
 

@@ -17,6 +17,7 @@ from dmeta.algorithms.linear_learners import with_ones
 from dmeta.algorithms.lrd2 import logistic_weights
 from dmeta.algorithms.multiclass_svm import dual_solution
 from dmeta.algorithms.r2d2 import ridge_weights
+from dmeta.algorithms.rfs import logistic_regression
 
 datasets: Any = pytest.importorskip("sklearn.datasets")
 linear_model: Any = pytest.importorskip("sklearn.linear_model")
@@ -80,3 +81,23 @@ def test_logistic_weights_are_those_of_scikit_learn(name: str, S: int, strength:
         error = (found[:, w] - expected).norm() / expected.norm()
         print(f"{name} S={S} lambda={strength} class {w}: relative difference {float(error):.1e}")
         assert error < 1e-6
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "digits"])
+@pytest.mark.parametrize("S", [15, 60])
+@pytest.mark.parametrize("c", [0.1, 1.0])
+def test_multinomial_logistic_regression_is_that_of_scikit_learn(
+    name: str, S: int, c: float
+) -> None:
+    x, y, _ = drawn(name, S, seed=3)
+    z, labels = F.normalize(x), y.unique(return_inverse=True)[1]  # of the classes that are there
+    members = F.one_hot(labels).double()
+    found = logistic_regression(z, members, c, num_steps=200)
+    peer = linear_model.LogisticRegression(C=c, solver="newton-cg", tol=1e-12, max_iter=10_000)
+    peer.fit(z.numpy(), y.numpy())
+    error = 0.0
+    for got, expected in ((found.weight, peer.coef_), (found.bias, peer.intercept_)):
+        there = torch.as_tensor(expected)
+        error = max(error, float((got - there).norm() / there.norm()))
+    print(f"{name} S={S} C={c}: relative difference {error:.1e}")
+    assert error < 1e-6

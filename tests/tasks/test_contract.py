@@ -21,6 +21,7 @@ from dmeta.tasks.source import (
     ListsExamples,
     Split,
     TaskSource,
+    draws_batches,
 )
 from tests.tasks.conftest import write_tiny_features
 
@@ -198,3 +199,28 @@ def test_options_are_keywords_with_simple_types_and_defaults(name: str) -> None:
 def test_the_registry_does_not_import_torchvision() -> None:
     code = "import sys, dmeta.tasks; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_mini_batches_are_of_the_split_with_labels_among_all_its_classes(
+    source: TaskSource,
+) -> None:
+    if not draws_batches(source):
+        assert source.kind == "regression"
+        return
+    names = source.split_class_names("train")  # type: ignore[attr-defined]
+    classes = [source.class_examples("train", place) for place in range(len(names))]  # type: ignore[attr-defined]
+    total = sum(map(len, classes))
+    assert source.num_classes("train") == len(names)
+    x, y = source.draw_batch("train", total, np.random.default_rng(0))
+    assert y.dtype == np.int64
+    assert np.bincount(y).tolist() == [len(rows) for rows in classes], "everything once"
+    for place, rows in enumerate(classes):
+        drawn = sorted(row.tobytes() for row in x[y == place])
+        assert drawn == sorted(row.tobytes() for row in rows)
+    again = source.draw_batch("train", 7, np.random.default_rng(1))
+    same = source.draw_batch("train", 7, np.random.default_rng(1))
+    other = source.draw_batch("train", 7, np.random.default_rng(2))
+    assert np.array_equal(again.x, same.x)
+    assert not np.array_equal(again.x, other.x)
+    with pytest.raises(ValueError, match=rf"task.train_examples must be <= {total} .*; lower it"):
+        source.draw_batch("train", total + 1, np.random.default_rng(0))

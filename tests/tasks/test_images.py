@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,16 @@ def test_messages_name_the_smallest_class_and_the_key() -> None:
         source.check("test", EpisodeSize(3, 1, 1))
     with pytest.raises(ValueError, match=r"lower task\.train_ways \(or task\.ways\)$"):
         source.check("train", EpisodeSize(5, 1, 1))
+
+
+def test_a_class_that_is_turned_for_each_task_is_four_classes_of_a_mini_batch() -> None:
+    upright = make_source()
+    source = replace(upright, turned_per_task=frozenset({"train"}))
+    assert (upright.num_classes("train"), source.num_classes("train")) == (4, 16)
+    x, y = source.draw_batch("train", sum(COUNTS), np.random.default_rng(0))
+    assert len(set((y % 4).tolist())) == 4
+    for image, label in zip(x, y, strict=True):
+        place, turn = divmod(int(label), 4)
+        row = numbers(image[None])[0]
+        assert source.starts[place] <= row < source.starts[place + 1]
+        assert np.array_equal(image, np.rot90(source.images[row], turn))

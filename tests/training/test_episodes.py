@@ -15,7 +15,7 @@ from dmeta.runtime.messages import Block
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.sinusoid import Sinusoid
-from dmeta.tasks.source import DrawnTask, EpisodeSize, Split, TaskSource, can_pick
+from dmeta.tasks.source import BatchSize, DrawnTask, EpisodeSize, Split, TaskSource, can_pick
 from dmeta.training.setup import prepare
 from dmeta.training.work.episodes import TaskSupply, task_rng
 from tests.conftest import tiny_config
@@ -193,3 +193,15 @@ def test_on_a_gpu_the_next_block_is_drawn_with_the_runs_own_seed_and_size(
     monkeypatch.setattr(work, "_queues", True)
     work.gradient(vector, block(0, 0))
     assert asked == [(block(0, 0), run.config.seed, run.config.task.training)]
+
+
+def test_a_mini_batch_is_the_support_and_the_query_set() -> None:
+    source, of = turned_glyphs(), block(3, 1)
+    for each in (source, HandedThrough(source)):
+        supply = TaskSupply(each, "cpu")  # type: ignore[arg-type]
+        got = supply.place(supply.draw(of, 7, BatchSize(6, source.num_classes("train"))))
+        assert got.support is got.query
+        for i, slot in enumerate(range(of.first_slot, of.first_slot + of.num_slots)):
+            x, y = source.draw_batch("train", 6, task_rng(7, of, slot))
+            assert torch.equal(got.support.x[i], source.preprocess(torch.from_numpy(x)))
+            assert got.support.y[i].tolist() == y.tolist()

@@ -118,7 +118,7 @@ def _of_entry(group: str, name: str, entry: Entry[Any] | LazyEntry) -> Config:
     if group == "task":
         # Keywords of these names are not its own: a run reads them.
         sizes = _sizes(entry)
-        read = {each.name for each in sizes}
+        read = {each.name for each in [*sizes, *batch_sizes()]}
         options = [*sizes, *(each for each in options if each.name not in read)]
         if isinstance(entry, Entry) and len(_constant(entry.make, "input_shape", ())) == (
             _SHAPE_OF_IMAGES
@@ -165,11 +165,23 @@ def _sizes(entry: Entry[Any] | LazyEntry) -> list[Option]:
             f"train_{each.name}",
             None,
             f"{each.help.rstrip('.')}, in training; None: as at evaluation.",
-            lambda each=each: each.type_of() | None,  # type: ignore[misc]
+            _or_none(each),
         )
         for each in declared
     ]
     return [*evaluation, *training]
+
+
+def batch_sizes() -> list[Option]:
+    """The size of a mini-batch, for methods that are trained on such."""
+    return [
+        dataclasses.replace(each, name=f"train_{each.name}", default=None, type_of=_or_none(each))
+        for each in options_named("tasks.source:BatchSize")
+    ]
+
+
+def _or_none(option: Option) -> Callable[[], Any]:
+    return lambda: option.type_of() | None
 
 
 def _constant(make: Callable[..., Any], name: str, otherwise: Any) -> Any:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from dmeta.cli.settings.hydra_app import compose
-from dmeta.tasks.source import TaskSource
-from dmeta.training.config import EPISODE_KEYS, run_config
+from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.training.config import run_config
 from dmeta.training.setup import own_names
+from dmeta.training.task_options import SIZE_KEYS
 
 _LEAST_POOLED = 16  # conv4 halves an image four times
 
@@ -19,7 +20,7 @@ _LEAST_POOLED = 16  # conv4 halves an image four times
 _BRING_MODEL = ("model", "task", "experiment")
 
 # A task's sizes are read with a custom source too.
-_SIZES = tuple(f"task.{prefix}{key}" for prefix in ("", "train_") for key in EPISODE_KEYS)
+_SIZES = tuple(f"task.{key}" for key in SIZE_KEYS)
 
 
 def defaults_for(source: TaskSource, overrides: Sequence[str], *, has_network: bool) -> list[str]:
@@ -60,7 +61,8 @@ def _model_for(source: TaskSource, overrides: Sequence[str]) -> str:
 
 
 def _takes_floats(source: TaskSource, overrides: Sequence[str]) -> bool:
-    size = run_config(compose("train", overrides)).task.training
+    task = run_config(compose("train", overrides)).task
+    size = task.training if isinstance(task.training, EpisodeSize) else task.evaluation
     source.check("train", size)
     drawn = source.draw("train", size, np.random.default_rng(0))
     return source.preprocess(torch.from_numpy(np.array(drawn.support_x))).is_floating_point()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmeta.cli.settings.choices import Config, options_named, prefixed
+from dmeta.cli.settings.choices import Config, batch_sizes, options_named, prefixed
 from dmeta.declared import Option
 
 Defaults = Sequence[str | Mapping[str, str | None]]
@@ -98,7 +98,8 @@ def _run_options() -> tuple[Option, ...]:
             found += prefixed(each.name, own)
         elif each.name not in _CHOSEN:
             found.append(each)
-    return (*found, _TRUST_FILES)
+    # Not with the task's own keys, which are composed last: a method sets them.
+    return (*found, *prefixed("task", batch_sizes()), _TRUST_FILES)
 
 
 def _evaluation_options() -> tuple[Option, ...]:

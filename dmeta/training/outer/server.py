@@ -15,8 +15,8 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ from dmeta.runtime.messages import (
     Vector,
 )
 from dmeta.runtime.reduction import total_of
+from dmeta.training.outer.moving_averages import MovingAverages
 from dmeta.training.outer.optimizers import make_optimizer
 from dmeta.training.outer.options import OuterOptions
 
@@ -74,6 +75,8 @@ class OuterLoop:
         self._tensors = np.array([s.tensor for s in _segments(layout, options, 0, layout.size)])
         self._vector = torch.from_numpy(factory.initial.copy())
         self._optimizer = make_optimizer(factory.options, self._vector)
+        end = first + len(factory.initial)
+        self._averages = MovingAverages(layout, factory.averages, first, end)
         self._version = 0
         self._mean: torch.Tensor | None = None  # [p], that was gathered last
         self._gather_s = 0.0
@@ -93,6 +96,7 @@ class OuterLoop:
         if gradients:
             self._mean = torch.from_numpy(total_of(gradients))
             self._mean /= num_tasks
+            self._averages.take_from(self._mean)
             before = after = self._squares()
             bound = self._factory.options.clip_value
             if bound is not None:
@@ -147,7 +151,9 @@ class OuterLoop:
         self._vector.grad = gradient
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+        averages = self._averages.moved(self._vector)
         self._optimizer.step()
+        self._averages.write(self._vector, averages)
 
     def state(self) -> ServerState:
         """The vector [p] and the optimiser's state: [p] each, or one number of all elements."""
@@ -214,6 +220,7 @@ class OuterLoopFactory:
         options: the outer optimiser.
         num_steps: length of the run, for the schedule.
         first: of a part, where it begins in the whole vector.
+        averages: names of the parts that follow a moving average, and their rates.
     """
 
     initial: Vector
@@ -221,6 +228,7 @@ class OuterLoopFactory:
     options: OuterOptions
     num_steps: int
     first: int = 0
+    averages: Mapping[str, float] = field(default_factory=dict)
 
     def build(self) -> OuterLoop:
         """The server at step 0."""

@@ -6,6 +6,7 @@ Letters: T tasks of the block.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,15 @@ from torch import Tensor
 from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.messages import Block
 from dmeta.tasks.classes import shared_tensor
-from dmeta.tasks.source import DrawnTask, EpisodeSize, TaskSource, can_pick
+from dmeta.tasks.source import (
+    BatchSize,
+    DrawnTask,
+    Size,
+    Split,
+    TaskSource,
+    can_pick,
+    draws_batches,
+)
 from dmeta.training.devices.gpu_memory import free_gpu_bytes
 from dmeta.training.work.batching import as_input, stacked
 
@@ -48,7 +57,7 @@ class _Wanted(NamedTuple):
 
     block: Block
     seed: int
-    size: EpisodeSize
+    size: Size
 
 
 class TaskSupply:
@@ -82,8 +91,8 @@ class TaskSupply:
         if stored is not None and not is_there and self._has_room(stored.nbytes):
             self._examples = stored.to(self._device)
 
-    def draw(self, block: Block, seed: int, size: EpisodeSize) -> DrawnTask:
-        """The tasks of a block, stacked, on the CPU.
+    def draw(self, block: Block, seed: int, size: Size) -> DrawnTask:
+        """The tasks of a block, stacked, on the CPU; a mini-batch is its support and query set.
 
         Args:
             block: the block.
@@ -95,7 +104,7 @@ class TaskSupply:
             return self._ahead[1]
         return self._drawn(wanted)
 
-    def draw_ahead(self, block: Block, seed: int, size: EpisodeSize) -> None:
+    def draw_ahead(self, block: Block, seed: int, size: Size) -> None:
         """Draw what is likely to be wanted next: what came after such a block in the last step.
 
         To be called after every block, while a GPU computes it. If another one is wanted next,
@@ -112,20 +121,34 @@ class TaskSupply:
 
     def place(self, drawn: DrawnTask) -> Task:
         """T stacked tasks on the device, preprocessed: x float32, or int64 of whole numbers."""
-        support_y, query_y = (
-            torch.from_numpy(y).to(self._device) for y in (drawn.support_y, drawn.query_y)
-        )
-        return Task(
-            Examples(self._inputs(drawn.support_x), support_y),
-            Examples(self._inputs(drawn.query_x), query_y),
-        )
+        support = self._examples_of(drawn.support_x, drawn.support_y)
+        if drawn.query_x is drawn.support_x:
+            return Task(support, support)
+        return Task(support, self._examples_of(drawn.query_x, drawn.query_y))
+
+    def _examples_of(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> Examples:
+        return Examples(self._inputs(x), torch.from_numpy(y).to(self._device))
 
     def _drawn(self, wanted: _Wanted) -> DrawnTask:
-        block, source = wanted.block, self._source
-        draw = source.pick if can_pick(source) else source.draw
+        block, source, size = wanted.block, self._source, wanted.size
         slots = range(block.first_slot, block.first_slot + block.num_slots)
-        tasks = [draw(block.phase, wanted.size, task_rng(wanted.seed, block, s)) for s in slots]
-        return stacked(tasks, source.kind, wanted.size.ways)
+        rngs = [task_rng(wanted.seed, block, slot) for slot in slots]
+        if isinstance(size, BatchSize):
+            return self._batches(block.phase, size, rngs)
+        draw = source.pick if can_pick(source) else source.draw
+        return stacked([draw(block.phase, size, rng) for rng in rngs], source.kind, size.ways)
+
+    def _batches(
+        self, split: Split, size: BatchSize, rngs: Sequence[np.random.Generator]
+    ) -> DrawnTask:
+        source = self._source
+        assert draws_batches(source)
+        draw = source.pick_batch if can_pick(source) else source.draw_batch
+        drawn = [draw(split, size.examples, rng) for rng in rngs]
+        none = np.zeros((0,), np.int64)
+        tasks = [DrawnTask(x, y, none, none) for x, y in drawn]
+        both = stacked(tasks, source.kind, size.ways)
+        return DrawnTask(both.support_x, both.support_y, both.support_x, both.support_y)
 
     def _inputs(self, drawn: npt.NDArray[np.generic]) -> Tensor:
         x = torch.from_numpy(drawn)

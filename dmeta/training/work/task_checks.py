@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.messages import Block
-from dmeta.tasks.source import SPLITS, EpisodeSize, Split, TaskSource
+from dmeta.tasks.source import SPLITS, BatchSize, Size, Split, TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.work.episodes import TaskSupply
 
@@ -54,8 +54,8 @@ def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = 
                 f"front, got {shape} and: {error}; correct it"
             ) from error
         for name, examples, count in (
-            ("support", tasks[split].support, size.shots),
-            ("query", tasks[split].query, size.queries),
+            ("support", tasks[split].support, size.num_support),
+            ("query", tasks[split].query, size.num_query),
         ):
             _check(f"{name} set of split {split!r}", examples, count, size, source)
     first: Task = pytree.tree_map(lambda rows: rows[0], tasks[splits[0]])
@@ -85,15 +85,13 @@ def _few(examples: Examples) -> Examples:
     return Examples(x[rows], y[rows])
 
 
-def _check(
-    what: str, examples: Examples, count: int, size: EpisodeSize, source: TaskSource
-) -> None:
+def _check(what: str, examples: Examples, rows: int, size: Size, source: TaskSource) -> None:
     x, y = examples
-    rows = size.ways * count
     x_shape = [_NUM_TASKS, rows, *source.input_shape]
     if list(x.shape) != x_shape:
+        which = "" if isinstance(size, BatchSize) else f"ways {size.ways} x {rows // size.ways} "
         raise ValueError(
-            f"the {what} must have x of shape {x_shape[1:]} (ways {size.ways} x {count} examples, "
+            f"the {what} must have x of shape {x_shape[1:]} ({which}examples, "
             f"each of the source's input_shape) when preprocessed, got {list(x.shape[1:])}; "
             "correct the source's draw, preprocess or input_shape"
         )

@@ -29,7 +29,7 @@ from dmeta.runtime.messages import (
     Vector,
 )
 from dmeta.runtime.options import Precision
-from dmeta.tasks.source import EpisodeSize, TaskSource
+from dmeta.tasks.source import EpisodeSize, Size, TaskSource
 from dmeta.training.devices.gpu import set_up_gpu
 from dmeta.training.devices.gpu_watch import GpuWatch, watched
 from dmeta.training.frozen_weights import PackedNetwork, packed, unpacked
@@ -86,7 +86,7 @@ class TaskWorkFactory:
         precision: of the computation.
         gradient_precision: of the meta-gradient on its way to the server.
         source: where tasks come from.
-        training: size of a training task.
+        training: size of a training task, or of a mini-batch.
         evaluation: size of an evaluation task.
         layout: names and shapes of the meta-parameter vector.
         seed: of the training tasks.
@@ -100,7 +100,7 @@ class TaskWorkFactory:
     precision: Precision
     gradient_precision: WirePrecision
     source: TaskSource
-    training: EpisodeSize
+    training: Size
     evaluation: EpisodeSize
     layout: Layout
     seed: int

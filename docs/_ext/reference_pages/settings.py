@@ -72,7 +72,8 @@ def chosen_settings(group: str) -> dict[str, list[Setting]]:
         shared = {each.name for each in options_named("algorithms.inner_loop:InnerLoop")}
     if group == "task":
         shared = {each.name for each in options_named("tasks.source:EpisodeSize")}
-        shared |= {f"train_{name}" for name in shared}
+        batches = [each.name for each in options_named("tasks.source:BatchSize")]
+        shared |= {f"train_{name}" for name in (*shared, *batches)}
     shared = {f"{group}.{name}" for name in shared}
     return {
         name: _settings(
@@ -175,6 +176,10 @@ def _sizes() -> str:
     rows += [
         (f"`task.train_{each.name}`", "in training; `null`: as at evaluation", cell(each.help))
         for each in sizes
+    ]
+    rows += [
+        (f"`task.train_{each.name}`", "in training on mini-batches", cell(each.help))
+        for each in options_named("tasks.source:BatchSize")
     ]
     return "The size of a task, whatever its source.\n\n" + table(("key", "used", "meaning"), rows)
 
