@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.bilevel.lstm import LayerState, gated
+from dmeta.bilevel.transforms.lstm import LayerState, gated
 from dmeta.bilevel.types import Params
 
 FORWARD, BACKWARD, QUERY = "matching/forward/", "matching/backward/", "matching/query/"

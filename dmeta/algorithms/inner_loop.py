@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -16,34 +16,14 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from dmeta.algorithms.adapted_names import Adapt, adapted_names
+from dmeta.algorithms.inner_chain import default_chain, place_of
 from dmeta.algorithms.multi_step_loss import multi_step_weights
-from dmeta.bilevel.curvature import CURVATURE, Preconditioned, identities, matrices_of
-from dmeta.bilevel.inner import (
-    MOMENT,
-    MOMENT_WEIGHTS,
-    CarriedAdam,
-    Clipped,
-    ConstantRate,
-    InnerAdam,
-    InnerOptimizer,
-    InnerProblem,
-    InnerSGD,
-    LearnedRates,
-    PulledBack,
-    Rates,
-    no_moments,
-)
-from dmeta.bilevel.lstm import LSTM, InnerLSTM, initial_lstm
+from dmeta.bilevel.chain import Chain, Transform, is_carried, is_learned, meta_parameters
+from dmeta.bilevel.inner import InnerOptimizer, InnerProblem, PulledBack
+from dmeta.bilevel.transforms.rate import Learned, Rate
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage
 from dmeta.models.network import Network
 from dmeta.options import check_fields
-
-RATE = "inner_lr/"
-"""Prefix of the meta-parameters that are learned rates."""
-
-_MOMENTS = (MOMENT, MOMENT_WEIGHTS)
-
-Learned: TypeAlias = Literal["per_tensor", "per_tensor_and_step", "per_element"]
 
 
 @dataclass(frozen=True)
@@ -154,28 +134,11 @@ class InnerLoop:
         Args:
             start: what the inner loop moves.
 
-        Returns: learned rates ``inner_lr/<name>``, all `inner_lr` at first: [] (per_tensor), [most
-            inner steps] (per_tensor_and_step) or the parameter's shape (per_element); matrices
-            (`dmeta.bilevel.curvature`); the LSTM's weights (`dmeta.bilevel.lstm`); carried moments
-            (`dmeta.bilevel.inner.CarriedAdam`); nothing if there are none of them.
+        Returns: what the transforms of the chain learn (`dmeta.bilevel.transforms`): rates
+            ``inner_lr/<name>``, matrices, an LSTM's weights, carried moments.
         """
-        lstm = initial_lstm(start) if self.inner_optimizer == "lstm" else {}
-        matrices = identities(start) if self.precondition == "curvature" else {}
-        moments = no_moments(start) if self.carry_moments else {}
-        return self._init_rates(start) | matrices | lstm | moments
-
-    def _init_rates(self, start: Params) -> dict[str, Tensor]:
-        if self.learn_inner_lr is None:
-            return {}
-        rates = {}
-        for name, p in start.items():
-            shape = {
-                "per_tensor": (),
-                "per_tensor_and_step": (self.most_inner_steps,),
-                "per_element": tuple(p.shape),
-            }[self.learn_inner_lr]
-            rates[RATE + name] = p.new_full(shape, self.inner_lr)
-        return rates
+        found = meta_parameters(self.transforms, start, self.most_inner_steps)
+        return dict(sorted(found.items(), key=lambda each: place_of(each[0])))
 
     def problem(
         self,
@@ -212,10 +175,10 @@ class InnerLoop:
             return value + self.inner_proximal / 2 * torch.stack(away).sum()
 
         # Detached: only the displacement may move them (a learned moment could become negative).
-        moments = {n: p.detach() for n, p in meta_params.items() if n.startswith(_MOMENTS)}
+        carried = {name: p.detach() for name, p in meta_params.items() if is_carried(name)}
         return InnerProblem(
             objective=regularised,
-            start={**start, **moments},
+            start={**start, **carried},
             optimizer=self._optimizer(start, meta_params, stage),
             num_steps=num_steps,
             finish=finish,
@@ -247,36 +210,28 @@ class InnerLoop:
             return None
         return multi_step_weights(num_steps, stage.step / until)
 
-    def _rates(self, start: Params, meta_params: Params) -> Rates:
-        if self.learn_inner_lr is None:
-            return ConstantRate(self.inner_lr)
-        learned = {name: meta_params[RATE + name] for name in start}
-        return LearnedRates(learned, per_step=self.learn_inner_lr == "per_tensor_and_step")
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The links of the update rule, in the order in which they are applied."""
+        return default_chain(self)
 
     def _optimizer(self, start: Params, meta_params: Params, stage: Stage) -> InnerOptimizer:
-        rates = self._rates(start, meta_params)
-        optimizer: InnerOptimizer
-        if self.inner_optimizer == "sgd":
-            optimizer = InnerSGD(rates, self.inner_momentum)
-        elif self.inner_optimizer == "lstm":
-            own = {name: p for name, p in meta_params.items() if name.startswith(LSTM)}
-            optimizer = InnerLSTM(rates, own)
-        else:
-            optimizer = CarriedAdam(rates) if self.carry_moments else InnerAdam(rates)
-        if self.precondition == "curvature":
-            optimizer = Preconditioned(optimizer, matrices_of(start, meta_params))
-        if self.inner_clip_norm is not None:
-            optimizer = Clipped(optimizer, self.inner_clip_norm)
+        optimizer: InnerOptimizer = Chain(self.transforms, meta_params)
         if stage.training and self.proximal_at == "end":
-            num_steps = self._num_steps(stage)
-            optimizer = PulledBack(optimizer, start, rates, self.inner_proximal, num_steps)
+            rate = Rate(self.inner_lr, self.learn_inner_lr)
+            optimizer = PulledBack(
+                optimizer,
+                start,
+                lambda name, step: rate.at(name, step, meta_params),
+                self.inner_proximal,
+                self._num_steps(stage),
+            )
         return optimizer
 
 
 def network_params(meta_params: Params) -> dict[str, Tensor]:
     """The network's share of the meta-parameters: without what the inner loop itself learns."""
-    own = (RATE, CURVATURE, LSTM, *_MOMENTS)
-    return {name: p for name, p in meta_params.items() if not name.startswith(own)}
+    return {name: p for name, p in meta_params.items() if not is_learned(name)}
 
 
 def _mini_batch(support: Examples, size: int | None, step: int) -> Examples:

@@ -2,7 +2,7 @@
 
 Andrychowicz et al. 2016, "Learning to learn by gradient descent by gradient descent"
 (arXiv:1606.04474), eq. 3. An LSTM m with weights phi, applied to every coordinate
-(`dmeta.bilevel.lstm`), takes the gradient and says the step:
+(`dmeta.bilevel.transforms.lstm`), takes the gradient and says the step:
 
     (d_k, s_{k+1}) = m(grad L_support(w_k), s_k; phi),   w_{k+1} = w_k + inner_lr * d_k
     meta-loss(phi) = sum_{k=1..K} L_query(w_k)

@@ -44,10 +44,11 @@ from torch import Tensor
 
 from dmeta.algorithms import embeddings, latent_codes
 from dmeta.algorithms.embeddings import some_weight
-from dmeta.algorithms.inner_loop import RATE
 from dmeta.algorithms.latent_codes import Gaussian
-from dmeta.bilevel.inner import InnerProblem, InnerSGD, LearnedRates
+from dmeta.bilevel.chain import Chain
+from dmeta.bilevel.inner import InnerProblem
 from dmeta.bilevel.solvers import Solver
+from dmeta.bilevel.transforms.rate import RATE, Rate
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
@@ -56,6 +57,7 @@ from dmeta.randomness import Noise
 
 CODES, WEIGHTS = "codes", "weights"
 
+_RATE = Rate(learn_inner_lr="per_element")
 _SMALLEST = 1e-6  # squared length below which features stay short: none is divided by 0
 
 
@@ -146,7 +148,7 @@ class Leo:
             InnerProblem(
                 objective=lambda w, i: support_loss(decoded(w[CODES], i), f"latent step {i}"),
                 start={CODES: start},
-                optimizer=_descent(meta_params, CODES),
+                optimizer=Chain((_RATE,), meta_params),
                 num_steps=latent_steps,
                 finish=lambda w, i: {**kept, **w, WEIGHTS: decoded(w[CODES], i)},
                 depends_on_meta=True,
@@ -156,7 +158,7 @@ class Leo:
             InnerProblem(
                 objective=lambda w, i: support_loss(w[WEIGHTS], f"finetuning step {i}"),
                 start={WEIGHTS: coded[WEIGHTS]},
-                optimizer=_descent(meta_params, WEIGHTS),
+                optimizer=Chain((_RATE,), meta_params),
                 num_steps=finetuning_steps,
                 finish=lambda w, _: {**coded, **w},
                 depends_on_meta=True,
@@ -191,7 +193,3 @@ class Leo:
             + self.l2_weight * latent_codes.half_squares(meta_params)
             + self.orthogonality_weight * latent_codes.decoder_correlation(meta_params)
         )
-
-
-def _descent(meta_params: Params, name: str) -> InnerSGD:
-    return InnerSGD(LearnedRates({name: meta_params[RATE + name]}, per_step=False))

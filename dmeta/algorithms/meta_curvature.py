@@ -7,8 +7,8 @@ tensor, matrices M along its modes (outputs, inputs, filter positions; the ident
     meta-loss(theta, M) = L_query(theta')
 
 with M[G] = G x_3 M_f x_2 M_i x_1 M_o for a convolution, M_o G M_i^T for a linear layer
-(`dmeta.bilevel.curvature`). It is an option of the inner loop, ``precondition=curvature``, for
-every method that has one.
+(`dmeta.bilevel.transforms.curvature`). It is an option of the inner loop,
+``precondition=curvature``, for every method that has one.
 
 Differs from the paper: of its two forms this is the one with a matrix for each mode (MC1), shared
 by all inner steps; a bias has a full matrix of its own. The rate is not learned unless

@@ -11,11 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dmeta.bilevel.chain import Chain
 from dmeta.bilevel.estimators import Checkpointed, Truncated, exact, first_order
-from dmeta.bilevel.inner import ConstantRate
-from dmeta.bilevel.lstm import LSTM, NUM_UNITS, InnerLSTM, initial_lstm, lstm_cell, preprocessed
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import recording, stop_gradient, unrolled
+from dmeta.bilevel.transforms.lstm import (
+    LSTM,
+    NUM_UNITS,
+    InnerLSTM,
+    initial_lstm,
+    lstm_cell,
+    preprocessed,
+)
+from dmeta.bilevel.transforms.rate import Rate
 from dmeta.bilevel.types import Adapted, Outcome, Params
 from tests.bilevel.problems import (
     EVALUATION,
@@ -99,7 +107,7 @@ def test_the_rule_is_torchs_two_layers_for_every_coordinate_on_its_own() -> None
             getattr(torchs, f"bias_hh_l{layer}").zero_()
         output.weight.copy_(weights[LSTM + "output/weight"][None])
         output.bias.copy_(weights[LSTM + "output/bias"][None])
-    rule = InnerLSTM(ConstantRate(rate), weights)
+    rule = Chain((InnerLSTM(), Rate(rate)), weights)
     params: Params = {"a": normal(2, 3), "b": normal(4, seed=1), "c": normal()}
     start, state = params, rule.init(params)
     heard: list[Tensor] = []
@@ -119,7 +127,7 @@ def test_the_rule_is_torchs_two_layers_for_every_coordinate_on_its_own() -> None
 
 def test_before_any_training_the_rule_goes_against_the_gradients_sign() -> None:
     params = {"w": normal(50)}
-    rule = InnerLSTM(ConstantRate(0.1), initial_lstm(params))
+    rule = Chain((InnerLSTM(), Rate(0.1)), initial_lstm(params))
     gradients = {"w": normal(50, seed=1)}
     moved, state = rule.update(params, gradients, rule.init(params), 0)
     step = moved["w"] - params["w"]
@@ -155,7 +163,8 @@ def by_hand(at: Problem, window: int) -> Tensor:
     """Gradient of eq. 3 with inner gradients as constants, the chain cut every `window` steps."""
     theta = {name: p.clone().requires_grad_() for name, p in at.params.items()}
     lstm = {name: p for name, p in theta.items() if name.startswith(LSTM)}
-    rule, network = InnerLSTM(ConstantRate(at.algorithm.inner.inner_lr), lstm), at.algorithm.network
+    rule = Chain((InnerLSTM(), Rate(at.algorithm.inner.inner_lr)), lstm)
+    network = at.algorithm.network
     total = torch.zeros((), dtype=torch.float64)
     for i in range(at.tasks.support.x.shape[0]):
         support, query = ([part.x[i], part.y[i]] for part in at.tasks)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmeta.bilevel.curvature import identities, matrices_of, transformed
 from dmeta.bilevel.estimators import Checkpointed, exact, first_order
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import unrolled
+from dmeta.bilevel.transforms.curvature import identities, matrices_of, transformed
 from dmeta.bilevel.types import Params
 from tests.bilevel.problems import TRAINING, Problem, first_task, flat, problem, relative_error
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.adjoint import InnerPoint, difference_pull, exact_pull, num_kept, walk
+from dmeta.bilevel.chain import Chain
 from dmeta.bilevel.estimators import FiniteDifference, exact
-from dmeta.bilevel.inner import ConstantRate, InnerProblem, InnerSGD
+from dmeta.bilevel.inner import InnerProblem
 from dmeta.bilevel.plans import block_gradient
+from dmeta.bilevel.transforms.rate import Rate
 from dmeta.bilevel.types import Params
 from tests.bilevel.problems import TRAINING, flat, problem, relative_error
 
@@ -32,7 +34,7 @@ def kinked(*at: float) -> InnerProblem:
     return InnerProblem(
         objective=objective,
         start=ZERO,
-        optimizer=InnerSGD(ConstantRate(0.1)),
+        optimizer=Chain((Rate(0.1),), {}),
         num_steps=1,
         finish=lambda w, _: w,
     )
@@ -40,7 +42,7 @@ def kinked(*at: float) -> InnerProblem:
 
 @pytest.mark.parametrize("at", [(), (2 * STEP,), (0.3 * STEP,), (-0.3 * STEP,), (0.2 * STEP, STEP)])
 def test_a_relu_that_switches_on_one_side_does_no_harm(at: tuple[float, ...]) -> None:
-    args = (lambda _: kinked(*at), ZERO, InnerPoint(ZERO, {}), 0, InnerPoint(V, {}))
+    args = (lambda _: kinked(*at), ZERO, InnerPoint(ZERO, ((),)), 0, InnerPoint(V, ((),)))
     (_, expected), (_, got) = exact_pull(*args), difference_pull(STEP)(*args)
     torch.testing.assert_close(expected.iterate["w"], 0.8 * V["w"])
     torch.testing.assert_close(got.iterate["w"], expected.iterate["w"])
@@ -48,7 +50,7 @@ def test_a_relu_that_switches_on_one_side_does_no_harm(at: tuple[float, ...]) ->
 
 def test_relus_that_switch_on_both_sides_do() -> None:
     at = (0.3 * STEP, -0.3 * STEP)
-    args = (lambda _: kinked(*at), ZERO, InnerPoint(ZERO, {}), 0, InnerPoint(V, {}))
+    args = (lambda _: kinked(*at), ZERO, InnerPoint(ZERO, ((),)), 0, InnerPoint(V, ((),)))
     got = difference_pull(STEP)(*args)[1].iterate["w"]
     assert relative_error(got, 0.8 * V["w"]) > 10
 

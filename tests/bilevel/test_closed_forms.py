@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dmeta.bilevel.chain import Chain
 from dmeta.bilevel.estimators import (
     Checkpointed,
     FiniteDifference,
@@ -24,9 +25,10 @@ from dmeta.bilevel.estimators import (
     first_order,
 )
 from dmeta.bilevel.implicit import Implicit
-from dmeta.bilevel.inner import ConstantRate, InnerProblem, InnerSGD
+from dmeta.bilevel.inner import InnerProblem
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import Solver
+from dmeta.bilevel.transforms.rate import Rate
 from dmeta.bilevel.types import Adapted, Examples, Params, Stage, Task
 from tests.bilevel.problems import TRAINING
 from tests.grids import covering
@@ -63,7 +65,7 @@ class Quadratic:
             InnerProblem(
                 objective=objective,
                 start={"w": meta_params["w"]},
-                optimizer=InnerSGD(ConstantRate(lr)),
+                optimizer=Chain((Rate(lr),), {}),
                 num_steps=self.num_steps,
                 finish=lambda w, _: w,
                 depends_on_meta=self.proximal > 0,

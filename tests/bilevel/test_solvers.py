@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmeta.bilevel.inner import ConstantRate, InnerAdam, InnerOptimizer, InnerProblem, InnerSGD
+from dmeta.bilevel.chain import Chain
+from dmeta.bilevel.inner import InnerOptimizer, InnerProblem
 from dmeta.bilevel.solvers import recording, stop_gradient, unrolled
+from dmeta.bilevel.transforms.adam import Adam
+from dmeta.bilevel.transforms.rate import Rate
 from dmeta.bilevel.types import Params
 
 OPTIMIZERS = [
-    InnerSGD(ConstantRate(0.1)),
-    InnerAdam(ConstantRate(0.1)),
-    InnerAdam(ConstantRate(0.1), beta1=0.9),
+    Chain((Rate(0.1),), {}),
+    Chain((Adam(beta1=0.0), Rate(0.1)), {}),
+    Chain((Adam(beta1=0.9), Rate(0.1)), {}),
 ]
 K = 4
 
@@ -56,7 +59,7 @@ def test_all_solvers_take_the_same_steps(optimizer: InnerOptimizer) -> None:
 def test_the_steps_are_those_of_torch_optim(name: str, beta1: float) -> None:
     w = start(requires_grad=True)["w"]
     own: InnerOptimizer = (
-        InnerSGD(ConstantRate(0.1)) if name == "sgd" else InnerAdam(ConstantRate(0.1), beta1=beta1)
+        Chain((Rate(0.1),), {}) if name == "sgd" else Chain((Adam(beta1=beta1), Rate(0.1)), {})
     )
     reference: torch.optim.Optimizer = torch.optim.SGD([w], lr=0.1)
     if name == "adam":
@@ -75,27 +78,25 @@ def test_recording_sees_the_adapted_state_after_every_step_and_before_the_first(
     steps: int,
 ) -> None:
     seen: list[Tensor] = []
-    doubled = problem_at(
-        start(), InnerSGD(ConstantRate(0.01)), steps, finish=lambda w, _: 2 * w["w"]
-    )
+    doubled = problem_at(start(), Chain((Rate(0.01),), {}), steps, finish=lambda w, _: 2 * w["w"])
     end = recording(seen.append)(doubled)
     assert len(seen) == steps + 1
     assert torch.equal(seen[-1], end)
     for k, state in enumerate(seen):
-        alone = problem_at(start(), InnerSGD(ConstantRate(0.01)), k, finish=lambda w, _: 2 * w["w"])
+        alone = problem_at(start(), Chain((Rate(0.01),), {}), k, finish=lambda w, _: 2 * w["w"])
         assert torch.equal(state, unrolled(alone))
 
 
 def test_stop_gradient_keeps_the_identity_and_nothing_of_the_inner_passes() -> None:
     begin = start(requires_grad=True)
-    end = stop_gradient(problem_at(begin, InnerSGD(ConstantRate(0.01))))["w"]
+    end = stop_gradient(problem_at(begin, Chain((Rate(0.01),), {})))["w"]
     (jacobian_row,) = torch.autograd.grad(end.sum(), begin["w"])
     assert torch.equal(jacobian_row, torch.ones(3, dtype=torch.float64))
     (exact_row,) = torch.autograd.grad(
-        unrolled(problem_at(begin, InnerSGD(ConstantRate(0.01))))["w"].sum(), begin["w"]
+        unrolled(problem_at(begin, Chain((Rate(0.01),), {})))["w"].sum(), begin["w"]
     )
     assert (exact_row - jacobian_row).norm() > 0.1
-    seen_by_no_graph = stop_gradient(problem_at(start(), InnerSGD(ConstantRate(0.01))))["w"]
+    seen_by_no_graph = stop_gradient(problem_at(start(), Chain((Rate(0.01),), {})))["w"]
     assert not seen_by_no_graph.requires_grad
 
 
@@ -114,7 +115,7 @@ def graph_size(tensor: Tensor) -> int:
 def test_the_graph_of_stop_gradient_is_one_subtraction_a_step() -> None:
     begin = start(requires_grad=True)
     sizes = {
-        solve: graph_size(solve(problem_at(begin, InnerSGD(ConstantRate(0.01))))["w"])
+        solve: graph_size(solve(problem_at(begin, Chain((Rate(0.01),), {})))["w"])
         for solve in (stop_gradient, unrolled)
     }
     assert sizes[stop_gradient] == K + 1  # and the leaf
@@ -124,7 +125,7 @@ def test_the_graph_of_stop_gradient_is_one_subtraction_a_step() -> None:
 def test_recording_has_no_derivative_through_its_steps() -> None:
     begin = start(requires_grad=True)
     seen: list[Params] = []
-    recording(seen.append)(problem_at(begin, InnerAdam(ConstantRate(0.1))))
+    recording(seen.append)(problem_at(begin, Chain((Adam(beta1=0.0), Rate(0.1)), {})))
     (row,) = torch.autograd.grad(seen[-1]["w"].sum(), begin["w"])
     assert torch.equal(row, torch.ones(3, dtype=torch.float64))
 
@@ -148,7 +149,7 @@ def test_only_unrolled_differentiates_what_the_objective_closes_over(
     closing = InnerProblem(
         objective=lambda w, step: ((w["w"] - shift) ** 2).sum(),
         start=start(requires_grad=True),
-        optimizer=InnerSGD(ConstantRate(0.1)),
+        optimizer=Chain((Rate(0.1),), {}),
         num_steps=2,
         finish=lambda w, _: w,
     )

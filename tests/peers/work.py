@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from dmeta.algorithms.inner_loop import RATE, InnerLoop, network_params
+from dmeta.algorithms.inner_loop import InnerLoop, network_params
 from dmeta.algorithms.maml import Maml
 from dmeta.bilevel.estimators import Annealed, Checkpointed, exact, first_order
 from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.surrogates import Estimator
+from dmeta.bilevel.transforms.rate import RATE
 from dmeta.bilevel.types import Params, Stage
 from dmeta.models.network import Network
 from dmeta.models.norms import BatchStatisticsNorm

@@ -5,7 +5,7 @@ Andrychowicz et al. 2016, "Learning to learn by gradient descent by gradient des
 tensors share the weights, each has its own state:
 
     x = (log|g| / p, sign(g)) if |g| >= e^-p, else (-1, e^p g)      p = 10
-    (h, c) <- LSTM(x, (h, c)),   w <- w + rate * (v^T h + b)
+    (h, c) <- LSTM(x, (h, c)),   u <- -(v^T h + b),   w <- w - rate u
 
 Elementary operations alone, so that it can be mapped over tasks and differentiated twice.
 
@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.bilevel.inner import Rates
 from dmeta.bilevel.types import Params
 
 LSTM = "inner_lstm/"
@@ -44,45 +43,46 @@ LayerState: TypeAlias = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class InnerLSTM:
-    """The learned rule.
+    """Turns each coordinate's gradient into its update."""
 
-    Attributes:
-        rates: what a coordinate's output is multiplied by, in units of w.
-        weights: as from `initial_lstm`.
-    """
-
-    rates: Rates
-    weights: Params
+    def meta_parameters(self, params: Params, num_steps: int) -> dict[str, Tensor]:
+        """The weights, as from `initial_lstm`."""
+        return initial_lstm(params)
 
     def init(self, params: Params) -> tuple[LayerState, ...]:
         """Zeros, for each layer."""
         num_coordinates = sum(p.numel() for p in params.values())
         like = next(iter(params.values()))
-        zeros = like.new_zeros(num_coordinates, self.weights[LSTM + "output/weight"].shape[-1])
+        zeros = like.new_zeros(num_coordinates, NUM_UNITS)
         return tuple((zeros, zeros) for _ in _LAYERS)
 
     def update(
-        self, params: Params, gradients: Params, state: tuple[LayerState, ...], step: int
+        self,
+        update: Params,
+        state: tuple[LayerState, ...],
+        params: Params,
+        step: int,
+        meta: Params,
     ) -> tuple[Params, tuple[LayerState, ...]]:
-        """One step."""
-        heard = preprocessed(torch.cat([gradients[name].reshape(-1) for name in params]))
+        """One step; the iterate moves against an update, so that it is minus the output."""
+        heard = preprocessed(torch.cat([update[name].reshape(-1) for name in params]))
         after = []
         for layer, layer_state in zip(_LAYERS, state, strict=True):
-            after.append(lstm_cell(self._layer(layer), heard, layer_state))
+            after.append(lstm_cell(_layer(meta, layer), heard, layer_state))
             heard = after[-1][0]
-        said = heard @ self.weights[LSTM + "output/weight"] + self.weights[LSTM + "output/bias"]
+        said = -(heard @ meta[LSTM + "output/weight"] + meta[LSTM + "output/bias"])
         parts = torch.split(said, [p.numel() for p in params.values()])
-        moved = {
-            name: p + self.rates(name, step) * part.reshape(p.shape)
+        return {
+            name: part.reshape(p.shape)
             for (name, p), part in zip(params.items(), parts, strict=True)
-        }
-        return moved, tuple(after)
+        }, tuple(after)
 
-    def _layer(self, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, recurrent, bias = (
-            self.weights[f"{LSTM}{layer}/{part}"] for part in ("inputs", "recurrent", "bias")
-        )
-        return inputs, recurrent, bias
+
+def _layer(meta: Params, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    inputs, recurrent, bias = (
+        meta[f"{LSTM}{layer}/{part}"] for part in ("inputs", "recurrent", "bias")
+    )
+    return inputs, recurrent, bias
 
 
 def preprocessed(gradients: Tensor) -> Tensor:

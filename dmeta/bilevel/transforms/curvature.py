@@ -15,13 +15,13 @@ Letters: O outputs, I inputs, F positions of a filter (all axes after the second
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dmeta.bilevel.inner import InnerOptimizer, State
+from dmeta.bilevel.chain import is_carried
+from dmeta.bilevel.inner import State
 from dmeta.bilevel.types import Params
 
 CURVATURE = "inner_curvature/"
@@ -56,30 +56,32 @@ def transformed(gradient: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Preconditioned:
-    """Another rule, fed with transformed gradients.
+class Curvature:
+    """Multiplies by learned matrices; tensors without any are left as they are."""
 
-    Attributes:
-        optimizer: the rule.
-        matrices: parameter -> its matrices; the gradients of others are left as they are.
-    """
-
-    optimizer: InnerOptimizer
-    matrices: Mapping[str, tuple[Tensor, ...]]
+    def meta_parameters(self, params: Params, num_steps: int) -> dict[str, Tensor]:
+        """Identity matrices (see `identities`)."""
+        return identities(params)
 
     def init(self, params: Params) -> State:
-        """The rule's."""
-        return self.optimizer.init(params)
+        """None."""
+        return ()
 
     def update(
-        self, params: Params, gradients: Params, state: State, step: int
+        self,
+        update: Params,
+        state: State,
+        params: Params,
+        step: int,
+        meta: Params,
     ) -> tuple[Params, State]:
-        """One step of the rule."""
-        fed = {
-            name: transformed(g, self.matrices[name]) if name in self.matrices else g
-            for name, g in gradients.items()
-        }
-        return self.optimizer.update(params, fed, state, step)
+        """One step."""
+        moved = {name: u for name, u in update.items() if not is_carried(name)}
+        matrices = matrices_of(moved, meta)
+        return {
+            name: transformed(u, matrices[name]) if name in matrices else u
+            for name, u in update.items()
+        }, state
 
 
 def _sizes(tensor: Tensor) -> tuple[int, ...]:
