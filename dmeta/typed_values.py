@@ -118,5 +118,11 @@ def _words(hint: Any) -> str:
         return f"a group, of which each is {_words(args[1])}"
     if args and typing.get_origin(hint) not in (list, dict):
         return " or ".join(_words(arg) for arg in args)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        Any: "...",
+    }
     return names.get(hint, str(hint))

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel import ESTIMATORS
+from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.cli.verbs import BENCHES
 from dmeta.declared import (
     PROVIDED,
@@ -50,7 +51,7 @@ DATACLASSES = (
 
 
 def entries() -> Iterator[tuple[str, LazyEntry]]:
-    for registry in (ALGORITHMS, ESTIMATORS, MODELS, TASKS):
+    for registry in (ALGORITHMS, ESTIMATORS, MODELS, TASKS, TRANSFORMS):
         for name, entry in registry.builtin.items():
             if isinstance(entry, LazyEntry) and not entry.is_ready:
                 yield f"{registry.kind}={name}", entry

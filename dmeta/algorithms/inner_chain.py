@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dmeta.bilevel.chain import CARRIED, Transform
+from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.bilevel.transforms.adam import Adam
 from dmeta.bilevel.transforms.carried_adam import CarriedAdam
 from dmeta.bilevel.transforms.clip import Clip
@@ -13,9 +15,24 @@ from dmeta.bilevel.transforms.lstm import LSTM, InnerLSTM
 from dmeta.bilevel.transforms.momentum import Momentum
 from dmeta.bilevel.transforms.rate import RATE, Rate
 from dmeta.bilevel.transforms.ratio import Rated
+from dmeta.options import NamedOptions, checked_options, default_options
+from dmeta.registry import UnknownNameError
 
 if TYPE_CHECKING:
     from dmeta.algorithms.inner_loop import InnerLoop
+
+_REPLACED: Mapping[str, Any] = {
+    "inner_optimizer": "sgd",
+    "inner_momentum": 0,
+    "inner_clip_norm": None,
+    "precondition": None,
+    "carry_moments": False,
+    "proximal_at": "every_step",
+}
+"""Settings that a chain stands in the place of, as they must be with one."""
+
+_SHARED = ("inner_lr", "learn_inner_lr")
+"""Settings of the inner loop that a transform with an option of the name takes."""
 
 _PLACES = (RATE, CURVATURE, LSTM, CARRIED)
 
@@ -36,6 +53,51 @@ def default_chain(inner: InnerLoop) -> tuple[Transform, ...]:
     elif inner.inner_momentum:
         links.append(Momentum(inner.inner_momentum))
     return (*links, rate)
+
+
+def check_chain(inner: InnerLoop) -> None:
+    """Check a chain that is named, and that no other setting changes the rule.
+
+    Raises:
+        ValueError: a transform is not known, an option is wrong, or another setting says what the
+            chain says.
+    """
+    for key, wanted in _REPLACED.items():
+        if (value := getattr(inner, key)) != wanted:
+            shown = "null" if wanted is None else str(wanted).lower()
+            raise ValueError(
+                f"algorithm.{key} must be {shown} with algorithm.inner_chain, which says the whole "
+                f"update rule, got {value}; set it so, and name the transform in the chain"
+            )
+    named_chain(inner)
+
+
+def named_chain(inner: InnerLoop) -> tuple[Transform, ...]:
+    """The transforms that ``inner_chain`` names."""
+    links = inner.inner_chain or ()
+    return tuple(_link(each, f"algorithm.inner_chain[{i}]", inner) for i, each in enumerate(links))
+
+
+def _link(link: Any, key: str, inner: InnerLoop) -> Transform:
+    """One transform: that of a name, that of a name with options, or one that is ready."""
+    if hasattr(link, "meta_parameters") and hasattr(link, "update"):
+        ready: Transform = link
+        return ready
+    own = {"name": link} if isinstance(link, str) else link
+    if not isinstance(own, Mapping) or not isinstance(own.get("name"), str):
+        raise ValueError(
+            f"{key} must be the name of a transform, or its name and options such as "
+            f"{{name: momentum, decay: 0.5}}, got {link!r}; change it"
+        )
+    try:
+        entry = TRANSFORMS[own["name"]]
+    except UnknownNameError as error:
+        raise ValueError(f"{key}: {error}") from None
+    choice = NamedOptions(own["name"], {k: v for k, v in own.items() if k != "name"})
+    options = checked_options(entry.make, choice, key)
+    # What the transform shares with the inner loop is said there, unless the chain says it.
+    shared = {name: getattr(inner, name) for name in _SHARED if name in default_options(entry.make)}
+    return entry.make(**(shared | options))
 
 
 def place_of(name: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from dmeta.algorithms.adapted_names import Adapt, adapted_names
-from dmeta.algorithms.inner_chain import default_chain, place_of
+from dmeta.algorithms.inner_chain import check_chain, default_chain, named_chain, place_of
 from dmeta.algorithms.multi_step_loss import multi_step_weights
 from dmeta.bilevel.chain import Chain, Transform, is_carried, is_learned, meta_parameters
 from dmeta.bilevel.inner import InnerOptimizer, InnerProblem, PulledBack
@@ -57,6 +57,10 @@ class InnerLoop:
             (evaluation repeats the last) or one ``per_element``; None: they stay `inner_lr`.
         precondition: meta-learn matrices that transform a step's (clipped) gradient before the
             rule uses it: ``curvature`` (Park & Oliva 2019, arXiv:1902.03356); None: nothing.
+        inner_chain: None: `inner_clip_norm`, `precondition`, then `inner_optimizer` with its
+            momentum and rate; or the transforms of the inner gradient in the order in which they
+            are applied, by name or with options (``[{name: clip, max_norm: 1}, momentum, rate]``).
+            ``rate`` takes `inner_lr` and `learn_inner_lr`.
         multi_step_loss_until: outer step up to which the query losses after every inner step enter
             the meta-loss: with equal weights at first, then with falling weights for those before
             the last (MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.
@@ -77,11 +81,14 @@ class InnerLoop:
     adapt: Adapt = "all"
     learn_inner_lr: Learned | None = None
     precondition: Literal["curvature"] | None = None
+    inner_chain: tuple[Any, ...] | None = None
     multi_step_loss_until: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         """Check the fields, and what does not go together."""
         check_fields(self, "algorithm")
+        if self.inner_chain is not None:
+            check_chain(self)
         if self.inner_momentum and self.inner_optimizer != "sgd":
             raise ValueError(
                 f"algorithm.inner_momentum must be 0 with algorithm.inner_optimizer="
@@ -213,7 +220,7 @@ class InnerLoop:
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """The links of the update rule, in the order in which they are applied."""
-        return default_chain(self)
+        return default_chain(self) if self.inner_chain is None else named_chain(self)
 
     def _optimizer(self, start: Params, meta_params: Params, stage: Stage) -> InnerOptimizer:
         optimizer: InnerOptimizer = Chain(self.transforms, meta_params)

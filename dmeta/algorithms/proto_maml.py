@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,6 +65,17 @@ class ProtoMaml:
                 f"algorithm.precondition must be null {why}, got {self.inner.precondition}; "
                 "change it, or set algorithm.adapt=body"
             )
+        if self.inner.inner_chain is not None and self._learned(1) != self._learned(2):
+            raise ValueError(
+                f"algorithm.inner_chain must learn nothing of the last layer's shape {why}, got "
+                f"{list(self.inner.inner_chain)}; change it, or set algorithm.adapt=body"
+            )
+
+    def _learned(self, ways: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of what the inner loop learns of a last layer of one input."""
+        head = {WEIGHT: torch.zeros(ways, 1), BIAS: torch.zeros(ways)}
+        moved = {name: p for name, p in head.items() if name in self._moved}
+        return {n: tuple(p.shape) for n, p in self.inner.init_meta_params(moved).items()}
 
     @property
     def _moved(self) -> tuple[str, ...]:

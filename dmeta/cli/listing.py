@@ -7,6 +7,7 @@ from rich.table import Table
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel import ESTIMATORS
+from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.cli.settings.config_files import preset_names
 from dmeta.formatting import safe_text
 from dmeta.models import MODELS
@@ -19,6 +20,7 @@ def list_command() -> None:
     for title, registry in (
         ("algorithm", ALGORITHMS),
         ("gradient", ESTIMATORS),
+        ("algorithm.inner_chain", TRANSFORMS),
         ("task", TASKS),
         ("model", MODELS),
     ):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.chain import Chain
 from dmeta.bilevel.estimators import Checkpointed, Truncated, exact, first_order
@@ -173,7 +174,7 @@ def by_hand(at: Problem, window: int) -> Tensor:
         for step in range(K):
             if step % window == 0:
                 w = {name: p.detach() for name, p in w.items()}
-                state = tuple((h.detach(), c.detach()) for h, c in state)
+                state = pytree.tree_map(Tensor.detach, state)
             still = {name: p.detach().requires_grad_() for name, p in w.items()}
             loss = at.algorithm.loss(network.apply(still, support[0]), support[1])
             grads = dict(zip(still, torch.autograd.grad(loss, list(still.values())), strict=True))

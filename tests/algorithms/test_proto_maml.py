@@ -67,6 +67,7 @@ def test_tasks_may_have_any_number_of_ways(learned: str) -> None:
     [
         ({"learn_inner_lr": "per_element"}, r"learn_inner_lr must be per_tensor or"),
         ({"precondition": "curvature"}, r"precondition must be null"),
+        ({"inner_chain": ["curvature", "rate"]}, r"inner_chain must learn nothing of the last"),
     ],
 )
 def test_what_is_learned_for_each_weight_of_the_last_layer_is_refused(

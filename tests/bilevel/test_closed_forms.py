@@ -55,7 +55,8 @@ class Quadratic:
         return away @ prediction[:, :-1] @ away / 2
 
     def adapt(self, meta_params: Params, support: Examples, solve: Solver, stage: Stage) -> Adapted:
-        lr = meta_params["lr"] if self.learned_lr else self.lr
+        rate = Rate(self.lr, "per_tensor" if self.learned_lr else None)
+        learned = {"inner_lr/w": meta_params["lr"]} if self.learned_lr else {}
 
         def objective(w: Params, step: int) -> Tensor:
             away = (w["w"] - meta_params["w"]).square().sum()
@@ -65,7 +66,7 @@ class Quadratic:
             InnerProblem(
                 objective=objective,
                 start={"w": meta_params["w"]},
-                optimizer=Chain((Rate(lr),), {}),
+                optimizer=Chain((rate,), learned),
                 num_steps=self.num_steps,
                 finish=lambda w, _: w,
                 depends_on_meta=self.proximal > 0,

@@ -98,6 +98,24 @@ CASES = {
     "mlp, SimpleShot": (
         "mlp", "classification", 0, {"algorithm": "simpleshot", "features": "l2n"}, {},
     ),
+    "mlp, chain of Nesterov and weight decay": (
+        "mlp", "regression", 0, {"inner_chain": ["clip", "nesterov", "weight_decay", "rate"]}, {},
+    ),
+    "mlp, chain of Adam, learned rates": (
+        "mlp", "regression", 0,
+        {"inner_chain": ["adam", "rate"], "learn_inner_lr": "per_tensor"}, {},
+    ),
+    "mlp, chain of Adadelta": (
+        "mlp", "regression", 0, {"inner_chain": [{"name": "adadelta", "eps": 1e-3}, "rate"]}, {},
+    ),
+    "mlp, chain of RMSprop": (
+        "mlp", "regression", 0,
+        {"inner_chain": ["rmsprop", {"name": "rate", "inner_lr": 0.02}]}, {},
+    ),
+    "mlp, chain of sign": ("mlp", "regression", 0, {"inner_chain": ["sign", "rate"]}, {}),
+    "mlp, chain of curvature, LSTM, momentum": (
+        "mlp", "regression", 0, {"inner_chain": ["curvature", "lstm", "momentum", "rate"]}, {},
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),

@@ -74,6 +74,7 @@ _PLAIN = {
     "inner_clip_norm": None,
     "inner_batch_size": None,
     "inner_steps_max": None,
+    "inner_chain": None,
     "precondition": None,
     "multi_step_loss_until": 0,
 }

@@ -51,5 +51,30 @@ TRANSFORMS: Registry[Transform] = Registry(
             "over the root of a mean square that the tasks before have left (Reptile)",
             "Nichol et al. 2018, arXiv:1803.02999",
         ),
+        "weight_decay": LazyEntry(
+            "dmeta.bilevel.transforms.weight_decay:WeightDecay",
+            "plus a multiple of the weights (L2 penalty, or decoupled)",
+            "Loshchilov & Hutter 2019, arXiv:1711.05101",
+        ),
+        "nesterov": LazyEntry(
+            "dmeta.bilevel.transforms.nesterov:Nesterov",
+            "momentum, one step ahead",
+            "Sutskever et al. 2013; torch.optim.SGD",
+        ),
+        "rmsprop": LazyEntry(
+            "dmeta.bilevel.transforms.rmsprop:RMSprop",
+            "over the root of a mean square",
+            "Tieleman & Hinton 2012; torch.optim.RMSprop",
+        ),
+        "adadelta": LazyEntry(
+            "dmeta.bilevel.transforms.adadelta:Adadelta",
+            "in units of the weights, by past updates and gradients",
+            "Zeiler 2012, arXiv:1212.5701",
+        ),
+        "sign": LazyEntry(
+            "dmeta.bilevel.transforms.sign:Sign",
+            "the sign alone",
+            "Bernstein et al. 2018, arXiv:1802.04434",
+        ),
     },
 )
