@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmeta.algorithms import ALGORITHMS
+from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.cli.settings.choices import REGISTRIES
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,11 @@ def test_the_guide_to_settings_names_every_choice(group: str) -> None:
     row = next(line for line in text.splitlines() if line.startswith(f"| `{group}=` |"))
     named = set(re.findall(r"`(\w+)`", row.split("|")[2]))
     assert set(REGISTRIES[group].builtin) - named == set()
+
+
+def test_the_guide_to_chains_names_every_transform() -> None:
+    text = (ROOT / "docs" / "guides" / "inner_chain.md").read_text()
+    assert [name for name in TRANSFORMS.builtin if f"| `{name}` |" not in text] == []
 
 
 def test_the_readme_names_every_method() -> None:
