@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 import dmeta
-from dmeta.algorithms.inner_loop import RATE
 from dmeta.bench.agreement import BAR
 from dmeta.bilevel.estimators import exact, first_order
 from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.surrogates import Estimator
+from dmeta.bilevel.transforms.rate import RATE
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 from tests.bilevel.problems import TRAINING, flat, make_algorithm, relative_error

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from dmeta.algorithms.inner_loop import RATE
+from dmeta.bilevel.transforms.rate import RATE
 from dmeta.bilevel.types import Examples, Loss, Task
 
 Gradient: TypeAlias = dict[str, Tensor]

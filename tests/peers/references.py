@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmeta.algorithms.inner_loop import RATE
+from dmeta.bilevel.transforms.rate import RATE
 from dmeta.bilevel.types import Examples, Kind, Params, Task
 from dmeta.models import MODELS
 from tests.bilevel.problems import draw_tasks
