@@ -6,6 +6,7 @@ rule, how far, on which examples, and whether the rates are meta-learned too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -217,7 +218,7 @@ class InnerLoop:
             return None
         return multi_step_weights(num_steps, stage.step / until)
 
-    @property
+    @functools.cached_property
     def transforms(self) -> tuple[Transform, ...]:
         """The links of the update rule, in the order in which they are applied."""
         return default_chain(self) if self.inner_chain is None else named_chain(self)
