@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from dmeta.algorithms.algorithm import with_network
 from dmeta.algorithms.maml import Maml
 from dmeta.algorithms.protonet import ProtoNet
+from dmeta.algorithms.relation import Relation
 from dmeta.inference import Learner
 from dmeta.models.conv4 import conv4
 from dmeta.models.mlp import mlp
@@ -37,9 +40,17 @@ def maml(ways: int = 5) -> Learner:
 
 
 def protonet() -> Learner:
+    return embedding_learner(ProtoNet)
+
+
+def relation() -> Learner:
+    return embedding_learner(functools.partial(Relation, input_shape=SHAPE))
+
+
+def embedding_learner(make: Any) -> Learner:
     torch.manual_seed(0)
     network = Network.of(conv4(SHAPE, None, filters=4)).to("cpu", training=False)
-    algorithm = ProtoNet(network, F.cross_entropy)
+    algorithm = make(network, F.cross_entropy)
     params = algorithm.init_meta_params()
     return Learner(algorithm, params, "classification", InputFormat(SHAPE, "images"), 7)
 
@@ -112,11 +123,11 @@ def forward_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-@pytest.mark.parametrize("learner", [maml(), protonet()], ids=["maml", "protonet"])
+@pytest.mark.parametrize("learner", [maml, protonet, relation])
 def test_the_support_set_is_run_once_for_all_predictions(
-    monkeypatch: pytest.MonkeyPatch, learner: Learner
+    monkeypatch: pytest.MonkeyPatch, learner: Callable[[], Learner]
 ) -> None:
-    adapted = learner.adapt(images(10), np.arange(10) % 5)
+    adapted = learner().adapt(images(10), np.arange(10) % 5)
     x = images(4, 1)
     network = adapted.algorithm.network.with_statistics_of_first(10)
     both = torch.from_numpy(np.concatenate([images(10), x]))

@@ -103,6 +103,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "whether two examples are of the same class, pair by pair; no inner loop",
             "Koch et al. 2015, ICML Deep Learning Workshop",
         ),
+        "relation": LazyEntry(
+            "dmeta.algorithms.relation:Relation",
+            "a learned comparison of each example with each class; no inner loop",
+            "Sung et al. 2018, arXiv:1711.06025",
+        ),
         "proto_maml": LazyEntry(
             "dmeta.algorithms.proto_maml:ProtoMaml",
             "MAML whose last layer starts as a prototypical network's",

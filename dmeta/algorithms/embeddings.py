@@ -33,14 +33,19 @@ def some_weight(weights: Params) -> Tensor:
     return next(iter(weights.values()), torch.zeros(()))
 
 
-def num_features(network: Network, input_shape: tuple[int, ...]) -> int:
-    """D, of a network whose examples have this shape."""
+def feature_shape(network: Network, input_shape: tuple[int, ...]) -> torch.Size:
+    """Shape of the output for one example, of a network whose examples have this shape."""
     weights = network.init_params()
     like = some_weight(weights)
     if any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in network.module.modules()):
         like = torch.zeros((), dtype=torch.int64)
     with torch.no_grad():
-        return embed_examples(network, weights, like.new_zeros(2, *input_shape)).shape[1]
+        return network.apply(weights, like.new_zeros(2, *input_shape)).shape[1:]
+
+
+def num_features(network: Network, input_shape: tuple[int, ...]) -> int:
+    """D, of a network whose examples have this shape."""
+    return feature_shape(network, input_shape).numel()
 
 
 def one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:

@@ -11,13 +11,12 @@ Vinyals et al. 2016 (arXiv:1606.04080), section 4.1; strided variant: Finn et al
 | 96-192-384-512, Bertinetto et al. 2019 (arXiv:1805.08136, R2-D2), miniImageNet |
   ``filters=[96,192,384,512] slope=0.1 dropout=0.1 join_last_two=true`` |
 | 64-64-64-64, two pools, Sung et al. 2018 (arXiv:1711.06025, relation networks) |
-  ``num_pools=2 padding=0`` |
+  ``num_pools=2 unpadded_blocks=2`` |
 
 Differs from the papers' code: weights start as torch initialises them (Kaiming-uniform with a =
 sqrt 5), not Xavier-uniform with a standard normal last layer. After 400 steps of Omniglot 5-way
-1-shot MAML that gives 93% on validation tasks, Xavier 90%, with the normal last layer 73%. Padding
-and pools are the same in all blocks but for `num_pools`, and pools drop an odd last row and column:
-features of R2-D2 and of relation networks have other sizes than theirs. Garcia & Bruna's network
+1-shot MAML that gives 93% on validation tasks, Xavier 90%, with the normal last layer 73%. Pools
+drop an odd last row and column: features of R2-D2 have other sizes than theirs. Garcia & Bruna's network
 ends in a linear layer of 128 units and normalises once more, which is left to the head here.
 """
 
@@ -59,6 +58,7 @@ def conv4(
     num_pools: int | None = None,
     pool: Literal["mean", "none"] = "none",
     join_last_two: bool = False,
+    unpadded_blocks: int = 0,
 ) -> nn.Module:
     """[3x3 conv, batch-norm, 2x2 max-pool, ReLU] x blocks, then a linear layer.
 
@@ -78,13 +78,15 @@ def conv4(
         num_pools: blocks that have a pool, the first so many; None: all.
         pool: ``mean`` over pixels before the last layer, or ``none``.
         join_last_two: the features are those of the last two blocks, as in R2-D2.
+        unpadded_blocks: first blocks whose convolution is not padded, whatever `padding` says;
+            relation networks have 2, and num_pools=2.
 
     Raises:
         ValueError: the input is not an image, or too small for so many blocks; a size is below 1.
     """
     widths = _widths(filters, blocks, context)
     pools = blocks if num_pools is None else num_pools
-    check_sizes(num_pools=(pools, 0))
+    check_sizes(num_pools=(pools, 0), unpadded_blocks=(unpadded_blocks, 0))
     check_rates(dropout=dropout)
     if pools > blocks:
         raise ValueError(
@@ -95,11 +97,12 @@ def conv4(
             "model.join_last_two must be false with model.pool=mean or a single block, got true "
             f"with pool={pool} and blocks={blocks}; remove it"
         )
-    check_image("conv4", input_shape, _least_side(blocks, pools, padding), "lower model.blocks")
+    paddings = [0 if i < unpadded_blocks else padding for i in range(blocks)]
+    check_image("conv4", input_shape, _least_side(pools, paddings), "lower model.blocks")
     made: list[nn.Module] = []
     channels = input_shape[0]
     for i, width in enumerate(widths, start=1):
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=padding)]
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=paddings[i - 1])]
         layers.append(nn.BatchNorm2d(width))
         layers += [nn.MaxPool2d(2)] if i <= pools else []
         layers += [Film(context, width)] if context and i == min(FILM_BLOCK, blocks) else []
@@ -162,10 +165,10 @@ def _widths(filters: int | Sequence[int], blocks: int, context: int) -> list[int
     return each
 
 
-def _least_side(blocks: int, pools: int, padding: int) -> int:
+def _least_side(pools: int, paddings: Sequence[int]) -> int:
     """Pixels that leave the last block one."""
     side = 1
-    for i in range(blocks, 0, -1):
+    for i, padding in reversed(list(enumerate(paddings, start=1))):
         side = side * (2 if i <= pools else 1) + 2 * (1 - padding)
     return side
 

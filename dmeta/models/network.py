@@ -16,7 +16,7 @@ import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -223,13 +223,18 @@ class Network:
 
     def _computed(self, module: nn.Module, params: Params, x: Tensor) -> Tensor:
         out: Tensor
+        with self.layer_precision(x.device):
+            out = torch.func.functional_call(module, params, (x,))
         if self.precision == "float32":
-            out = torch.func.functional_call(module, params, (x,))
             return out
-        # Without its cache: that would keep one task's weights for another.
-        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            out = torch.func.functional_call(module, params, (x,))
         return out.to(x.dtype if x.is_floating_point() else torch.float32)
+
+    def layer_precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """Within it, convolutions and products are computed as the network's are."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        # Without its cache: that would keep one task's weights for another.
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def _replacements(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """Torch's functions and generators, where the network uses any that are replaced."""

@@ -64,37 +64,52 @@ class BatchStatisticsNorm(nn.Module):
         Raises:
             ValueError: the statistics would be of a single value per channel.
         """
-        at = self.statistics
-        if at == Statistics() and not under_vmap():
-            _check_enough(x, x)
-            # What F.batch_norm calls; that would be seen as one that is replaced (`overrides`).
-            cudnn = torch.backends.cudnn.enabled
-            return torch.batch_norm(
-                x, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn
-            )
-        # Elementary operations rather than batch_norm: under vmap the derivative of its backward
-        # with respect to its input is wrong (torch 2.13; see also the open
-        # github.com/pytorch/functorch/issues/534), by percents of MAML's meta-gradient.
-        # Two sums rather than var_mean, and the mean taken off first: a tenth of a step faster on a
-        # CPU, and nothing cancels.
-        wide, dtype = x.float() if x.dtype == torch.bfloat16 else x, x.dtype
-        if at.given is not None:
-            mean, variance, _ = next(at.given)
-            centred = wide - mean
-        else:
-            _check_enough(x[: at.rows], x)  # [: None] is all of them
-            dims = [d for d in range(x.dim()) if d != 1]
-            mean = wide[: at.rows].mean(dims, keepdim=True)
-            centred = wide - mean
-            variance = centred[: at.rows].square().mean(dims, keepdim=True)
-        if at.recorded is not None:
-            at.recorded.append(Moments(mean, variance, len(x[: at.rows])))
-        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight.view(shape)
-        shift = mean.new_zeros(()) if self.bias is None else self.bias.view(shape)
-        return torch.addcmul(shift, centred, scale).to(dtype)
+        return normalized(x, self.weight, self.bias, self.eps, self.statistics)
+
+
+def normalized(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, at: Statistics
+) -> Tensor:
+    """Batch-norm as a function: [N, C, ...] -> [N, C, ...].
+
+    Args:
+        x: what is normalised.
+        weight: scale of each channel [C]; None: 1.
+        bias: shift of each channel [C]; None: 0.
+        eps: added to the variances.
+        at: where the statistics are from.
+
+    Raises:
+        ValueError: the statistics would be of a single value per channel.
+    """
+    if at == Statistics() and not under_vmap():
+        _check_enough(x, x)
+        # What F.batch_norm calls; that would be seen as one that is replaced (`overrides`).
+        cudnn = torch.backends.cudnn.enabled
+        return torch.batch_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
+    # Elementary operations rather than batch_norm: under vmap the derivative of its backward
+    # with respect to its input is wrong (torch 2.13; see also the open
+    # github.com/pytorch/functorch/issues/534), by percents of MAML's meta-gradient.
+    # Two sums rather than var_mean, and the mean taken off first: a tenth of a step faster on a
+    # CPU, and nothing cancels.
+    wide, dtype = x.float() if x.dtype == torch.bfloat16 else x, x.dtype
+    if at.given is not None:
+        mean, variance, _ = next(at.given)
+        centred = wide - mean
+    else:
+        _check_enough(x[: at.rows], x)  # [: None] is all of them
+        dims = [d for d in range(x.dim()) if d != 1]
+        mean = wide[: at.rows].mean(dims, keepdim=True)
+        centred = wide - mean
+        variance = centred[: at.rows].square().mean(dims, keepdim=True)
+    if at.recorded is not None:
+        at.recorded.append(Moments(mean, variance, len(x[: at.rows])))
+    shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+    scale = torch.rsqrt(variance + eps)
+    if weight is not None:
+        scale = scale * weight.view(shape)
+    shift = mean.new_zeros(()) if bias is None else bias.view(shape)
+    return torch.addcmul(shift, centred, scale).to(dtype)
 
 
 class TaskNorm(nn.Module):

@@ -17,6 +17,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet, cosine": ("protonet", {"distance": "cosine"}),
     "feat": ("feat", {}),
     "siamese": ("siamese", {}),
+    "relation": ("relation", {}),
     "matching": ("matching", {}),
     "matching, full context": ("matching", {"full_context": True}),
 }

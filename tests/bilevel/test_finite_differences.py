@@ -116,6 +116,10 @@ CASES = {
     "mlp, chain of curvature, LSTM, momentum": (
         "mlp", "regression", 0, {"inner_chain": ["curvature", "lstm", "momentum", "rate"]}, {},
     ),
+    "conv4, 2 blocks, Relation": ("conv4", "classification", 0, {"algorithm": "relation"}, {}),
+    "mlp, Relation, means": (
+        "mlp", "classification", 0, {"algorithm": "relation", "combine_shots": "mean"}, {},
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),

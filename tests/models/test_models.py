@@ -126,6 +126,18 @@ def test_pooling_refuses_an_image_that_is_too_small_for_its_blocks() -> None:
         MODELS["resnet12"].make(input_shape=(1, 3, 4), num_outputs=5, widths=[2, 2])
 
 
+def test_blocks_without_pool_or_padding_are_those_of_relation_networks() -> None:
+    """Sung et al. 2018, figure 2, and their code: 84 pixels to 19, 28 to 5."""
+    options = {"num_pools": 2, "unpadded_blocks": 2}
+    for side, left in ((84, 19), (28, 5), (10, 1)):
+        made = MODELS["conv4"].make((1, side, side), None, filters=2, **options)
+        assert made(torch.zeros(2, 1, side, side)).shape == (2, 2 * left**2)
+    with pytest.raises(ValueError, match=r"of at least 10 pixels a side .* got 9x12"):
+        MODELS["conv4"].make((1, 9, 12), None, filters=2, **options)
+    with pytest.raises(ValueError, match=r"model\.num_pools must be >= 0, got -1"):
+        MODELS["conv4"].make((1, 28, 28), None, num_pools=-1)
+
+
 def test_the_residual_network_is_that_of_the_papers() -> None:
     """Lee et al. 2019: 84 pixels to 5, 64-160-320-640 channels, 12.4 million weights."""
     made = MODELS["resnet12"].make(input_shape=(3, 84, 84), num_outputs=5)
