@@ -133,6 +133,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "a support vector machine or ridge regression in a learned embedding",
             "Lee et al. 2019, arXiv:1904.03758",
         ),
+        "cnaps": LazyEntry(
+            "dmeta.algorithms.cnaps:Cnaps",
+            "scale and shift the network's channels for a task, and generate a classifier (FiLM)",
+            "Requeima et al. 2019, arXiv:1906.07697",
+        ),
         "baseline": LazyEntry(
             "dmeta.algorithms.baseline:Baseline",
             "a classifier of all training classes; a new linear layer for each task",
