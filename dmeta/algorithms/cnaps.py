@@ -22,9 +22,9 @@ it is trained before on ImageNet, and then fixed. Its batch-norms take the stati
 All normalisation layers are modulated, there those of the residual blocks. Not here is the
 auto-regressive variant, whose code of a layer depends on the layers before. Differs from the
 authors' code (github.com/cambridge-mlg/cnaps): there the penalty of 0.001 is added for each of the
-16 tasks of a step, whose mean the loss is: 0.016 here. There the four vectors s and t of a block
-share their memory. Differs from the code of Simple CNAPS (github.com/peymanbateni/simple-cnaps): a
-class of one example has covariance 0, there a number that is added to all elements.
+16 tasks of a step, whose mean the loss is: 0.016 here. Differs from the code of Simple CNAPS
+(github.com/peymanbateni/simple-cnaps): a class of one example has covariance 0, there a number that
+is added to all elements.
 
 Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding.
 """

@@ -18,6 +18,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "feat": ("feat", {}),
     "siamese": ("siamese", {}),
     "relation": ("relation", {}),
+    "cnaps": ("cnaps", {}),
+    "cnaps, Mahalanobis": ("cnaps", {"head": "mahalanobis"}),
     "matching": ("matching", {}),
     "matching, full context": ("matching", {"full_context": True}),
 }

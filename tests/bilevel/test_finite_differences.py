@@ -120,6 +120,10 @@ CASES = {
     "mlp, Relation, means": (
         "mlp", "classification", 0, {"algorithm": "relation", "combine_shots": "mean"}, {},
     ),
+    "conv4, 2 blocks, CNAPs": ("conv4", "classification", 0, {"algorithm": "cnaps"}, {}),
+    "conv4_strided, 2 blocks, Simple CNAPS": (
+        "conv4_strided", "classification", 0, {"algorithm": "cnaps", "head": "mahalanobis"}, {},
+    ),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),
