@@ -138,6 +138,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "scale and shift the network's channels for a task, and generate a classifier (FiLM)",
             "Requeima et al. 2019, arXiv:1906.07697",
         ),
+        "tsa": LazyEntry(
+            "dmeta.algorithms.tsa:Tsa",
+            "adapters in the convolutions and a map of the features, learned at evaluation alone",
+            "Li et al. 2022, arXiv:2107.00358",
+        ),
         "baseline": LazyEntry(
             "dmeta.algorithms.baseline:Baseline",
             "a classifier of all training classes; a new linear layer for each task",

@@ -20,6 +20,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "relation": ("relation", {}),
     "cnaps": ("cnaps", {}),
     "cnaps, Mahalanobis": ("cnaps", {"head": "mahalanobis"}),
+    "tsa": ("tsa", {}),
     "matching": ("matching", {}),
     "matching, full context": ("matching", {"full_context": True}),
 }

@@ -1,0 +1,218 @@
+"""TSA: adapters in the convolutions and a map of the features, learned for each task.
+
+Li, Liu & Bilen 2022, "Cross-domain Few-shot Learning with Task-specific Adapters"
+(arXiv:2107.00358), section 3. In training the network f learns as it is, with the class means c_w
+of the support features (in training M = I):
+
+    logits_w(x) = scale cos(M f(x), c_w),   c_w = mean of M f(x_i) over class w
+
+For a task f is frozen. Each convolution gets an adapter, a matrix A_l [F, C] that is applied to
+each pixel in parallel, and the features a map M [D, D]; these descend the loss of the support set
+
+    layer_l(h) = conv(h, weight_l) + A_l h,   A_l = 0.0001 I and M = I at first
+    (A, M) = Adadelta steps on L_support
+
+A_l h is a convolution of 1x1 with the stride of the layer's own, and so the same as A_l added to
+the middle of the layer's kernel. Adapted are convolutions with an odd kernel and as much padding as
+keeps the middle on the image; of a network without any, M alone is learned (as in Li et al. 2021,
+arXiv:2103.13841, section 3.3, and with ``algorithm.adapters=false`` for every network).
+
+Differs from the paper: f is trained on episodes and not as a classifier of all training classes, or
+distilled from classifiers of several data sets. Its batch-norms take the statistics of the support
+set. All such convolutions are adapted, there those of 3x3 in residual blocks. The rates are those
+of the authors' code (github.com/VICO-UoE/URL) for data sets that were not trained on; there they
+are 0.05 and 0.1 for others.
+
+Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding, C
+channels in and F channels out of a convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
+
+from dmeta.algorithms.embeddings import class_means, cosines, embed_examples
+from dmeta.bilevel.inner import InnerProblem, State
+from dmeta.bilevel.solvers import Solver
+from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
+from dmeta.declared import PROVIDED
+from dmeta.models.network import Network
+from dmeta.options import check_fields
+
+ADAPTER, MAP = "tsa/adapter/", "tsa/map"
+"""Of what a task learns: a prefix of the names of the convolutions' weights, and M."""
+
+_FIRST_ADAPTER = 1e-4  # times the identity
+_RHO, _EPS = 0.9, 1e-6  # torch's
+
+
+@dataclass(frozen=True)
+class Adadelta:
+    """Adadelta with a learning rate (Zeiler 2012, arXiv:1212.5701), as `torch.optim.Adadelta`.
+
+    Attributes:
+        adapter_lr: of adapters.
+        map_lr: of the map.
+    """
+
+    adapter_lr: float
+    map_lr: float
+
+    def init(self, params: Params) -> State:
+        """Zero averages of squared gradients and of squared steps."""
+        zeros = {name: torch.zeros_like(p) for name, p in params.items()}
+        return zeros, zeros
+
+    def update(
+        self,
+        params: Params,
+        gradients: Params,
+        state: State,
+        step: int,  # noqa: ARG002 - the protocol's signature
+    ) -> tuple[Params, State]:
+        """One step."""
+        squares, deltas = state
+        squares = {n: _RHO * squares[n] + (1 - _RHO) * g * g for n, g in gradients.items()}
+        moves = {
+            n: ((deltas[n] + _EPS).sqrt() / (squares[n] + _EPS).sqrt()) * g
+            for n, g in gradients.items()
+        }
+        deltas = {n: _RHO * deltas[n] + (1 - _RHO) * move * move for n, move in moves.items()}
+        moved = {n: p - self._rate(n) * moves[n] for n, p in params.items()}
+        return moved, (squares, deltas)
+
+    def _rate(self, name: str) -> float:
+        return self.map_lr if name == MAP else self.adapter_lr
+
+
+@dataclass(frozen=True)
+class Tsa:
+    """Nearest class means by cosine, in features that are adapted to a task.
+
+    Attributes:
+        network: the embedding, [N, *input_shape] -> [N, D].
+        loss: query loss on the logits, and of the support set.
+        scale: factor of the cosines.
+        adapters: whether convolutions have adapters; false: the map of the features alone.
+        eval_inner_steps: steps on a task's adapters and map.
+        adapter_lr: learning rate of adapters.
+        map_lr: learning rate of the map.
+    """
+
+    network: Network
+    loss: Loss
+    scale: PositiveFloat = 10.0
+    adapters: bool = True
+    eval_inner_steps: NonNegativeInt = 40
+    adapter_lr: PositiveFloat = 0.5
+    map_lr: PositiveFloat = 1.0
+
+    embeds: ClassVar[bool] = True
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
+    trains_on_batches: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_fields(self, "algorithm", but=PROVIDED)
+
+    def init_meta_params(self) -> Params:
+        """The network's initial weights."""
+        return self.network.init_params()
+
+    def adapt(
+        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+    ) -> Adapted | Outcome:
+        """``weights``, at evaluation with adapters, ``means`` [W, D] and the ``map`` [D, D].
+
+        In training there is no inner loop, and no map.
+        """
+        weights = {name: meta_params[name] for name in self.network.names}
+        embedded = embed_examples(self.network, weights, support.x)
+        if stage.training:
+            means = class_means(embedded, support.y, stage.ways)
+            return {"weights": weights, "means": means}
+
+        def objective(iterate: Params, _: int) -> Tensor:
+            # Without adapters the features are always the same.
+            features = self._features(weights, iterate, support.x) if self._adapted else embedded
+            mapped = features @ iterate[MAP].T
+            logits = self.scale * cosines(mapped, class_means(mapped, support.y, stage.ways))
+            return self.loss(logits, support.y)
+
+        def finish(iterate: Params, _: int) -> dict[str, Any]:
+            mapped = self._features(weights, iterate, support.x) @ iterate[MAP].T
+            means = class_means(mapped, support.y, stage.ways)
+            return {
+                "weights": with_adapters(weights, iterate), "map": iterate[MAP], "means": means
+            }  # fmt: skip
+
+        steps = self.eval_inner_steps if stage.inner_steps is None else stage.inner_steps
+        return solve(
+            InnerProblem(
+                objective=objective,
+                start=self._start(weights, embedded),
+                optimizer=Adadelta(self.adapter_lr, self.map_lr),
+                num_steps=steps,
+                finish=finish,
+                depends_on_meta=True,
+            )
+        )
+
+    def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
+        """[N, *input_shape] -> logits [N, W]."""
+        embedded = embed_examples(self.network, adapted["weights"], x)
+        if "map" in adapted:
+            embedded = embedded @ adapted["map"].T
+        return self.scale * cosines(embedded, adapted["means"])
+
+    @property
+    def _adapted(self) -> tuple[str, ...]:
+        return adapted_convolutions(self.network) if self.adapters else ()
+
+    def _start(self, weights: Params, embedded: Tensor) -> dict[str, Tensor]:
+        start = {MAP: torch.eye(embedded.shape[1], dtype=embedded.dtype, device=embedded.device)}
+        for name in self._adapted:
+            w = weights[name]
+            identity = torch.eye(*w.shape[:2], dtype=w.dtype, device=w.device)
+            start[ADAPTER + name] = _FIRST_ADAPTER * identity
+        return start
+
+    def _features(self, weights: Params, iterate: Params, x: Tensor) -> Tensor:
+        return embed_examples(self.network, with_adapters(weights, iterate), x)
+
+
+def adapted_convolutions(network: Network) -> tuple[str, ...]:
+    """Names of the weights of convolutions that can have an adapter, in the network's order."""
+    found = {
+        f"{name}.weight".lstrip(".")
+        for name, layer in network.module.named_modules()
+        if isinstance(layer, _ConvNd) and not layer.transposed and _has_middle(layer)
+    }
+    return tuple(name for name in network.names if name in found)
+
+
+def _has_middle(layer: _ConvNd) -> bool:
+    """Whether the middle of the kernel sees each pixel that a 1x1 kernel of its stride would."""
+    sizes = zip(layer.kernel_size, layer.dilation, strict=True)
+    centred = [dilation * (size // 2) for size, dilation in sizes]
+    is_padded = layer.padding == "same" or list(layer.padding) == centred
+    is_odd = all(size % 2 for size in layer.kernel_size)
+    return is_odd and max(layer.kernel_size) > 1 and is_padded and layer.groups == 1
+
+
+def with_adapters(weights: Params, iterate: Params) -> dict[str, Tensor]:
+    """The network's weights, with each adapter [F, C] added to the middle of its kernel."""
+    changed = dict(weights)
+    for name in (n.removeprefix(ADAPTER) for n in iterate if n.startswith(ADAPTER)):
+        w = weights[name]
+        middle = torch.zeros(w.shape[2:], dtype=w.dtype, device=w.device)
+        middle[tuple(size // 2 for size in w.shape[2:])] = 1
+        of_kernel = iterate[ADAPTER + name].view(*w.shape[:2], *(1 for _ in w.shape[2:]))
+        changed[name] = w + of_kernel * middle
+    return changed
