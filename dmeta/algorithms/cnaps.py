@@ -105,7 +105,7 @@ class Cnaps:
         generator = torch.Generator().manual_seed(self.init_seed)
         shape, size = self.input_shape, self.code_size
         weights |= set_encoder.init_encoder(shape, width, size, generator, like)
-        weights |= feature_modulation.init_generators(self._layers, size, generator, like)
+        weights |= feature_modulation.init_generators(self._layers, weights, size, generator)
         if self.head == "linear":
             for name, outputs in ((WEIGHT, width), (BIAS, 1)):
                 inputs = (width, *(outputs for _ in range(_NUM_DENSE - 1)))

@@ -49,12 +49,10 @@ class ModulatedLayer:
     Attributes:
         name: of the layer.
         parameters: names of its weight and bias, or of the one that it has.
-        channels: C.
     """
 
     name: str
     parameters: tuple[str, ...]
-    channels: int
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -79,10 +77,7 @@ def modulated_layers(network: Network) -> tuple[ModulatedLayer, ...]:
             "algorithm=cnaps must have a model with normalisation layers, dense layers or "
             "convolutions whose weights are learned, got none of them; choose another model"
         )
-    return tuple(
-        ModulatedLayer(name, tuple(own), network.shape_of(own[0])[0])
-        for name, own in layers.items()
-    )
+    return tuple(ModulatedLayer(name, tuple(own)) for name, own in layers.items())
 
 
 def _weights_of_others(network: Network) -> frozenset[str]:
@@ -95,19 +90,20 @@ def _weights_of_others(network: Network) -> frozenset[str]:
 
 
 def init_generators(
-    layers: Iterable[ModulatedLayer], size: int, generator: torch.Generator, like: Tensor
+    layers: Iterable[ModulatedLayer], network: Params, size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The generators' weights: dense layers as torch draws them, s and t from N(0, 0.001^2).
 
     Args:
         layers: which are modulated.
+        network: name -> parameter.
         size: Z.
         generator: of the draw.
-        like: has their dtype.
     """
     weights: dict[str, Tensor] = {}
     for layer in layers:
-        name, width = FILM + layer.name, layer.channels
+        name, like = FILM + layer.name, network[layer.parameters[0]]
+        width = len(like)
         weights |= init_layer(name + _SHARED, (width, size), generator, like)
         for output in layer.outputs:
             for i in range(1, _NUM_DENSE + 1):

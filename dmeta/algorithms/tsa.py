@@ -39,7 +39,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dmeta.algorithms.embeddings import class_means, cosines, embed_examples
 from dmeta.bilevel.inner import InnerProblem, State
-from dmeta.bilevel.solvers import Solver
+from dmeta.bilevel.solvers import Solver, stop_gradient
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
@@ -126,7 +126,11 @@ class Tsa:
         return self.network.init_params()
 
     def adapt(
-        self, meta_params: Params, support: Examples, solve: Solver, stage: Stage
+        self,
+        meta_params: Params,
+        support: Examples,
+        solve: Solver,  # noqa: ARG002 - see below
+        stage: Stage,
     ) -> Adapted | Outcome:
         """``weights``, at evaluation with adapters, ``means`` [W, D] and the ``map`` [D, D].
 
@@ -153,7 +157,8 @@ class Tsa:
             }  # fmt: skip
 
         steps = self.eval_inner_steps if stage.inner_steps is None else stage.inner_steps
-        return solve(
+        # Not `solve`: evaluation would predict after each step, at ten times the cost of the steps.
+        return stop_gradient(
             InnerProblem(
                 objective=objective,
                 start=self._start(weights, embedded),

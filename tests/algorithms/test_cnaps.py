@@ -50,7 +50,7 @@ def test_modulated_parameters_scale_and_shift_what_the_layer_puts_out(kind: str)
     layer, shape, of_channel = LAYERS[kind]
     network = Network.of(nn.Sequential(layer).double())
     layers = modulated_layers(network)
-    weights = init_generators(layers, 3, torch.Generator().manual_seed(1), LIKE)
+    weights = init_generators(layers, network.init_params(), 3, torch.Generator().manual_seed(1))
     weights = {name: p + 0.5 for name, p in weights.items()}
     params = {n: p + 0.3 * numbers(*p.shape, seed=2) for n, p in network.init_params().items()}
     code = numbers(3)
