@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def test_a_block_has_the_same_bits_on_any_worker_in_any_order(algorithm: str, ki
     vector = run.outer.build().vector()
     blocks = blocks_of("train", 3, 5, 2)
     evaluated = blocks_of("test", 0, 5, 2, with_predictions=True)
-    one, other = run.work.build("cpu"), run.work.build("cpu")
+    one = run.work.build("cpu")
+    other = pickle.loads(pickle.dumps(run.work)).build("cpu")  # as it travels to another process
     first = [one.gradient(vector, block) for block in blocks]
     scores = [one.evaluate(vector, block) for block in evaluated]
     for i in (2, 0, 1, 2):
