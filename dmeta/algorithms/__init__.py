@@ -142,6 +142,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "dmeta.algorithms.tsa:Tsa",
             "adapters in the convolutions and a map of the features, learned at evaluation alone",
             "Li et al. 2022, arXiv:2107.00358",
+            ON_BATCHES,
         ),
         "baseline": LazyEntry(
             "dmeta.algorithms.baseline:Baseline",

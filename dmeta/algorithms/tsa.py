@@ -1,15 +1,13 @@
 """TSA: adapters in the convolutions and a map of the features, learned for each task.
 
 Li, Liu & Bilen 2022, "Cross-domain Few-shot Learning with Task-specific Adapters"
-(arXiv:2107.00358), section 3. In training the network f learns as it is, with the class means c_w
-of the support features (in training M = I):
-
-    logits_w(x) = scale cos(M f(x), c_w),   c_w = mean of M f(x_i) over class w
-
-For a task f is frozen. Each convolution gets an adapter, a matrix A_l [F, C] that is applied to
-each pixel in parallel, and the features a map M [D, D]; these descend the loss of the support set
+(arXiv:2107.00358), section 3. In training, f and a layer of all training classes learn from
+mini-batches. For a task f is frozen. Each convolution gets an adapter, a matrix A_l [F, C] that is
+applied to each pixel in parallel, and the features a map M [D, D]; these descend the loss of the
+support set, with the class means c_w of its features
 
     layer_l(h) = conv(h, weight_l) + A_l h,   A_l = 0.0001 I and M = I at first
+    logits_w(x) = scale cos(M f(x), c_w),   c_w = mean of M f(x_i) over class w
     (A, M) = Adadelta steps on L_support
 
 A_l h is a convolution of 1x1 with the stride of the layer's own, and so the same as A_l added to
@@ -17,11 +15,10 @@ the middle of the layer's kernel. Adapted are convolutions with an odd kernel an
 keeps the middle on the image; of a network without any, M alone is learned (as in Li et al. 2021,
 arXiv:2103.13841, section 3.3, and with ``algorithm.adapters=false`` for every network).
 
-Differs from the paper: f is trained on episodes and not as a classifier of all training classes, or
-distilled from classifiers of several data sets. Its batch-norms take the statistics of the support
-set. All such convolutions are adapted, there those of 3x3 in residual blocks. The rates are those
-of the authors' code (github.com/VICO-UoE/URL) for data sets that were not trained on; there they
-are 0.05 and 0.1 for others.
+Differs from the paper: f is trained on one data set, not distilled from classifiers of several. Its
+batch-norms take the statistics of the support set. All such convolutions are adapted, there those
+of 3x3 in residual blocks. The rates are those of the authors' code (github.com/VICO-UoE/URL) for
+data sets that were not trained on; there they are 0.05 and 0.1 for others.
 
 Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding, C
 channels in and F channels out of a convolution.
@@ -33,13 +30,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
+from dmeta.algorithms.base_classes import base_classifier, init_base_classifier
 from dmeta.algorithms.embeddings import class_means, cosines, embed_examples
+from dmeta.bilevel.chain import Chain
 from dmeta.bilevel.inner import InnerProblem, State
 from dmeta.bilevel.solvers import Solver, stop_gradient
+from dmeta.bilevel.transforms.adadelta import Adadelta
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
@@ -49,12 +50,11 @@ ADAPTER, MAP = "tsa/adapter/", "tsa/map"
 """Of what a task learns: a prefix of the names of the convolutions' weights, and M."""
 
 _FIRST_ADAPTER = 1e-4  # times the identity
-_RHO, _EPS = 0.9, 1e-6  # torch's
 
 
 @dataclass(frozen=True)
-class Adadelta:
-    """Adadelta with a learning rate (Zeiler 2012, arXiv:1212.5701), as `torch.optim.Adadelta`.
+class Rates:
+    """Multiplies an update by one rate for adapters and another one for the map (a `Transform`).
 
     Attributes:
         adapter_lr: of adapters.
@@ -64,31 +64,25 @@ class Adadelta:
     adapter_lr: float
     map_lr: float
 
-    def init(self, params: Params) -> State:
-        """Zero averages of squared gradients and of squared steps."""
-        zeros = {name: torch.zeros_like(p) for name, p in params.items()}
-        return zeros, zeros
+    def meta_parameters(self, params: Params, num_steps: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Nothing."""
+        return {}
+
+    def init(self, params: Params) -> State:  # noqa: ARG002
+        """None."""
+        return ()
 
     def update(
         self,
-        params: Params,
-        gradients: Params,
+        update: Params,
         state: State,
-        step: int,  # noqa: ARG002 - the protocol's signature
+        params: Params,  # noqa: ARG002
+        step: int,  # noqa: ARG002
+        meta: Params,  # noqa: ARG002
     ) -> tuple[Params, State]:
         """One step."""
-        squares, deltas = state
-        squares = {n: _RHO * squares[n] + (1 - _RHO) * g * g for n, g in gradients.items()}
-        moves = {
-            n: ((deltas[n] + _EPS).sqrt() / (squares[n] + _EPS).sqrt()) * g
-            for n, g in gradients.items()
-        }
-        deltas = {n: _RHO * deltas[n] + (1 - _RHO) * move * move for n, move in moves.items()}
-        moved = {n: p - self._rate(n) * moves[n] for n, p in params.items()}
-        return moved, (squares, deltas)
-
-    def _rate(self, name: str) -> float:
-        return self.map_lr if name == MAP else self.adapter_lr
+        rates = {name: self.map_lr if name == MAP else self.adapter_lr for name in update}
+        return {name: rates[name] * u for name, u in update.items()}, state
 
 
 @dataclass(frozen=True)
@@ -97,33 +91,42 @@ class Tsa:
 
     Attributes:
         network: the embedding, [N, *input_shape] -> [N, D].
-        loss: query loss on the logits, and of the support set.
+        loss: of the mini-batches in training, and of a task's support set.
+        input_shape: of one example.
+        num_base_classes: classes of the training split.
         scale: factor of the cosines.
         adapters: whether convolutions have adapters; false: the map of the features alone.
         eval_inner_steps: steps on a task's adapters and map.
         adapter_lr: learning rate of adapters.
         map_lr: learning rate of the map.
+        init_seed: of the initial layer of the training classes.
     """
 
     network: Network
     loss: Loss
+    input_shape: tuple[int, ...]
+    num_base_classes: PositiveInt
     scale: PositiveFloat = 10.0
     adapters: bool = True
     eval_inner_steps: NonNegativeInt = 40
     adapter_lr: PositiveFloat = 0.5
     map_lr: PositiveFloat = 1.0
+    init_seed: int = 0
 
     embeds: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
-    trains_on_batches: ClassVar[bool] = False
+    trains_on_batches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "algorithm", but=PROVIDED)
 
     def init_meta_params(self) -> Params:
-        """The network's initial weights."""
-        return self.network.init_params()
+        """The network's initial weights, and the layer of the training classes."""
+        layer = init_base_classifier(
+            self.network, self.input_shape, self.num_base_classes, self.init_seed
+        )
+        return {**self.network.init_params(), **layer}
 
     def adapt(
         self,
@@ -132,15 +135,14 @@ class Tsa:
         solve: Solver,  # noqa: ARG002 - see below
         stage: Stage,
     ) -> Adapted | Outcome:
-        """``weights``, at evaluation with adapters, ``means`` [W, D] and the ``map`` [D, D].
+        """``weights`` with adapters, ``means`` [W, D] and the ``map`` [D, D].
 
-        In training there is no inner loop, and no map.
+        In training the weights as they are, and the layer of the training classes.
         """
         weights = {name: meta_params[name] for name in self.network.names}
-        embedded = embed_examples(self.network, weights, support.x)
         if stage.training:
-            means = class_means(embedded, support.y, stage.ways)
-            return {"weights": weights, "means": means}
+            return {"weights": weights, **base_classifier(meta_params)}
+        embedded = embed_examples(self.network, weights, support.x)
 
         def objective(iterate: Params, _: int) -> Tensor:
             # Without adapters the features are always the same.
@@ -162,7 +164,7 @@ class Tsa:
             InnerProblem(
                 objective=objective,
                 start=self._start(weights, embedded),
-                optimizer=Adadelta(self.adapter_lr, self.map_lr),
+                optimizer=Chain((Adadelta(), Rates(self.adapter_lr, self.map_lr)), {}),
                 num_steps=steps,
                 finish=finish,
                 depends_on_meta=True,
@@ -170,11 +172,11 @@ class Tsa:
         )
 
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
-        """[N, *input_shape] -> logits [N, W]."""
+        """[N, *input_shape] -> logits [N, W], or those of the training classes in training."""
         embedded = embed_examples(self.network, adapted["weights"], x)
-        if "map" in adapted:
-            embedded = embedded @ adapted["map"].T
-        return self.scale * cosines(embedded, adapted["means"])
+        if "map" not in adapted:
+            return F.linear(embedded, adapted["weight"], adapted["bias"])
+        return self.scale * cosines(embedded @ adapted["map"].T, adapted["means"])
 
     @property
     def _adapted(self) -> tuple[str, ...]:

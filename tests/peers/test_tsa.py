@@ -67,7 +67,9 @@ def test_what_a_task_learns_is_that_of_the_reference(adapters: bool) -> None:
     for seed in range(3):
         x, y, queries, _ = draw(seed)
         backbone = small_resnet(seed)
-        learner = make_algorithm("tsa", Network.of(backbone), F.cross_entropy, adapters=adapters)
+        learner = make_algorithm(
+            "tsa", Network.of(backbone), F.cross_entropy, tuple(x.shape[1:]), adapters=adapters
+        )
         params = learner.init_meta_params()
         state = learner.adapt(params, Examples(x, y), stop_gradient, EVALUATION)
         expected, learned = reference(backbone, x, y, queries, 40, adapters)
