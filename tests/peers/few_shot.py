@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dmeta.tasks.torchvision_compat import import_datasets
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,10 +34,12 @@ from dmeta.algorithms.set_attention import KEY as KEYS
 from dmeta.algorithms.set_attention import NORM, NORM_BIAS, OUTPUT, OUTPUT_BIAS
 from dmeta.algorithms.set_attention import QUERY as QUERIES
 from dmeta.algorithms.set_attention import VALUE as VALUES
+from dmeta.algorithms.simpleshot import CENTER
 from dmeta.bilevel.solvers import stop_gradient
 from dmeta.bilevel.types import Examples, Params, Stage, Task
 from dmeta.models.network import Network
 from dmeta.randomness import random_order
+from dmeta.torchvision_compat import import_datasets
 from tests.bilevel.problems import make_algorithm, network
 from tests.peers.packages import import_peer
 
@@ -159,6 +160,17 @@ def relation_scores(
     return peer(x)
 
 
+def centred_distances(
+    embedding: nn.Module, params: Params, support: Examples, x: Tensor, seed: int
+) -> Tensor:
+    """Of its SimpleShot: squared distances to its means, where its scores are cosines."""
+    from easyfsl.methods import SimpleShot
+
+    peer = SimpleShot(embedding, feature_centering=params[CENTER], feature_normalization=2.0)
+    peer.process_support_set(*support)
+    return -peer.l2_distance_to_prototypes(peer.compute_features(x)).square()
+
+
 TEMPERATURE = 4.0
 SCALE = 50.0  # else all cosines being close to 1, attention is nearly the same for all examples
 FULL = {"scale": SCALE, "full_context": True, "context_steps": len(CLASSES)}
@@ -171,6 +183,7 @@ COMPARISONS: dict[str, tuple[str, dict[str, Any], OfPeer, str]] = {
     "FEAT": ("feat", {"temperature": TEMPERATURE}, adapted_distances, "logits"),
     "Matching": ("matching", {"scale": SCALE}, attention, "probabilities"),
     "Matching, full context": ("matching", FULL, attention, "probabilities"),
+    "SimpleShot": ("simpleshot", {}, centred_distances, "logits"),
     "Relation": ("relation", RELATION, OF_ADDED, "scores"),
     "Relation, means": ("relation", RELATION | {"combine_shots": "mean"}, OF_MEANS, "scores"),
 }
@@ -184,11 +197,11 @@ OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def trained(params: Params) -> Params:
-    """With a relation module that is not as at first, when all scores are nearly the same."""
+    """With a relation module that does not give all the same score, and a centre that is not 0."""
     rng = torch.Generator().manual_seed(5)
     return {
         name: p + 0.5 * torch.randn(p.shape, generator=rng, dtype=p.dtype)
-        if name.startswith("relation/")
+        if name.startswith(("relation/", CENTER))
         else p
         for name, p in params.items()
     }
