@@ -63,7 +63,9 @@ def test_its_settings_are_those_of_its_signature_and_those_it_brings() -> None:
     settings = compose("train", ["task=slopes", "algorithm=damped-maml"])
     assert (settings["task"]["steepest"], settings["task"]["shots"]) == (2.0, 4)
     assert settings["task"]["ways"] == 1  # it is regression, says its class
-    assert settings["model"] == {"name": "narrow", "units": 6}  # a class is no text: left out
+    initial = {"init_from": None, "init_skip": [], "init_sha256": None}  # keys of every model
+    # A class is no text: left out.
+    assert settings["model"] == {"name": "narrow", "units": 6, **initial}
     algorithm = settings["algorithm"]
     assert (algorithm["damping"], algorithm["flavour"]) == (0.5, "plain")
     assert (algorithm["inner_lr"], algorithm["eval_inner_steps"]) == (0.02, 10)
