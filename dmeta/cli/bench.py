@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dmeta.addresses import folder_here
 from dmeta.cli.benches.gradients import bench_gradients
+from dmeta.cli.benches.methods import bench_methods
 from dmeta.cli.benches.plans import bench_plans
 from dmeta.cli.benches.profile import bench_profile
 from dmeta.cli.benches.scale import bench_scale
 from dmeta.runs.folder import check_folder
 
-_COMMANDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], None]] = {
+_Command = Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[str]], None]
+
+_COMMANDS: dict[str, _Command] = {
     "gradients": bench_gradients,
+    "methods": bench_methods,
     "plans": bench_plans,
     "profile": bench_profile,
     "scale": bench_scale,
 }
 
 
-def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:  # noqa: ARG001
+def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:
     """The verb: measure what ``bench.name`` names."""
     bench = dict(settings.pop("bench"))
     name = bench.pop("name", None)
@@ -31,4 +35,4 @@ def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:  # no
         )
     if (out := bench.get("out")) is not None:
         check_folder(folder_here(str(out), "bench.out"), "bench.out")
-    _COMMANDS[name](settings, bench)
+    _COMMANDS[name](settings, bench, overrides)

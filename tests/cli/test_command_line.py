@@ -113,6 +113,32 @@ def test_bench_plans_tells_what_each_makes_of_the_tasks(
     assert "one block of 4 tasks" in capsys.readouterr().out
 
 
+def test_bench_methods_divides_by_the_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["bench.methods=[protonet,simpleshot]", "bench.repeats=1", "bench.out=out"]
+    glyphs = ["task=glyphs", "task.num_classes=30", "model.filters=4", "meta_batch_size=2"]
+    words = [*few, *glyphs, "bench.reference=fomaml"]
+    assert dmeta("bench", "methods", *words, "algorithm.inner_lr=0.02") == 0
+    assert "not measured: protonet: unknown key 'algorithm.inner_lr'" in capsys.readouterr().out
+    assert dmeta("bench", "methods", *words) == 0
+    out = capsys.readouterr().out
+    for text in ("x: divided by that of fomaml", "out/methods.png"):
+        assert text in out
+    assert max(map(len, _table_of(out))) <= 100
+    told = json.loads((tmp_path / "out" / "methods.json").read_text())
+    rows = {row["method"]: row for row in told["rows"]}
+    assert list(rows) == ["fomaml", "protonet", "simpleshot"]
+    assert rows["fomaml"]["times"] == rows["fomaml"]["memory"] == 1
+    assert rows["fomaml"]["gradient"] == "first_order"
+    assert (rows["protonet"]["examples"], rows["simpleshot"]["examples"]) == (30, 16)
+    first, other = (rows[name] for name in ("fomaml", "protonet"))
+    assert other["times"] == pytest.approx(other["seconds_per_task"] / first["seconds_per_task"])
+    assert other["memory"] > 0
+    assert (tmp_path / "out" / "methods.png").stat().st_size > 10_000
+    assert dmeta("bench", "methods", *few, "bench.reference=protonet") == 2  # on the sinusoid
+
+
 def test_bench_profile_tells_where_a_steps_time_goes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,7 +157,7 @@ def test_bench_profile_tells_where_a_steps_time_goes(
 def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("bench") == 2
     told = capsys.readouterr().out
-    for what in ("gradients", "plans", "profile"):
+    for what in ("gradients", "methods", "plans", "profile"):
         assert what in told
     for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
         assert dmeta("bench", "gradients", *words) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -30,7 +30,11 @@ _LEGEND = (
 )
 
 
-def bench_plans(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
+def bench_plans(
+    settings: Mapping[str, Any],
+    bench: Mapping[str, Any],
+    overrides: Sequence[str],  # noqa: ARG001
+) -> None:
     """Time, memory and error of every plan: a table, JSON and a plot."""
     options = checked(PlansOptions, bench, "bench")
     config, console = run_config(settings), Console()

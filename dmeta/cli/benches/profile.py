@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -34,7 +34,11 @@ _WORDS = {
 }
 
 
-def bench_profile(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
+def bench_profile(
+    settings: Mapping[str, Any],
+    bench: Mapping[str, Any],
+    overrides: Sequence[str],  # noqa: ARG001
+) -> None:
     """Seconds and share of every part of a step: a table, JSON and a plot."""
     options = checked(ProfileOptions, bench, "bench")
     config, console = run_config(settings), Console()

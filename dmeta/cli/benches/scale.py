@@ -28,7 +28,11 @@ _LEGEND = (
 )
 
 
-def bench_scale(settings: Mapping[str, Any], bench: Mapping[str, Any]) -> None:
+def bench_scale(
+    settings: Mapping[str, Any],
+    bench: Mapping[str, Any],
+    overrides: Sequence[str],  # noqa: ARG001
+) -> None:
     """Steps a second for every number of workers, size and way: a table, JSON and a plot."""
     options = checked(ScaleOptions, bench, "bench")
     config, console = run_config(settings), Console()

@@ -1,0 +1,131 @@
+"""`dmeta bench methods`: what a task of each method costs, on the same task source and model."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from dmeta.algorithms import ALGORITHMS
+from dmeta.bench.methods import MethodCosts, MethodsOptions, check_reference, method_costs
+from dmeta.bench.methods_figure import methods_figure
+from dmeta.cli.benches.report import count_of, folder_of, say, write_report
+from dmeta.cli.errors import explain
+from dmeta.cli.settings.hydra_app import compose
+from dmeta.formatting import digits
+from dmeta.launch import workplace_of
+from dmeta.options import checked
+from dmeta.runtime.memory import keep_freed_memory
+from dmeta.runtime.threads import torch_threads
+from dmeta.training.autotune.selection import with_selection
+from dmeta.training.config import run_config
+from dmeta.training.setup import Run, prepare
+
+_HEADINGS = ("examples", "parameters", "ms/task", "x time", "MiB/task", "x memory")
+
+_LEGEND = (
+    "a task is a few-shot task with its support and query examples, or a mini-batch;",
+    "ms/task: of the meta-gradient of a block, median; MiB/task: peak of its tensors;",
+    "x: divided by that of {reference}",
+)
+
+
+def bench_methods(
+    settings: Mapping[str, Any], bench: Mapping[str, Any], overrides: Sequence[str]
+) -> None:
+    """Seconds and memory of a task of every method: a table, JSON and a plot."""
+    options = checked(MethodsOptions, bench, "bench")
+    config, console = run_config(settings), Console()
+    keep_freed_memory()
+    names = dict.fromkeys((options.reference, *(options.methods or ALGORITHMS)))
+    with torch_threads(config.compute.threads_per_worker):
+        runs, left_out = _runs(list(names), overrides)
+        check_reference(options.reference, runs, left_out)
+        costs = method_costs(runs, options, lambda line: say(console, line))
+    run = runs[costs.reference.method]
+    title = _title(run, costs)
+    say(console, title)
+    console.print(_table(costs))
+    for line in _LEGEND:
+        say(console, line.format(reference=costs.reference.method))
+    left_out |= costs.left_out
+    for name, reason in left_out.items():
+        say(console, f"not measured: {name}: {reason}")
+    folder = folder_of("methods", run, options.out)
+    content = {**_content(costs), "left_out": left_out}
+    written = [
+        write_report(run, options, content, folder / "methods.json"),
+        methods_figure(costs, title, folder / "methods.png"),
+    ]
+    say(console, f"wrote {' and '.join(map(str, written))}")
+
+
+def _runs(names: Sequence[str], overrides: Sequence[str]) -> tuple[dict[str, Run], dict[str, str]]:
+    """Method -> its run, each with what it brings; and those that make no sense here, and why."""
+    from hydra.errors import HydraException
+
+    own = ("algorithm", "runtime", "bench")
+    kept = [word for word in overrides if re.split(r"[=.]", word.lstrip("+~"))[0] != "bench"]
+    kept = [word for word in kept if word.partition("=")[0] not in own]
+    runs: dict[str, Run] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        words = [*kept, f"algorithm={name}", "runtime=local"]  # timed in this process
+        try:
+            config = run_config(compose("train", words))
+            with workplace_of(config) as workplace:
+                runs[name] = with_selection(prepare(config), None, workplace)
+        except HydraException as error:
+            left_out[name] = explain(error, "train", words)
+        except ValueError as error:
+            left_out[name] = str(error)
+    return runs, left_out
+
+
+def _title(run: Run, costs: MethodCosts) -> str:
+    config = run.config
+    return (
+        f"methods on {config.task.source.name} with {config.model.name}: "
+        f"{config.task.evaluation.ways} ways, {config.task.evaluation.shots} shots, "
+        f"{costs.device}, {count_of(costs.threads, 'thread')}"
+    )
+
+
+def _table(costs: MethodCosts) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    for heading in ("method", "gradient", "plan"):
+        table.add_column(heading, no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in costs.rows:
+        size, memory = row.bytes_per_task, costs.memory(row)
+        table.add_row(
+            row.method,
+            row.gradient,
+            row.plan,
+            str(row.examples),
+            f"{row.num_params:,}",
+            digits(1000 * row.seconds_per_task, 3),
+            digits(costs.times(row), 3),
+            "" if size is None else digits(size / 2**20, 3),
+            "" if memory is None else digits(memory, 3),
+        )
+    return table
+
+
+def _content(costs: MethodCosts) -> dict[str, Any]:
+    rows = [
+        {
+            **dataclasses.asdict(row),
+            "seconds_per_task": row.seconds_per_task,
+            "times": costs.times(row),
+            "memory": costs.memory(row),
+        }
+        for row in costs.rows
+    ]
+    return {**dataclasses.asdict(costs), "rows": rows}
