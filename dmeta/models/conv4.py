@@ -55,7 +55,6 @@ def conv4(
     context: int = 0,
     slope: float = 0.0,
     dropout: float = 0.0,
-    padding: Literal[0, 1] = 1,
     num_pools: int | None = None,
     pool: Literal["mean", "none"] = "none",
     join_last_two: bool = False,
@@ -75,12 +74,11 @@ def conv4(
             `dmeta.models.context`).
         slope: of the ReLU below 0; 0.1 in R2-D2.
         dropout: rate at the end of the last two blocks, in training.
-        padding: pixels around the input of each convolution.
         num_pools: blocks that have a pool, the first so many; None: all.
         pool: ``mean`` over pixels before the last layer, or ``none``.
         join_last_two: the features are those of the last two blocks, as in R2-D2.
-        unpadded_blocks: first blocks whose convolution is not padded, whatever `padding` says;
-            relation networks have 2, and num_pools=2.
+        unpadded_blocks: first blocks whose convolution is not padded; relation networks have 2, and
+            num_pools=2.
 
     Raises:
         ValueError: the input is not an image, or too small for so many blocks; a size is below 1.
@@ -98,7 +96,7 @@ def conv4(
             "model.join_last_two must be false with model.pool=mean or a single block, got true "
             f"with pool={pool} and blocks={blocks}; remove it"
         )
-    paddings = [0 if i < unpadded_blocks else padding for i in range(blocks)]
+    paddings = [0 if i < unpadded_blocks else 1 for i in range(blocks)]
     check_image("conv4", input_shape, _least_side(pools, paddings), "lower model.blocks")
     made: list[nn.Module] = []
     channels = input_shape[0]

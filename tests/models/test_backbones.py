@@ -314,7 +314,7 @@ def test_dropping_depends_on_the_tasks_seed_alone() -> None:
         ({"filters": 32}, (3, 84, 84), 800),
         ({"filters": [64, 96, 128, 256], "slope": 0.2}, (3, 84, 84), 256 * 25),
         ({"num_pools": 3}, (3, 84, 84), 64 * 100),
-        ({"num_pools": 2, "padding": 0}, (3, 84, 84), 64 * 15 * 15),
+        ({"num_pools": 2, "unpadded_blocks": 4}, (3, 84, 84), 64 * 15 * 15),
         ({"pool": "mean"}, (3, 84, 84), 64),
     ],
 )  # fmt: skip
