@@ -29,6 +29,7 @@ from dmeta.tasks.tensors import GivenTasks, kind_of, stacked_tasks, ways_of
 from dmeta.training.work.episodes import task_seeds
 from dmeta.training.work.losses import LOSS_AUTO, LOSSES, loss_by_target
 from dmeta.training.work.worker import metric_name, metric_of
+from dmeta.typed_values import AtLeastTwo, typed
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 Method: TypeAlias = str | Callable[..., Algorithm]
@@ -116,7 +117,7 @@ def make_algorithm(
                 f"algorithm={name} must know how many classes the training data has, got no "
                 "num_base_classes; give num_base_classes="
             )
-        checked["num_base_classes"] = num_base_classes
+        checked["num_base_classes"] = typed(num_base_classes, AtLeastTwo, "num_base_classes")
     return make(network=network, loss=_loss_of(loss), **checked)
 
 

@@ -8,7 +8,8 @@ section 3.2. In training, f and the layer (W, b) of all training classes learn f
 For a task, f is frozen and a new linear layer is trained on the features of its support set
 (`dmeta.algorithms.head_training`).
 
-Differs from the authors' code: the new layer's bias starts at 0.
+Differs from the authors' code: the new layer's bias starts at 0. Its weights are drawn for each
+task, as there, so that another order of the classes gives slightly other predictions.
 
 Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding.
 """

@@ -39,6 +39,7 @@ _SHARED = "/shared"
 _STRENGTH = "/strength"
 _NUM_DENSE = 3
 _FIRST_STRENGTH = 1e-3  # standard deviation of s and t at first
+_OF_CHANNELS = ("weight", "bias")  # TaskNorm has parameters of the whole layer, too
 _OTHERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -70,7 +71,7 @@ def modulated_layers(network: Network) -> tuple[ModulatedLayer, ...]:
     names = network.norm_names or _weights_of_others(network)
     layers: dict[str, list[str]] = {}
     for name in network.names:
-        if name in names:
+        if name in names and name.rpartition(".")[2] in _OF_CHANNELS:
             layers.setdefault(name.rpartition(".")[0], []).append(name)
     if not layers:
         raise ValueError(
@@ -82,11 +83,7 @@ def modulated_layers(network: Network) -> tuple[ModulatedLayer, ...]:
 
 def _weights_of_others(network: Network) -> frozenset[str]:
     layers = {n for n, m in network.module.named_modules() if isinstance(m, _OTHERS)}
-    return frozenset(
-        name
-        for name in network.names
-        if name.rpartition(".")[0] in layers and name.rpartition(".")[2] in ("weight", "bias")
-    )
+    return frozenset(name for name in network.names if name.rpartition(".")[0] in layers)
 
 
 def init_generators(

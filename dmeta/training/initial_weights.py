@@ -60,6 +60,15 @@ def with_initial_weights(config: RunConfig, network: Network) -> tuple[RunConfig
     """
     options = init_options(config.model)
     if options.init_from is None:
+        for key, value in (
+            ("init_skip", list(options.init_skip)),
+            ("init_sha256", options.init_sha256),
+        ):
+            if value:
+                raise ValueError(
+                    f"model.{key} must not be set without {_KEY}, got {value}; set {_KEY}, or "
+                    "remove it"
+                )
         return config, network
     tensors = read_weights(options.init_from)
     found = digest_of(tensors)
@@ -89,9 +98,15 @@ def with_weights(
         ValueError: names or shapes differ, or a value is not finite.
     """
     skip = tuple(skip)
+    _check_patterns(skip, (*network.names, *tensors))
     wanted = {n: network.shape_of(n) for n in network.names if not _matches(n, skip)}
     given = {n: t for n, t in tensors.items() if not (n.endswith(_STATISTICS) or _matches(n, skip))}
     _check_names(wanted, given, where)
+    if not wanted:
+        raise ValueError(
+            f"model.init_skip must leave a parameter to be read, got {list(skip)}, which leaves "
+            f"out all; remove a pattern, or {_KEY}"
+        )
     module = copy.deepcopy(network.module)
     with torch.no_grad():
         for name in wanted:
@@ -102,6 +117,16 @@ def with_weights(
                 )
             module.get_parameter(name).copy_(given[name])
     return dataclasses.replace(network, module=module)
+
+
+def _check_patterns(skip: Iterable[str], names: Iterable[str]) -> None:
+    names = tuple(names)
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"model.init_skip must be patterns of the names of parameters, got {pattern!r}, "
+                f"which none has ({_shown(list(names))}); correct it"
+            )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

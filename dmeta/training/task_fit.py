@@ -28,7 +28,7 @@ def check_method(config: RunConfig, source: TaskSource, method: Any) -> None:
     if isinstance(training, BatchSize) and not trains_on_batches(method):
         raise ValueError(
             f"task.train_examples must be null for algorithm={name}, which is trained on few-shot "
-            f"tasks, got {training.examples}; remove it"
+            f"tasks, got {training.examples}; set task.train_examples=null"
         )
 
 

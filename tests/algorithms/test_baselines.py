@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dmeta import MetaLearner
 from dmeta.algorithms import ALGORITHMS, base_classes, baseline_pp, simpleshot
 from dmeta.algorithms.algorithm import moving_averages, trains_on_batches
 from dmeta.algorithms.embeddings import embed_examples
@@ -218,3 +219,9 @@ def test_finetune_can_keep_the_embedding() -> None:
 def test_finetune_refuses_what_training_on_tasks_alone_could_do(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be .* with algorithm=finetune, .*, got"):
         problem("mlp", algorithm="finetune", **options)
+
+
+@pytest.mark.parametrize("number", [0, 1, -3, 2.5, "a"])
+def test_another_number_of_training_classes_is_refused(number: Any) -> None:
+    with pytest.raises(ValueError, match=r"num_base_classes must be .*, got"):
+        MetaLearner(nn.Linear(4, 3), "baseline", example=torch.ones(2, 4), num_base_classes=number)

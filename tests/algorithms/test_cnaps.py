@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.bilevel.problems import (
     TRAINING,
     first_task,
     make_algorithm,
+    network,
     predicting,
     problem,
 )
@@ -191,3 +193,16 @@ def test_the_classes_of_simple_cnaps_are_the_nearest_ones() -> None:
         at.algorithm.predict(state, query.x), -mahalanobis_distances(at_queries, *statistics)
     )
     assert not any(name.startswith(("cnaps/weight", "cnaps/bias")) for name in at.params)
+
+
+@pytest.mark.parametrize("batch_norm", ["task_norm", "task_norm_l"])
+def test_what_task_norm_learns_for_a_whole_layer_is_not_modulated(batch_norm: Any) -> None:
+    plain, shape = network("conv4", None)
+    made = Network.of(copy.deepcopy(plain.module), batch_norm=batch_norm)
+    learner = make_algorithm("cnaps", made, F.cross_entropy, shape)
+    params = learner.init_meta_params()
+    support = Examples(numbers(6, *shape), torch.arange(6) % 3)
+    adapted = learner.adapt(params, support, stop_gradient, EVALUATION)
+    assert learner.predict(adapted, numbers(6, *shape)).shape == (6, 3)
+    assert any("alpha" in name for name in made.names)
+    assert not any("alpha" in n for layer in modulated_layers(made) for n in layer.parameters)

@@ -196,3 +196,24 @@ def test_weights_are_read_from_an_address(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe("/here/w.safetensors", content)
     got = read_weights("memory://here/w.safetensors")
     assert digest_of(got) == digest_of(tensors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__init_skip": ["head.*"]}, r"model\.init_skip must not be set without"),
+        ({"model__init_sha256": "abc"}, r"model\.init_sha256 must not be set without"),
+    ],
+)
+def test_keys_of_a_file_that_is_not_given_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(tiny_config(Path("unused"), **changes))
+
+
+@pytest.mark.parametrize(("skip", "message"), [("typo.*", "which none has"), ("*", "leaves out")])
+def test_patterns_that_leave_out_nothing_or_all_are_refused(skip: str, message: str) -> None:
+    made, _ = network("conv4", 3)
+    with pytest.raises(ValueError, match=message):
+        with_weights(made, made.init_params(), (skip,), "a file")
