@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import dmeta
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import embeds
+from dmeta.algorithms.algorithm import embeds, trains_on_batches
 from dmeta.bilevel.types import Kind, Stage, Task
 from dmeta.runtime.messages import Block
 from dmeta.training.setup import prepare
@@ -32,7 +32,12 @@ def module_of(algorithm: str, model: str = "mlp") -> nn.Module:
     return network(model, outputs, **options)[0].module
 
 
+def needed_by(algorithm: str) -> dict[str, Any]:
+    return {"num_base_classes": WAYS} if trains_on_batches(ALGORITHMS[algorithm].make) else {}
+
+
 def learner_of(algorithm: str, model: str = "mlp", **options: Any) -> dmeta.MetaLearner:
+    options |= needed_by(algorithm)
     example = draw_tasks("regression", (2,) if model == "mlp" else (1, 8, 8), 0).support.x[0]
     return dmeta.MetaLearner(module_of(algorithm, model), algorithm, example=example, **options)
 
@@ -56,7 +61,12 @@ def test_backward_adds_the_methods_own_meta_gradient(algorithm: str, kind: Kind)
     params = {n: p.detach().clone() for n, p in learner.meta_params.items()}
     report = learner.backward(*tuple_of(tasks))
     expected, other = dmeta.meta_gradient(
-        algorithm, params, tasks, network=module_of(algorithm), ways=WAYS
+        algorithm,
+        params,
+        tasks,
+        network=module_of(algorithm),
+        ways=WAYS,
+        **needed_by(algorithm),
     )
     assert torch.equal(report.losses, other.losses)
     assert report.metrics.keys() >= {"accuracy" if kind == "classification" else "mse"}

@@ -37,6 +37,8 @@ from dmeta.models.network import Network
 WEIGHT, BIAS = "task_layer.weight", "task_layer.bias"
 """Names of a task's last layer, in `algorithm.adapt` too."""
 
+_WHY = "with algorithm=finetune, which takes inner steps at evaluation alone"
+
 
 @dataclass(frozen=True)
 class Finetune:
@@ -63,22 +65,25 @@ class Finetune:
     trains_on_batches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Refuses what only training on tasks could learn, or would do."""
-        why = "with algorithm=finetune, which takes inner steps at evaluation alone"
+        """Refuses inner steps in training."""
         if self.inner.most_inner_steps or self.inner.multi_step_loss_until:
             raise ValueError(
                 "algorithm.inner_steps, inner_steps_max and multi_step_loss_until must be 0 or "
-                f"null {why}, got {self.inner.inner_steps}, {self.inner.inner_steps_max} and "
+                f"null {_WHY}, got {self.inner.inner_steps}, {self.inner.inner_steps_max} and "
                 f"{self.inner.multi_step_loss_until}; set algorithm.eval_inner_steps"
-            )
-        if learned := self.inner.init_meta_params(self.network.init_params()):
-            raise ValueError(
-                f"algorithm must be without learned parts of an inner loop {why}, got "
-                f"{next(iter(learned))}; remove the key that asks for it (such as learn_inner_lr)"
             )
 
     def init_meta_params(self) -> Params:
-        """The network's initial weights, and the layer of the training classes."""
+        """The network's initial weights, and the layer of the training classes.
+
+        Raises:
+            ValueError: the inner loop has parts that only training on tasks could learn.
+        """
+        if learned := self.inner.init_meta_params(self.network.init_params()):
+            raise ValueError(
+                f"algorithm must be without learned parts of an inner loop {_WHY}, got "
+                f"{next(iter(learned))}; remove the key that asks for it (such as learn_inner_lr)"
+            )
         layer = init_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
