@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.ticker import NullFormatter
+
 from dmeta.bench.figures import STYLES, draw_bars
 from dmeta.bench.methods import MethodCosts
 from dmeta.reports.drawing import new_figure, save
@@ -31,6 +33,8 @@ def methods_figure(costs: MethodCosts, title: str, path: Path) -> Path:
     }
     for axes, (label, bars) in zip(panels, values.items(), strict=True):
         draw_bars(axes, names, bars, colours)
+        axes.set_xscale("log")  # methods differ by factors
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
     figure.suptitle(title, fontsize=11)
     return save(figure, path)

@@ -26,12 +26,12 @@ from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import run_config
 from dmeta.training.setup import Run, prepare
 
-_HEADINGS = ("examples", "parameters", "ms/task", "x time", "MiB/task", "x memory")
+_HEADINGS = ("examples", "params", "ms", "x ms", "MiB", "x MiB")
 
 _LEGEND = (
     "a task is a few-shot task with its support and query examples, or a mini-batch;",
-    "ms/task: of the meta-gradient of a block, median; MiB/task: peak of its tensors;",
-    "x: divided by that of {reference}",
+    "ms: of a task's meta-gradient, median; MiB: peak of tensors, a task's share of a block's;",
+    "x: divided by that of {reference}; params: meta-parameters",
 )
 
 
