@@ -12,37 +12,34 @@ Letters: C base classes, D dimensions of the embedding.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from dmeta.algorithms import dense_layers
 from dmeta.algorithms.embeddings import num_features, some_weight
 from dmeta.bilevel.types import Params
 from dmeta.models.network import Network
 
-WEIGHT, BIAS = "base_classes/weight", "base_classes/bias"
+_LAYER = "base_classes"
+WEIGHT, BIAS = _LAYER + dense_layers.WEIGHT, _LAYER + dense_layers.BIAS
 """Names of W [C, D] and b [C]."""
 
 
-def init_base_classifier(
+def with_base_classifier(
     network: Network, input_shape: tuple[int, ...], num_base_classes: int, seed: int
 ) -> dict[str, Tensor]:
-    """W and b as `torch.nn.Linear` draws them: uniform up to 1 / sqrt(D).
+    """The network's initial weights, and W and b as `torch.nn.Linear` draws them.
 
     Args:
         network: the embedding.
         input_shape: of one example.
         num_base_classes: C.
-        seed: of the draw.
+        seed: of the draw of W and b.
     """
-    width, like = num_features(network, input_shape), some_weight(network.init_params())
-    generator, bound = torch.Generator().manual_seed(seed), 1 / math.sqrt(width)
-    shapes = {WEIGHT: (num_base_classes, width), BIAS: (num_base_classes,)}
-    return {
-        name: torch.empty(shape).uniform_(-bound, bound, generator=generator).to(like)
-        for name, shape in shapes.items()
-    }
+    weights = network.init_params()
+    shape = (num_base_classes, num_features(network, input_shape))
+    generator = torch.Generator().manual_seed(seed)
+    return weights | dense_layers.init_layer(_LAYER, shape, generator, some_weight(weights))
 
 
 def base_classifier(meta_params: Params) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.base_classes import base_classifier, init_base_classifier
+from dmeta.algorithms.base_classes import base_classifier, with_base_classifier
 from dmeta.algorithms.embeddings import embed_examples
 from dmeta.algorithms.head_training import HeadTraining, random_layer
 from dmeta.bilevel.solvers import Solver
@@ -57,10 +57,9 @@ class Baseline:
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, and the layer of the training classes."""
-        layer = init_base_classifier(
+        return with_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
-        return {**self.network.init_params(), **layer}
 
     def adapt(
         self,

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dmeta.algorithms.base_classes import WEIGHT, init_base_classifier
+from dmeta.algorithms.base_classes import BIAS, WEIGHT, with_base_classifier
 from dmeta.algorithms.embeddings import cosines, embed_examples
 from dmeta.algorithms.head_training import HeadTraining, random_layer
 from dmeta.bilevel.solvers import Solver
@@ -72,11 +72,11 @@ class BaselinePlusPlus:
 
     def init_meta_params(self) -> Params:
         """The network's initial weights; v [C, D] and g [C] of the training classes."""
-        layer = init_base_classifier(
+        params = with_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
-        v = layer[WEIGHT]
-        return {**self.network.init_params(), WEIGHT: v, NORM: v.norm(dim=1)}
+        del params[BIAS]
+        return {**params, NORM: params[WEIGHT].norm(dim=1)}
 
     def adapt(
         self,

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.algorithms.adapted_names import adapted_names
-from dmeta.algorithms.base_classes import base_classifier, init_base_classifier
+from dmeta.algorithms.base_classes import base_classifier, with_base_classifier
 from dmeta.algorithms.embeddings import class_means, embed_examples, unit_rows
 from dmeta.algorithms.inner_loop import InnerLoop
 from dmeta.bilevel.solvers import Solver
@@ -84,10 +84,9 @@ class Finetune:
                 f"algorithm must be without learned parts of an inner loop {_WHY}, got "
                 f"{next(iter(learned))}; remove the key that asks for it (such as learn_inner_lr)"
             )
-        layer = init_base_classifier(
+        return with_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
-        return {**self.network.init_params(), **layer}
 
     def adapt(
         self, meta_params: Params, support: Examples, solve: Solver, stage: Stage

@@ -33,7 +33,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.base_classes import base_classifier, init_base_classifier
+from dmeta.algorithms.base_classes import base_classifier, with_base_classifier
 from dmeta.algorithms.embeddings import embed_examples, one_hot, unit_rows
 from dmeta.algorithms.linear_learners import add_to_diagonal, solve_linear
 from dmeta.bilevel.solvers import Solver
@@ -77,10 +77,9 @@ class RFS:
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, and the layer of the training classes."""
-        layer = init_base_classifier(
+        return with_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
-        return {**self.network.init_params(), **layer}
 
     def adapt(
         self,

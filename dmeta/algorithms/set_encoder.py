@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from dmeta.algorithms.dense_layers import BIAS, WEIGHT, dense, init_layer
 from dmeta.bilevel.types import Params
+from dmeta.models.norms import Statistics, normalized
 
 CONVOLUTION, NORM = "cnaps/encoder/convolution", "cnaps/encoder/norm"
 DENSE = "cnaps/encoder/dense"
@@ -72,7 +73,8 @@ def encode_images(weights: Params, images: Tensor) -> Tensor:
     for i in range(1, num_blocks(tuple(images.shape[1:])) + 1):
         name = f"{CONVOLUTION}{i}"
         x = F.conv2d(x, weights[name + WEIGHT], weights[name + BIAS], padding=1)
-        x = F.max_pool2d(torch.relu(_normalised(weights, f"{NORM}{i}", x)), 2)
+        weight, bias = (weights[f"{NORM}{i}{part}"] for part in (WEIGHT, BIAS))
+        x = F.max_pool2d(torch.relu(normalized(x, weight, bias, _NORM_EPS, Statistics())), 2)
     return x.mean((0, 2, 3))
 
 
@@ -80,11 +82,3 @@ def encode_features(weights: Params, features: Tensor) -> Tensor:
     """[S, D] -> the code [Z]."""
     hidden = torch.relu(dense(weights, f"{DENSE}1", features))
     return dense(weights, f"{DENSE}2", hidden).mean(0)
-
-
-def _normalised(weights: Params, name: str, x: Tensor) -> Tensor:
-    """Batch-norm by elementary operations: its derivative under vmap is wrong (`models.norms`)."""
-    centered = x - x.mean((0, 2, 3), keepdim=True)
-    scale = torch.rsqrt(centered.square().mean((0, 2, 3), keepdim=True) + _NORM_EPS)
-    of_channel = weights[name + WEIGHT][:, None, None], weights[name + BIAS][:, None, None]
-    return centered * scale * of_channel[0] + of_channel[1]

@@ -26,7 +26,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmeta.algorithms.base_classes import WEIGHT, base_classifier, init_base_classifier
+from dmeta.algorithms.base_classes import WEIGHT, base_classifier, with_base_classifier
 from dmeta.algorithms.embeddings import (
     class_means,
     embed_examples,
@@ -81,13 +81,12 @@ class SimpleShot:
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, the layer of the training classes, and with cl2n m = 0."""
-        weights = self.network.init_params()
-        layer = init_base_classifier(
+        params = with_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
         if self.features != "cl2n":
-            return {**weights, **layer}
-        return {**weights, **layer, CENTER: torch.zeros_like(layer[WEIGHT][0])}
+            return params
+        return {**params, CENTER: torch.zeros_like(params[WEIGHT][0])}
 
     def adapt(
         self,

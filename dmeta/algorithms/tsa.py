@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
-from dmeta.algorithms.base_classes import base_classifier, init_base_classifier
+from dmeta.algorithms.base_classes import base_classifier, with_base_classifier
 from dmeta.algorithms.embeddings import class_means, cosines, embed_examples
 from dmeta.bilevel.chain import Chain
 from dmeta.bilevel.inner import InnerProblem, State
@@ -123,10 +123,9 @@ class Tsa:
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, and the layer of the training classes."""
-        layer = init_base_classifier(
+        return with_base_classifier(
             self.network, self.input_shape, self.num_base_classes, self.init_seed
         )
-        return {**self.network.init_params(), **layer}
 
     def adapt(
         self,
