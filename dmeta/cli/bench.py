@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from dmeta.addresses import folder_here
@@ -10,12 +10,11 @@ from dmeta.cli.benches.gradients import bench_gradients
 from dmeta.cli.benches.methods import bench_methods
 from dmeta.cli.benches.plans import bench_plans
 from dmeta.cli.benches.profile import bench_profile
+from dmeta.cli.benches.report import BenchCommand
 from dmeta.cli.benches.scale import bench_scale
 from dmeta.runs.folder import check_folder
 
-_Command = Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[str]], None]
-
-_COMMANDS: dict[str, _Command] = {
+_COMMANDS: dict[str, Callable[[BenchCommand], None]] = {
     "gradients": bench_gradients,
     "methods": bench_methods,
     "plans": bench_plans,
@@ -35,4 +34,4 @@ def bench_command(settings: dict[str, Any], overrides: list[str]) -> None:
         )
     if (out := bench.get("out")) is not None:
         check_folder(folder_here(str(out), "bench.out"), "bench.out")
-    _COMMANDS[name](settings, bench, overrides)
+    _COMMANDS[name](BenchCommand(settings, bench, overrides))

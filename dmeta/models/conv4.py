@@ -87,18 +87,10 @@ def conv4(
     pools = blocks if num_pools is None else num_pools
     check_sizes(num_pools=(pools, 0), unpadded_blocks=(unpadded_blocks, 0))
     check_rates(dropout=dropout)
-    if pools > blocks:
-        raise ValueError(
-            f"model.num_pools must be <= model.blocks={blocks} or null, got {pools}; lower it"
-        )
-    if join_last_two and (blocks < 2 or pool == "mean"):
-        raise ValueError(
-            "model.join_last_two must be false with model.pool=mean or a single block, got true "
-            f"with pool={pool} and blocks={blocks}; remove it"
-        )
+    _check_pools(pools, blocks, pool, join_last_two=join_last_two)
     paddings = [0 if i < unpadded_blocks else 1 for i in range(blocks)]
     check_image("conv4", input_shape, _least_side(pools, paddings), "lower model.blocks")
-    made: list[nn.Module] = []
+    named: OrderedDict[str, nn.Module] = OrderedDict()
     channels = input_shape[0]
     for i, width in enumerate(widths, start=1):
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=paddings[i - 1])]
@@ -107,9 +99,8 @@ def conv4(
         layers += [Film(context, width)] if context and i == min(FILM_BLOCK, blocks) else []
         layers.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
         layers += [nn.Dropout(dropout)] if dropout and i > blocks - 2 else []
-        made.append(nn.Sequential(*layers))
+        named[f"block{i}"] = nn.Sequential(*layers)
         channels = width
-    named = OrderedDict((f"block{i}", block) for i, block in enumerate(made, start=1))
     if join_last_two:
         second, first = named.popitem()[1], named.popitem()[1]
         named["last_two"] = JoinedFeatures(first, second)
@@ -162,6 +153,18 @@ def _widths(filters: int | Sequence[int], blocks: int, context: int) -> list[int
             "as many, or change model.blocks"
         )
     return each
+
+
+def _check_pools(pools: int, blocks: int, pool: str, *, join_last_two: bool) -> None:
+    if pools > blocks:
+        raise ValueError(
+            f"model.num_pools must be <= model.blocks={blocks} or null, got {pools}; lower it"
+        )
+    if join_last_two and (blocks < 2 or pool == "mean"):
+        raise ValueError(
+            "model.join_last_two must be false with model.pool=mean or a single block, got true "
+            f"with pool={pool} and blocks={blocks}; remove it"
+        )
 
 
 def _least_side(pools: int, paddings: Sequence[int]) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,7 +10,7 @@ from rich.table import Table
 
 from dmeta.bench.figures import cost_figure
 from dmeta.bench.gradients import Cost, GradientCosts, GradientsOptions, gradient_costs
-from dmeta.cli.benches.report import count_of, folder_of, say, title_of, write_report
+from dmeta.cli.benches.report import BenchCommand, count_of, folder_of, say, title_of, write_report
 from dmeta.options import checked
 from dmeta.runtime.memory import keep_freed_memory
 from dmeta.runtime.threads import torch_threads
@@ -27,14 +25,10 @@ _LEGEND = (
 )
 
 
-def bench_gradients(
-    settings: Mapping[str, Any],
-    bench: Mapping[str, Any],
-    overrides: Sequence[str],  # noqa: ARG001
-) -> None:
+def bench_gradients(command: BenchCommand) -> None:
     """Time, memory and error of every meta-gradient: a table, JSON and a plot."""
-    options = checked(GradientsOptions, bench, "bench")
-    run = prepare(run_config(settings))
+    options = checked(GradientsOptions, command.bench, "bench")
+    run = prepare(run_config(command.settings))
     config, console = run.config, Console()
     keep_freed_memory()
     with torch_threads(config.compute.threads_per_worker):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,7 +14,7 @@ from rich.table import Table
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bench.methods import MethodCosts, MethodsOptions, check_reference, method_costs
 from dmeta.bench.methods_figure import methods_figure
-from dmeta.cli.benches.report import count_of, folder_of, say, write_report
+from dmeta.cli.benches.report import BenchCommand, count_of, folder_of, say, write_report
 from dmeta.cli.errors import explain
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.formatting import digits
@@ -35,16 +35,14 @@ _LEGEND = (
 )
 
 
-def bench_methods(
-    settings: Mapping[str, Any], bench: Mapping[str, Any], overrides: Sequence[str]
-) -> None:
+def bench_methods(command: BenchCommand) -> None:
     """Seconds and memory of a task of every method: a table, JSON and a plot."""
-    options = checked(MethodsOptions, bench, "bench")
-    config, console = run_config(settings), Console()
+    options = checked(MethodsOptions, command.bench, "bench")
+    config, console = run_config(command.settings), Console()
     keep_freed_memory()
     names = dict.fromkeys((options.reference, *(options.methods or ALGORITHMS)))
     with torch_threads(config.compute.threads_per_worker):
-        runs, left_out = _runs(list(names), overrides)
+        runs, left_out = _runs(list(names), command.overrides)
         check_reference(options.reference, runs, left_out)
         costs = method_costs(runs, options, lambda line: say(console, line))
     run = runs[costs.reference.method]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from dmeta.bench.plans import PlanCost, PlanCosts, PlansOptions, plan_costs
 from dmeta.bench.plans_figure import plans_figure
-from dmeta.cli.benches.report import count_of, folder_of, say, title_of, write_report
+from dmeta.cli.benches.report import BenchCommand, count_of, folder_of, say, title_of, write_report
 from dmeta.formatting import digits
 from dmeta.options import checked
 from dmeta.runtime.memory import keep_freed_memory
@@ -30,14 +29,10 @@ _LEGEND = (
 )
 
 
-def bench_plans(
-    settings: Mapping[str, Any],
-    bench: Mapping[str, Any],
-    overrides: Sequence[str],  # noqa: ARG001
-) -> None:
+def bench_plans(command: BenchCommand) -> None:
     """Time, memory and error of every plan: a table, JSON and a plot."""
-    options = checked(PlansOptions, bench, "bench")
-    config, console = run_config(settings), Console()
+    options = checked(PlansOptions, command.bench, "bench")
+    config, console = run_config(command.settings), Console()
     keep_freed_memory()
     with torch_threads(config.compute.threads_per_worker):
         run = prepare(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from dmeta.bench.profile import ALL_PARTS, LOOP, OUTER, RUNTIME, Profile, ProfileOptions, profile
 from dmeta.bench.profile_figure import profile_figure
-from dmeta.cli.benches.report import count_of, folder_of, say, title_of, write_report
+from dmeta.cli.benches.report import BenchCommand, count_of, folder_of, say, title_of, write_report
 from dmeta.formatting import digits
 from dmeta.launch import open_runtime, workplace_of
 from dmeta.options import checked
@@ -34,14 +33,10 @@ _WORDS = {
 }
 
 
-def bench_profile(
-    settings: Mapping[str, Any],
-    bench: Mapping[str, Any],
-    overrides: Sequence[str],  # noqa: ARG001
-) -> None:
+def bench_profile(command: BenchCommand) -> None:
     """Seconds and share of every part of a step: a table, JSON and a plot."""
-    options = checked(ProfileOptions, bench, "bench")
-    config, console = run_config(settings), Console()
+    options = checked(ProfileOptions, command.bench, "bench")
+    config, console = run_config(command.settings), Console()
     with torch_threads(config.compute.threads_per_worker):
         run = prepare(config)
     with workplace_of(config) as workplace:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from dmeta.formatting import safe_text
 from dmeta.training.results import hardware, versions, write_json
 from dmeta.training.setup import Run
+
+
+class BenchCommand(NamedTuple):
+    """What `dmeta bench WHAT` was called with.
+
+    Attributes:
+        settings: of the run that is measured, composed.
+        bench: the group ``bench``, without its name.
+        overrides: as they were typed, for what composes settings again.
+    """
+
+    settings: Mapping[str, Any]
+    bench: Mapping[str, Any]
+    overrides: Sequence[str]
 
 
 def say(console: Console, line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dmeta.bench.scale import Capacity, ScaleOptions, capacities
 from dmeta.bench.scale_figure import scale_figure
-from dmeta.cli.benches.report import folder_of, say, write_report
+from dmeta.cli.benches.report import BenchCommand, folder_of, say, write_report
 from dmeta.formatting import digits
 from dmeta.options import checked
 from dmeta.training.config import run_config
@@ -28,14 +28,10 @@ _LEGEND = (
 )
 
 
-def bench_scale(
-    settings: Mapping[str, Any],
-    bench: Mapping[str, Any],
-    overrides: Sequence[str],  # noqa: ARG001
-) -> None:
+def bench_scale(command: BenchCommand) -> None:
     """Steps a second for every number of workers, size and way: a table, JSON and a plot."""
-    options = checked(ScaleOptions, bench, "bench")
-    config, console = run_config(settings), Console()
+    options = checked(ScaleOptions, command.bench, "bench")
+    config, console = run_config(command.settings), Console()
     run = prepare(config)
     rows = capacities(config.runtime, options, lambda line: say(console, line))
     console.print(_table(rows))
