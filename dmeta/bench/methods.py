@@ -76,11 +76,6 @@ class MethodCost:
         """At the median time."""
         return statistics.median(self.seconds) / self.num_tasks
 
-    @property
-    def bytes_per_task(self) -> float | None:
-        """Of the block, divided by its tasks."""
-        return None if self.peak_bytes is None else self.peak_bytes / self.num_tasks
-
 
 @dataclass(frozen=True)
 class MethodCosts:
@@ -105,8 +100,8 @@ class MethodCosts:
         return row.seconds_per_task / self.reference.seconds_per_task
 
     def memory(self, row: MethodCost) -> float | None:
-        """Bytes of a task, divided by those of the reference."""
-        own, other = row.bytes_per_task, self.reference.bytes_per_task
+        """Peak bytes of a block, divided by those of the reference."""
+        own, other = row.peak_bytes, self.reference.peak_bytes
         return None if own is None or other is None else own / other
 
 

@@ -12,7 +12,7 @@ from dmeta.reports.drawing import new_figure, save
 
 
 def methods_figure(costs: MethodCosts, title: str, path: Path) -> Path:
-    """Seconds and memory of a task, divided by those of the reference, a bar for each method.
+    """Seconds of a task and memory of a block, divided by the reference's, a bar for each method.
 
     Args:
         costs: at least one row.
@@ -29,7 +29,7 @@ def methods_figure(costs: MethodCosts, title: str, path: Path) -> Path:
     of = costs.reference.method
     values: dict[str, list[float | None]] = {
         f"seconds of a task / {of}'s": [costs.times(row) for row in rows],
-        f"memory of a task / {of}'s": [costs.memory(row) for row in rows],
+        f"memory of a block / {of}'s": [costs.memory(row) for row in rows],
     }
     for axes, (label, bars) in zip(panels, values.items(), strict=True):
         draw_bars(axes, names, bars, colours)

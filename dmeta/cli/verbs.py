@@ -35,7 +35,7 @@ WORDS = ("submit", "new", "doctor", "completion")
 
 BENCHES = {
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
-    "methods": "every method on the same tasks: seconds and memory of a task, against MAML's",
+    "methods": "every method on the same tasks: seconds and memory, against MAML's",
     "plans": "every execution plan: tasks per second, memory, seconds to compile",
     "profile": "where the time of an outer step goes, with the run's own workers",
     "scale": "how many steps a second the parameter server takes, for any number of workers",

@@ -30,7 +30,7 @@ _HEADINGS = ("examples", "params", "ms", "x ms", "MiB", "x MiB")
 
 _LEGEND = (
     "a task is a few-shot task with its support and query examples, or a mini-batch;",
-    "ms: of a task's meta-gradient, median; MiB: peak of tensors, a task's share of a block's;",
+    "ms: of a task's meta-gradient, median; MiB: peak of tensors, of a block (loop: one task's);",
     "x: divided by that of {reference}; params: meta-parameters",
 )
 
@@ -101,7 +101,7 @@ def _table(costs: MethodCosts) -> Table:
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in costs.rows:
-        size, memory = row.bytes_per_task, costs.memory(row)
+        size, memory = row.peak_bytes, costs.memory(row)
         table.add_row(
             row.method,
             row.gradient,
