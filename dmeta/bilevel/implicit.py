@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from dmeta.bilevel.adjoint import ProblemAt, Walk, gradient_pull
+from dmeta.bilevel.chain import is_carried, is_learned
 from dmeta.bilevel.linear import conjugate_gradient, neumann_series, plus, scaled
 from dmeta.bilevel.surrogates import Differentiable, Notes, Surrogate, pulled_back
 from dmeta.bilevel.types import Params, Stage, Task
@@ -52,12 +53,14 @@ class Implicit:
         """See `dmeta.bilevel.estimators.exact`.
 
         Raises:
-            ValueError: the inner objective does not depend on the meta-parameters.
+            ValueError: the inner objective does not depend on the meta-parameters, or the update
+                rule has some of its own.
         """
 
         def pull_back(
             problem_at: ProblemAt, still: Params, walked: Walk, cotangents: Mapping[int, Params]
         ) -> tuple[Params, Notes]:
+            _check_rule(meta_params)
             problem = problem_at(still)
             if problem.judged != (problem.num_steps,):
                 raise ValueError(
@@ -83,3 +86,15 @@ class Implicit:
             return scaled(-1.0, pull(u).meta), {"residual": residual.detach()}
 
         return pulled_back(algorithm, meta_params, task, stage, pull_back, for_sweep=False)
+
+
+def _check_rule(meta_params: Params) -> None:
+    """The solution does not depend on the rule that finds it: its derivative is 0."""
+    learned = [name for name in meta_params if is_learned(name) and not is_carried(name)]
+    if learned:
+        raise ValueError(
+            "gradient=implicit must have an inner update that learns nothing itself, for it is the "
+            f"derivative of the solution and not of the way there, got {learned[0]}; remove what "
+            "asks for it (algorithm.learn_inner_lr, precondition, inner_optimizer=lstm, or a "
+            "transform in inner_chain), or choose gradient=exact"
+        )

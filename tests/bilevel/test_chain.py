@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 import dmeta
 from dmeta.bilevel.chain import Chain, meta_parameters
 from dmeta.bilevel.estimators import Checkpointed, exact
+from dmeta.bilevel.implicit import Implicit
 from dmeta.bilevel.inner import State
 from dmeta.bilevel.plans import block_gradient
 from dmeta.bilevel.solvers import unrolled
@@ -197,3 +198,19 @@ def test_what_a_transform_learns_has_one_name_of_its_own() -> None:
 
     with pytest.raises(ValueError, match=r"of Misnamed must be called inner_WORD/NAME, got 'fac"):
         meta_parameters((Misnamed(),), params(), 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learn_inner_lr": "per_tensor"},
+        {"precondition": "curvature"},
+        {"inner_chain": ["lstm", "rate"]},
+        {"inner_chain": [{"name": "rate", "learn_inner_lr": "per_element"}]},
+    ],
+    ids=str,
+)
+def test_the_implicit_gradient_refuses_a_rule_that_learns(options: dict[str, Any]) -> None:
+    at = problem("mlp", "regression", "imaml", **options)
+    with pytest.raises(ValueError, match=r"gradient=implicit must .* got inner_\w+/"):
+        Implicit()(at.algorithm, at.params, first_task(at), TRAINING)
