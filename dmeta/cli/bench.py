@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dmeta.addresses import folder_here
+from dmeta.cli.benches.accuracy import bench_accuracy
 from dmeta.cli.benches.gradients import bench_gradients
 from dmeta.cli.benches.methods import bench_methods
 from dmeta.cli.benches.plans import bench_plans
@@ -15,6 +16,7 @@ from dmeta.cli.benches.scale import bench_scale
 from dmeta.runs.folder import check_folder
 
 _COMMANDS: dict[str, Callable[[BenchCommand], None]] = {
+    "accuracy": bench_accuracy,
     "gradients": bench_gradients,
     "methods": bench_methods,
     "plans": bench_plans,

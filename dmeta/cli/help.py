@@ -54,6 +54,7 @@ compute a block again, task by task, to find the task that gives a number that i
 large one.""",
     "bench": f"""dmeta bench gradients: seconds and memory of every meta-gradient for a model, a
 task and a method, and how far it is from the exact one.
+dmeta bench accuracy: every method, trained for the same seconds on the same task.
 dmeta bench methods: seconds and memory of a task of every method, against those of MAML.
 dmeta bench plans: every execution plan (compute.plan) on the same tasks: tasks per second, memory,
 seconds to compile, and whether the meta-gradient is the same.

@@ -34,6 +34,7 @@ WORDS = ("submit", "new", "doctor", "completion")
 """Verbs that read their arguments themselves: VERB_command(arguments) -> exit code."""
 
 BENCHES = {
+    "accuracy": "every method on the same tasks, trained for the same seconds: accuracies, curves",
     "gradients": "every meta-gradient: seconds, memory, and how far it is from the exact one",
     "methods": "every method on the same tasks: seconds and memory, against MAML's",
     "plans": "every execution plan: tasks per second, memory, seconds to compile",

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dmeta.cli import main
+from dmeta.cli.train import train
 from dmeta.training.interrupts import Stopped
 from dmeta.training.session import Session
 
@@ -139,6 +140,40 @@ def test_bench_methods_divides_by_the_reference(
     assert dmeta("bench", "methods", *few, "bench.reference=protonet") == 2  # on the sinusoid
 
 
+def test_bench_accuracy_trains_every_method_for_the_same_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    glyphs = ["task=glyphs", "task.num_classes=30", "model.filters=4", "meta_batch_size=2"]
+    few = ["eval.num_tasks=4", "eval.val_tasks=2", "bench.seconds=0.1", "bench.timed_seconds=0.01"]
+    words = [*glyphs, *few, "bench.points=2", "bench.out=out"]
+    out = tmp_path / "out"
+    # As if they had been timed: 5 steps and 1 step.
+    out.mkdir()
+    (out / "step_seconds.json").write_text('{"protonet": 0.0199, "simpleshot": 7}')
+    assert dmeta("bench", "accuracy", *words, "bench.methods=[protonet]") == 0
+    first = json.loads((out / "accuracy.json").read_text())["rows"]
+    assert dmeta("bench", "accuracy", *words, "bench.methods=[simpleshot,protonet,fomaml]") == 0
+    told = capsys.readouterr().out
+    for text in ("5 ways, 1 shot, 0.1 s of training each", "out/accuracy.png"):
+        assert text in told
+    assert told.count("training protonet") == 1  # it is in the table
+    assert max(map(len, _table_of(told))) <= 100
+    rows = {row["method"]: row for row in json.loads((out / "accuracy.json").read_text())["rows"]}
+    assert list(rows) == ["protonet", "simpleshot", "fomaml"]
+    assert rows["protonet"] == first[0]
+    assert (rows["protonet"]["steps"], rows["simpleshot"]["steps"]) == (5, 1)
+    assert [at for at, _, _ in rows["protonet"]["curve"]] == pytest.approx([0.06, 0.1])
+    assert rows["fomaml"]["steps"] >= 1
+    assert (out / "accuracy.png").stat().st_size > 10_000
+    again = train([*rows["protonet"]["overrides"], "run_dir=again"])
+    assert again.meta_params_sha256 == rows["protonet"]["meta_params_sha256"]
+    assert again.summary["test"]["transductive"]["mean"][-1] == rows["protonet"]["transductive"][0]
+    assert dmeta("bench", "accuracy", *words, "bench.seconds=1") == 2
+    assert "bench.out must be a folder of the same comparison" in capsys.readouterr().err
+    assert dmeta("bench", "accuracy", "bench.methods=[protonet]", "bench.out=new") == 2
+    assert "no method could be trained: algorithm=protonet" in capsys.readouterr().err
+
+
 def test_bench_profile_tells_where_a_steps_time_goes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +192,7 @@ def test_bench_profile_tells_where_a_steps_time_goes(
 def test_bench_says_what_it_can_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert dmeta("bench") == 2
     told = capsys.readouterr().out
-    for what in ("gradients", "methods", "plans", "profile"):
+    for what in ("accuracy", "gradients", "methods", "plans", "profile"):
         assert what in told
     for words in (["--cfg", "job", "task=glyphs"], ["task=glyphs", "--cfg", "job"]):
         assert dmeta("bench", "gradients", *words) == 0

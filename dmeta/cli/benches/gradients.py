@@ -42,7 +42,7 @@ def bench_gradients(command: BenchCommand) -> None:
     for each in costs.left_out:
         steps = "" if (k := each.inner_steps) is None else f", {count_of(k, 'inner step')}"
         say(console, f"not measured: {each.gradient}{steps}: {each.reason}")
-    folder = folder_of("gradients", run, options.out)
+    folder = folder_of("gradients", run.config, options.out)
     rows = [{**dataclasses.asdict(r), "median_seconds": r.median_seconds} for r in costs.rows]
     content = {**dataclasses.asdict(costs), "rows": rows}
     written = [write_report(run, options, content, folder / "gradients.json")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,9 +12,8 @@ from rich.table import Table
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bench.methods import MethodCosts, MethodsOptions, check_reference, method_costs
 from dmeta.bench.methods_figure import methods_figure
+from dmeta.cli.benches.method_settings import MethodSettings, of_methods
 from dmeta.cli.benches.report import BenchCommand, count_of, folder_of, say, write_report
-from dmeta.cli.errors import explain
-from dmeta.cli.settings.hydra_app import compose
 from dmeta.formatting import digits
 from dmeta.launch import workplace_of
 from dmeta.options import checked
@@ -42,7 +39,7 @@ def bench_methods(command: BenchCommand) -> None:
     keep_freed_memory()
     names = dict.fromkeys((options.reference, *(options.methods or ALGORITHMS)))
     with torch_threads(config.compute.threads_per_worker):
-        runs, left_out = _runs(list(names), command.overrides)
+        runs, left_out = of_methods(list(names), command.overrides, _prepared)
         check_reference(options.reference, runs, left_out)
         costs = method_costs(runs, options, lambda line: say(console, line))
     run = runs[costs.reference.method]
@@ -54,7 +51,7 @@ def bench_methods(command: BenchCommand) -> None:
     left_out |= costs.left_out
     for name, reason in left_out.items():
         say(console, f"not measured: {name}: {reason}")
-    folder = folder_of("methods", run, options.out)
+    folder = folder_of("methods", run.config, options.out)
     content = {**_content(costs), "left_out": left_out}
     written = [
         write_report(run, options, content, folder / "methods.json"),
@@ -63,26 +60,9 @@ def bench_methods(command: BenchCommand) -> None:
     say(console, f"wrote {' and '.join(map(str, written))}")
 
 
-def _runs(names: Sequence[str], overrides: Sequence[str]) -> tuple[dict[str, Run], dict[str, str]]:
-    """Method -> its run, each with what it brings; and those that make no sense here, and why."""
-    from hydra.errors import HydraException
-
-    own = ("algorithm", "runtime", "bench")
-    kept = [word for word in overrides if re.split(r"[=.]", word.lstrip("+~"))[0] != "bench"]
-    kept = [word for word in kept if word.partition("=")[0] not in own]
-    runs: dict[str, Run] = {}
-    left_out: dict[str, str] = {}
-    for name in names:
-        words = [*kept, f"algorithm={name}", "runtime=local"]  # timed in this process
-        try:
-            config = run_config(compose("train", words))
-            with workplace_of(config) as workplace:
-                runs[name] = with_selection(prepare(config), None, workplace)
-        except HydraException as error:
-            left_out[name] = explain(error, "train", words)
-        except ValueError as error:
-            left_out[name] = str(error)
-    return runs, left_out
+def _prepared(method: MethodSettings) -> Run:
+    with workplace_of(method.config) as workplace:
+        return with_selection(prepare(method.config), None, workplace)
 
 
 def _title(run: Run, costs: MethodCosts) -> str:

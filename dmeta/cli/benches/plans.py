@@ -47,7 +47,7 @@ def bench_plans(command: BenchCommand) -> None:
     for each in costs.left_out:
         size = "" if (n := each.num_tasks) is None else f", {count_of(n, 'task')} or more"
         say(console, f"not measured: {each.plan}{size}: {each.reason}")
-    folder = folder_of("plans", run, options.out)
+    folder = folder_of("plans", run.config, options.out)
     written = [write_report(run, options, _content(costs), folder / "plans.json")]
     if costs.rows:
         written.append(plans_figure(costs.rows, title, folder / "plans.png"))

@@ -61,7 +61,7 @@ def bench_profile(command: BenchCommand) -> None:
         f"{digits(found.tasks_per_second, 4)} tasks/s; everything around the mathematics: "
         f"{100 * found.share_around:.1f}% of a step",
     )
-    folder = folder_of("profile", run, options.out)
+    folder = folder_of("profile", run.config, options.out)
     written = [
         write_report(run, options, _content(found), folder / "profile.json"),
         profile_figure(found, title, folder / "profile.png"),

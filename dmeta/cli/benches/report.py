@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from dmeta.formatting import safe_text
+from dmeta.training.config import RunConfig
 from dmeta.training.results import hardware, versions, write_json
 from dmeta.training.setup import Run
 
@@ -50,15 +51,14 @@ def count_of(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def folder_of(what: str, run: Run, out: str | None) -> Path:
+def folder_of(what: str, config: RunConfig, out: str | None) -> Path:
     """Where the results go, made if need be.
 
     Args:
         what: that was measured.
-        run: the run.
+        config: settings of the run.
         out: the folder that the user named; None: a new one under ./runs.
     """
-    config = run.config
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     new = Path("runs") / f"{what}_{config.task.source.name}_{config.algorithm.name}_{now}"
     folder = new if out is None else Path(str(out))

@@ -37,7 +37,7 @@ def bench_scale(command: BenchCommand) -> None:
     console.print(_table(rows))
     for line in _LEGEND:
         say(console, line)
-    folder = folder_of("scale", run, options.out)
+    folder = folder_of("scale", run.config, options.out)
     content = {"rows": [_content(row) for row in rows]}
     title = "steps a second with workers that compute nothing"
     written = [
