@@ -18,8 +18,8 @@ _COLUMNS = 2
 def accuracy_figure(rows: Sequence[AccuracyRow], title: str, path: Path) -> Path:
     """A line for each method: its validations against seconds of training.
 
-    The best methods are in the first panel, the next ones in the second: as many in each as can be
-    told apart.
+    The best methods are in the first panel, the next ones in the second, and so on: as many in each
+    as there are line styles.
 
     Args:
         rows: at least one, all of the same metric.
