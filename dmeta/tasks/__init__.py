@@ -27,6 +27,12 @@ TASKS: Registry[TaskSource] = Registry(
             "dmeta",
             {"model": "conv4_strided", "task.queries": 5},
         ),
+        "image_folder": LazyEntry(
+            "dmeta.tasks.image_folder:load_image_folder",
+            "your own pictures: a folder of class folders, or a csv file",
+            "dmeta",
+            {"model": "conv4", "task.queries": 5},
+        ),
         "miniimagenet": LazyEntry(
             "dmeta.tasks.miniimagenet:load_miniimagenet",
             "100 classes of ImageNet, 84x84 colour",

@@ -109,16 +109,20 @@ def decode_images(
     out: ByteArray,
     *,
     threads: int | None = None,
+    formats: tuple[str, ...] = ("PNG", "JPEG"),
+    unreadable: list[int] | None = None,
 ) -> None:
     """Writes ``decode(image of names[i])`` to out[i].
 
     Args:
         path: a zip or a folder.
-        names: files of it, PNG or JPEG.
+        names: files of it.
         decode: image -> array of out[i]'s shape; Pillow works outside the interpreter lock.
         out: [len(names), ...] uint8, overwritten.
         threads: None for one a core. Tiny images want 1: most of their time goes into the
             interpreter, and threads only wait for each other (Omniglot: 4.1 s on 1, 5.1 s on 2).
+        formats: that are tried, as Pillow names them. Not EPS, which runs another program.
+        unreadable: gets the i of images that cannot be decoded, in any order; None: they raise.
 
     Raises:
         ValueError: an image cannot be decoded; the message names the file.
@@ -129,11 +133,13 @@ def decode_images(
         def work(chunk: range) -> None:
             for i in chunk:
                 try:
-                    with Image.open(io.BytesIO(read(names[i])), formats=("PNG", "JPEG")) as image:
+                    with Image.open(io.BytesIO(read(names[i])), formats=formats) as image:
                         _check_pixels(image)
                         out[i] = decode(image)
                 except _DECODE_ERRORS as error:
-                    raise _unreadable(path, names[i], error) from error
+                    if unreadable is None:
+                        raise _unreadable(path, names[i], error) from error
+                    unreadable.append(i)
 
         threads = threads or min(_MAX_THREADS, usable_cpus())
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

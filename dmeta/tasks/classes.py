@@ -63,6 +63,11 @@ def check_episode(
         names: of the C stored classes.
     """
     check_positive(split, size)
+    if not len(classes):
+        raise ValueError(
+            f"split {split!r} must have classes, got none; choose other splits"
+            + ("" if split != "val" else ", or train without validation (eval.every=0)")
+        )
     if size.ways > len(classes):
         raise ValueError(
             f"ways must be <= {len(classes)} (classes of split {split!r}), got {size.ways}; "

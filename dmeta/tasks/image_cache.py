@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,13 @@ class DecodedImages:
         images: [N, H, W] or [N, H, W, 3] uint8.
         class_names: C names, sorted.
         starts: [C + 1] int64 offsets into images.
+        left_out: why -> names of files that none of the images is of.
     """
 
     images: ByteArray
     class_names: tuple[str, ...]
     starts: IntArray
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def load_decoded(
@@ -76,6 +78,7 @@ def load_decoded(
         "class_names": np.array(decoded.class_names),
         "starts": decoded.starts,
         "images": decoded.images,
+        "left_out": np.array(json.dumps(decoded.left_out)),
     }
     try:
         write_arrays(path, arrays)
@@ -98,7 +101,10 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
             if str(arrays["stamp"]) != stamp:
                 return None
             return DecodedImages(
-                arrays["images"], tuple(arrays["class_names"].tolist()), arrays["starts"]
+                arrays["images"],
+                tuple(arrays["class_names"].tolist()),
+                arrays["starts"],
+                json.loads(str(arrays["left_out"])),
             )
     except READ_ERRORS as error:
         warnings.warn(

@@ -1,7 +1,7 @@
 """Which data sets are there, which are not, and how to get them (for ``dmeta data``).
 
-Reads file lists only, decodes nothing; at an address it looks for the files and reads none. Sources
-of other packages are not listed: only they know their files.
+Reads file lists only, decodes nothing; at an address it looks for the files and reads none. Not
+listed are sources of the user's own files, and those of other packages: only they know their files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["DataSetStatus", "MissingDataError", "default_root", "inventory"]
 
 
 class ReadsFiles(Protocol):
-    """The module of a source that reads files: one whose factory has an option ``root``."""
+    """The module of a source that reads a data set from the data root."""
 
     def status(self, root: Path) -> DataSetStatus:
         """What of it lies in a folder; lists files, decodes none."""
@@ -41,22 +41,29 @@ def inventory(root: str | Path) -> list[DataSetStatus]:
     """
     found = []
     for name, entry in sorted(TASKS.builtin.items()):
+        if not _reads_files(entry):
+            found.append(_generated(name))
+            continue
         module = _reading_module(entry)
         if module is None:
-            found.append(_generated(name))
-        elif is_address(root):
+            continue
+        if is_address(root):
             found.append(_distant(str(root), name, module.distant_files(str(root))))
         else:
             found.append(module.status(local_path(root)))
     return found
 
 
-def _reading_module(entry: LazyEntry | Entry[Any]) -> ReadsFiles | None:
+def _reads_files(entry: LazyEntry | Entry[Any]) -> bool:
     assert isinstance(entry, LazyEntry)  # of dmeta's own
-    if not any(option.name == "root" for option in declared_options(entry.target)):
-        return None
+    return any(option.name == "root" for option in declared_options(entry.target))
+
+
+def _reading_module(entry: LazyEntry | Entry[Any]) -> ReadsFiles | None:
+    """The module of a source; None: what it reads is not in the data root."""
+    assert isinstance(entry, LazyEntry)
     module: Any = import_module(entry.target.partition(":")[0])
-    return cast(ReadsFiles, module)
+    return cast(ReadsFiles, module) if hasattr(module, "status") else None
 
 
 def _generated(name: str) -> DataSetStatus:

@@ -18,11 +18,12 @@ import numpy as np
 from PIL import Image
 
 from dmeta.tasks.archives import ByteArray, decode_images, list_files, read_texts
-from dmeta.tasks.classes import IntArray, make_starts
+from dmeta.tasks.classes import make_starts
 from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.pixels import to_rgb
+from dmeta.tasks.rotations import with_rotations
 from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
@@ -65,15 +66,10 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
         lambda: _decode(path, {label: classes[split][label] for label, split in split_of.items()}),
         use_cache=cache,
     )
-    return ImageClasses(
-        decoded.images,
-        decoded.class_names,
-        decoded.starts,
-        {
-            split: _unturned([c for c, n in enumerate(decoded.class_names) if split_of[n] == split])
-            for split in SPLITS
-        },
-    )
+    names = decoded.class_names
+    members = {s: [c for c, n in enumerate(names) if split_of[n] == s] for s in SPLITS}
+    unturned = with_rotations(members, dict.fromkeys(SPLITS, "none"))
+    return ImageClasses(decoded.images, names, decoded.starts, *unturned)
 
 
 def _places(root: Path) -> list[Path]:
@@ -209,10 +205,6 @@ def _to_rgb(image: Image.Image) -> ByteArray:
     if rgb.size != (MINIIMAGENET_SIDE, MINIIMAGENET_SIDE):
         rgb = rgb.resize((MINIIMAGENET_SIDE, MINIIMAGENET_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(rgb, dtype=np.uint8)
-
-
-def _unturned(classes: list[int]) -> IntArray:
-    return np.array([(c, 0) for c in classes], dtype=np.int64).reshape(-1, 2)
 
 
 def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:

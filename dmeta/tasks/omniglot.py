@@ -16,19 +16,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
 from dmeta.tasks.archives import ByteArray, decode_images, list_files
-from dmeta.tasks.classes import IntArray, make_starts
+from dmeta.tasks.classes import make_starts
 from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.omniglot_splits import SplitRule, split_of_each
 from dmeta.tasks.pixels import to_grey
-from dmeta.tasks.source import Split
+from dmeta.tasks.rotations import Rotations, with_rotations
+from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 OMNIGLOT_SIDE = 28
@@ -47,10 +48,6 @@ HOW_TO_GET_OMNIGLOT = (
     "images_evaluation.zip of github.com/brendenlake/omniglot (folder python) in omniglot/ under "
     "the data root (DMETA_DATA or task.root)"
 )
-
-Rotations: TypeAlias = Literal["classes", "per_task", "none"]
-"""What the rotations of a character are: classes of their own, one drawn for each character of a
-task, or nothing: characters stay upright."""
 
 _DRAWING = re.compile(r"(?:^|/)([^/]+)/(character(\d\d))/\d{4}_\d\d\.png$")
 
@@ -138,12 +135,13 @@ def _load(
         use_cache=cache,
     )
     background = sorted({name.split("/")[0] for name in drawings["images_background"]})
+    of_each = split_of_each(rule, decoded.class_names, background)
+    classes = {split: [c for c, own in enumerate(of_each) if own == split] for split in SPLITS}
     return ImageClasses(
         decoded.images,
         decoded.class_names,
         decoded.starts,
-        _make_splits(split_of_each(rule, decoded.class_names, background), rotations),
-        frozenset(split for split, kind in rotations.items() if kind == "per_task"),
+        *with_rotations(classes, rotations),
     )
 
 
@@ -200,15 +198,6 @@ def _shrink(image: Image.Image) -> ByteArray:
     """Black strokes on white, any size -> [28, 28], strokes 255 on 0."""
     grey = to_grey(image).resize((OMNIGLOT_SIDE, OMNIGLOT_SIDE), Image.Resampling.LANCZOS)
     return 255 - np.asarray(grey, dtype=np.uint8)
-
-
-def _make_splits(
-    split_of_class: list[Split], rotations: Mapping[Split, Rotations]
-) -> dict[Split, IntArray]:
-    splits: dict[Split, list[tuple[int, int]]] = {"train": [], "val": [], "test": []}
-    for c, split in enumerate(split_of_class):
-        splits[split] += [(c, turn) for turn in range(4 if rotations[split] == "classes" else 1)]
-    return {s: np.array(rows, dtype=np.int64).reshape(-1, 2) for s, rows in splits.items()}
 
 
 def _download(root: Path) -> None:

@@ -146,7 +146,7 @@ def prepare(
     algorithm: Any = None,
     loss: Loss | None = None,
     data: TaskSource | None = None,
-    splits: Sequence[Split] = SPLITS,
+    splits: Sequence[Split] | None = None,
     read_weights: bool = True,
 ) -> Run:
     """Build and check everything; starts nothing, writes nothing.
@@ -159,7 +159,7 @@ def prepare(
             `Algorithm` that is ready.
         loss: a user's own loss, (prediction, target) -> scalar mean.
         data: the source that the settings name, where it was made before.
-        splits: of which tasks will be drawn.
+        splits: of which tasks will be drawn; None: those that the run draws.
         read_weights: begin with the weights in `model.init_from`; not where a checkpoint follows.
 
     Raises:
@@ -179,6 +179,8 @@ def prepare(
         source = data or make_source(config)
         config = _with_check_sum(config, source)
     check_method(config, source, method)
+    if splits is None:
+        splits = [split for split in SPLITS if split != "val" or config.eval.every]
     config = with_classes(config, source, splits)
     check_tasks(config, source, method, splits)
     probe = probe_of(first_task(config, source, splits))

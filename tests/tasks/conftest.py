@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,20 @@ def write_tiny_features(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **tiny_features())
     return path
+
+
+def write_pictures(root: Path, counts: Mapping[str, int], content: bytes | None = None) -> Path:
+    """<root>/<class>/<number>.png, every picture another; or files of `content`. Returns root."""
+    for label, count in counts.items():
+        folder = root / label
+        folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(list(label.encode()))
+        for number in range(count):
+            pixels = rng.integers(0, 256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+            if content is not None:
+                (folder / f"{number}.png").write_bytes(content)
+    return root
 
 
 TINY_OMNIGLOT = {

@@ -23,7 +23,7 @@ from dmeta.tasks.source import (
     TaskSource,
     draws_batches,
 )
-from tests.tasks.conftest import write_tiny_features
+from tests.tasks.conftest import write_pictures, write_tiny_features
 
 NEEDS_DATA = {"omniglot", "miniimagenet"}
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
@@ -34,6 +34,10 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "features":
         file = write_tiny_features(tmp_path_factory.mktemp("features") / "tiny.npz")
         return TASKS["features"].make(file=str(file))
+    if request.param == "image_folder":
+        counts = {f"{split}/{split}{n}": 8 for split in SPLITS for n in range(20)}
+        root = write_pictures(tmp_path_factory.mktemp("pictures"), counts)
+        return TASKS["image_folder"].make(root=str(root), size=8, cache=False)
     return TASKS[request.param].make()
 
 
@@ -191,7 +195,9 @@ def test_options_are_keywords_with_simple_types_and_defaults(name: str) -> None:
         # A union's parts may be choices of names themselves.
         kinds = typing.get_args(hints[option.name]) or (hints[option.name],)
         allowed = [t for kind in kinds for t in typing.get_args(kind) or (kind,)]
-        assert all(t in (str, int, float, bool, type(None)) or isinstance(t, str) for t in allowed)
+        assert all(
+            t in (str, int, float, bool, type(None)) or isinstance(t, str | int) for t in allowed
+        )
     assert TASKS[name].summary
     assert TASKS[name].source
 

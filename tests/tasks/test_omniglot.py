@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from PIL import Image
 
 from dmeta.tasks import omniglot
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.omniglot import Rotations, _load, _make_splits, load_omniglot
+from dmeta.tasks.omniglot import _load, load_omniglot
 from dmeta.tasks.omniglot_splits import split_of_each
-from dmeta.tasks.source import SPLITS, EpisodeSize
+from dmeta.tasks.rotations import Rotations, with_rotations
+from dmeta.tasks.source import SPLITS, EpisodeSize, Split
 from dmeta.tasks.status import MissingDataError
 from tests.tasks.conftest import TINY_PARTS, real_data, zip_tree
 
@@ -90,10 +92,9 @@ def characters(rotations: Rotations, num: int = 423) -> ImageClasses:
     """Two noise images of each of as many made-up characters as the test split of finn has."""
     names = tuple(f"A/character{c:04d}" for c in range(num))
     images = np.random.default_rng(7).integers(256, size=(2 * num, 4, 4), dtype=np.uint8)
-    kinds = dict.fromkeys(SPLITS, rotations)
-    turned = frozenset(SPLITS) if rotations == "per_task" else frozenset()
-    starts = np.arange(0, 2 * num + 1, 2)
-    return ImageClasses(images, names, starts, _make_splits(["test"] * num, kinds), turned)
+    classes: dict[Split, Sequence[int]] = {"train": [], "val": [], "test": range(num)}
+    splits = with_rotations(classes, dict.fromkeys(SPLITS, rotations))
+    return ImageClasses(images, names, np.arange(0, 2 * num + 1, 2), *splits)
 
 
 def picks_of(source: ImageClasses, size: EpisodeSize, num_tasks: int) -> np.ndarray[Any, Any]:

@@ -153,7 +153,7 @@ class PlanTrial:
         work = dataclasses.replace(self._work, plan=plan, chunk_size=chunk_size)
         try:
             work.build(self._inputs.device.type).evaluate(
-                self._vector, Block("val", 0, 0, 0, _NUM_TASKS)
+                self._vector, Block("test", 0, 0, 0, _NUM_TASKS)
             )
         except (RuntimeError, ValueError, TypeError) as error:
             return f"an evaluation that fails: {first_line(error)}"

@@ -1,0 +1,249 @@
+"""Few-shot tasks of your own pictures: a folder (or zip) with a folder for each class, or a csv.
+
+Reads any common format of any size (see `dmeta.tasks.pixels`). Classes are split into train, val
+and test by the folders or the csv, or by ratio from a seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import NonNegativeInt, PositiveInt
+
+from dmeta.addresses import is_address, local_path
+from dmeta.tasks.archives import ByteArray, decode_images
+from dmeta.tasks.class_splits import check_ratio, split_in_ratio
+from dmeta.tasks.classes import IntArray, make_starts
+from dmeta.tasks.image_cache import DecodedImages, load_decoded
+from dmeta.tasks.image_listing import LabelledImage, images_in_folders, images_in_table
+from dmeta.tasks.images import ImageClasses
+from dmeta.tasks.pixels import to_grey, to_rgb
+from dmeta.tasks.rotations import Rotations, with_rotations
+from dmeta.tasks.source import SPLITS, Split
+
+_UNREADABLE = "pictures that cannot be read"
+_REPEATED = "pictures that are the same as another"
+_SMALL = "classes with fewer pictures than task.min_per_class"
+
+_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
+
+
+class _Group(NamedTuple):
+    """Images of one label and split: a stored class.
+
+    Attributes:
+        label: as the user calls it.
+        split: that all of them are in; None: not decided.
+        rows: [n] of the decoded images.
+    """
+
+    label: str
+    split: Split | None
+    rows: IntArray
+
+
+def load_image_folder(
+    *,
+    root: str | None = None,
+    file: str | None = None,
+    size: PositiveInt = 84,
+    channels: Literal[1, 3] = 3,
+    fit: Literal["crop", "stretch"] = "crop",
+    split_by: Literal["class", "image"] = "class",
+    split_ratio: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    split_seed: NonNegativeInt = 0,
+    rotations: Rotations = "none",
+    min_per_class: PositiveInt = 1,
+    skip_unreadable: bool = False,
+    cache: bool = True,
+) -> ImageClasses:
+    """Tasks of the pictures of a folder or zip.
+
+    The same picture twice in a class counts once. One that is in several classes is left out of
+    all of them.
+
+    Args:
+        root: the folder or zip, with ``<class>/*``, or ``train/<class>/*``, ``val/...`` and
+            ``test/...``, or anything that `file` names.
+        file: a csv file with columns path (below `root`), label and, if splits are given, split;
+            None: labels are the names of the folders.
+        size: height and width in pixels that pictures are brought to.
+        channels: 3 (colour) or 1 (grey).
+        fit: how a picture becomes square: ``crop`` its middle, or ``stretch`` it.
+        split_by: ``class``: a class is in one split alone, so that test tasks have new classes;
+            ``image``: the pictures of each class are split, and test tasks have the classes of
+            training.
+        split_ratio: shares of train, val and test, where neither folders nor csv file say which
+            split a class is in.
+        split_seed: of that division.
+        rotations: ``classes``: a class turned by 90, 180 or 270 degrees is another class;
+            ``per_task``: each class of a task is turned at random; ``none``.
+        min_per_class: classes with fewer pictures are left out.
+        skip_unreadable: leave out pictures that cannot be read, instead of stopping.
+        cache: keep the decoded pictures for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
+
+    Raises:
+        ValueError: a file cannot be read, a picture has no label, or a split has no class.
+    """
+    check_ratio(split_ratio)
+    path = _existing(root, "task.root", "the folder or zip with the pictures")
+    table = None if file is None else _existing(file, "task.file", "a csv file")
+    listed = images_in_folders(path) if table is None else images_in_table(path, table)
+    decoded = load_decoded(
+        "image-folder",
+        f"{size}x{size}x{channels} {fit} {_digest(listed)} {skip_unreadable} v1",
+        [path],
+        lambda: _decode(path, listed, size, channels, fit, skip_unreadable),
+        use_cache=cache,
+    )
+    groups = _groups(decoded)
+    small = [group.label for group in groups if len(group.rows) < min_per_class]
+    _tell_what_is_left_out(path, {**decoded.left_out, _SMALL: small})
+    groups = [group for group in groups if len(group.rows) >= min_per_class]
+    if any(group.split for group in groups):
+        _check_given(path, groups, split_by)
+    elif split_by == "class":
+        groups = _split_by_class(groups, split_ratio, split_seed)
+    else:
+        groups = _split_by_image(groups, split_ratio, split_seed)
+    return _arranged(decoded.images, groups, rotations)
+
+
+def _existing(value: str | None, key: str, what: str) -> Path:
+    if value is None:
+        raise ValueError(f"{key} must be {what}, got null; set {key}=PATH")
+    if is_address(value):
+        raise ValueError(f"{key} must be on this machine, got {value}; copy it here first")
+    path = local_path(value)
+    if not path.exists():
+        raise ValueError(f"{key} must be {what}, got {path}, which does not exist; correct it")
+    return path
+
+
+def _digest(listed: Sequence[LabelledImage]) -> str:
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _decode(
+    path: Path,
+    listed: Sequence[LabelledImage],
+    size: int,
+    channels: int,
+    fit: str,
+    skip_unreadable: bool,
+) -> DecodedImages:
+    """The pictures that are used, by label and split (which are the class's name, as JSON)."""
+
+    def square(image: Image.Image) -> ByteArray:
+        plain = to_grey(image) if channels == 1 else to_rgb(image)
+        if plain.size == (size, size):
+            return np.asarray(plain)
+        if fit == "crop":
+            return np.asarray(ImageOps.fit(plain, (size, size), Image.Resampling.LANCZOS))
+        return np.asarray(plain.resize((size, size), Image.Resampling.LANCZOS))
+
+    shape = (size, size) if channels == 1 else (size, size, channels)
+    images = np.empty((len(listed), *shape), dtype=np.uint8)
+    unreadable: list[int] | None = [] if skip_unreadable else None
+    files = [image.file for image in listed]
+    decode_images(path, files, square, images, formats=_FORMATS, unreadable=unreadable)
+    bad = set(unreadable or ())
+    used, repeated = _without_repeats(listed, images, bad)
+    names = Counter(json.dumps(listed[row][1:]) for row in used)
+    left_out = {_UNREADABLE: sorted(files[row] for row in bad), _REPEATED: repeated}
+    return DecodedImages(images[used], tuple(names), make_starts(list(names.values())), left_out)
+
+
+def _without_repeats(
+    listed: Sequence[LabelledImage], images: ByteArray, unreadable: set[int]
+) -> tuple[list[int], list[str]]:
+    """Rows of pictures that can be read, and files of those that are there in another file.
+
+    Of equal pictures the first is used, or none if their labels differ.
+    """
+    same: dict[bytes, list[int]] = {}
+    for row in range(len(listed)):
+        if row not in unreadable:
+            content = hashlib.blake2b(images[row].tobytes(), digest_size=16).digest()
+            same.setdefault(content, []).append(row)
+    used, repeated = [], []
+    for rows in same.values():
+        is_one_class = len({listed[row].label for row in rows}) == 1
+        used += rows[:1] if is_one_class else []
+        repeated += [listed[row].file for row in (rows[1:] if is_one_class else rows)]
+    return sorted(used), sorted(repeated)
+
+
+def _groups(decoded: DecodedImages) -> list[_Group]:
+    found = []
+    for c, name in enumerate(decoded.class_names):
+        label, split = json.loads(name)
+        found.append(_Group(label, split, np.arange(decoded.starts[c], decoded.starts[c + 1])))
+    return found
+
+
+def _tell_what_is_left_out(path: Path, left_out: Mapping[str, Sequence[str]]) -> None:
+    told = []
+    for why, names in left_out.items():
+        if names:
+            shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+            told.append(f"{len(names)} {why} ({shown})")
+    if told:
+        warnings.warn(f"left out of {path}: {'; '.join(told)}", stacklevel=3)
+
+
+def _check_given(path: Path, groups: Sequence[_Group], split_by: str) -> None:
+    """Raises ValueError if a class is in two splits, and that is not what was asked for."""
+    split_of: dict[str, Split | None] = {}
+    for group in groups:
+        other = split_of.setdefault(group.label, group.split)
+        if other != group.split and split_by == "class":
+            raise ValueError(
+                f"a class must be in one split, got {group.label!r} in {other} and {group.split} "
+                f"of {path}; correct the splits, or set task.split_by=image to test on the classes "
+                "of training"
+            )
+
+
+def _split_by_class(groups: Sequence[_Group], ratio: Sequence[float], seed: int) -> list[_Group]:
+    splits = split_in_ratio(len(groups), ratio, np.random.default_rng(seed))
+    return [group._replace(split=split) for group, split in zip(groups, splits, strict=True)]
+
+
+def _split_by_image(groups: Sequence[_Group], ratio: Sequence[float], seed: int) -> list[_Group]:
+    found = []
+    for group in groups:
+        rng = np.random.default_rng([seed, zlib.crc32(group.label.encode())])
+        splits = np.array(split_in_ratio(len(group.rows), ratio, rng))
+        parts = [_Group(group.label, split, group.rows[splits == split]) for split in SPLITS]
+        found += [part for part in parts if len(part.rows)]
+    return found
+
+
+def _arranged(images: ByteArray, groups: Sequence[_Group], rotations: Rotations) -> ImageClasses:
+    """The groups as classes, sorted by name."""
+    count = Counter(group.label for group in groups)
+    named = {g.label if count[g.label] == 1 else f"{g.label} ({g.split})": g for g in groups}
+    named = dict(sorted(named.items()))
+    rows = np.concatenate([group.rows for group in named.values()])
+    if not np.array_equal(rows, np.arange(len(images))):
+        images = images[rows]
+    members = {
+        split: [c for c, group in enumerate(named.values()) if group.split == split]
+        for split in SPLITS
+    }
+    return ImageClasses(
+        images,
+        tuple(named),
+        make_starts([len(group.rows) for group in named.values()]),
+        *with_rotations(members, dict.fromkeys(SPLITS, rotations)),
+    )
