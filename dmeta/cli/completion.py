@@ -19,7 +19,17 @@ from dmeta.cli.settings.schema import (
     words_of_type,
     written,
 )
-from dmeta.cli.verbs import BENCHES, CONFIGURED, KINDS, PLAIN, QUERY, SHELLS, SUBMITS, VERBS
+from dmeta.cli.verbs import (
+    BENCHES,
+    CONFIGURED,
+    DATA_CHECK,
+    KINDS,
+    PLAIN,
+    QUERY,
+    SHELLS,
+    SUBMITS,
+    VERBS,
+)
 from dmeta.registry import nearest
 
 COMPLETION_USAGE = """usage: dmeta completion SHELL
@@ -100,6 +110,8 @@ def _all(before: Sequence[str], typed: str) -> Mapping[str, str]:
     if not before:
         return VERBS
     verb, rest = before[0], list(before[1:])
+    if verb == "data" and rest[:1] == ["check"]:
+        verb, rest = DATA_CHECK, rest[1:]
     if not rest and verb in _INNER:
         return _INNER[verb]
     if typed.startswith("-"):
@@ -107,7 +119,8 @@ def _all(before: Sequence[str], typed: str) -> Mapping[str, str]:
         composes = verb in CONFIGURED or (verb == "submit" and rest[:1] != ["stop"])
         return {**own, **_FLAGS} if composes else own
     if verb in PLAIN:
-        return _plain(PLAIN[verb])
+        check = {"check": "what is in a data set"} if verb == "data" and not rest else {}
+        return {**check, **_plain(PLAIN[verb])}
     if verb == "bench":
         return _settings(settings_of("bench", [f"bench={rest[0]}", *rest[1:]]), typed)
     if verb == "submit":

@@ -59,7 +59,7 @@ def _named(name: str, own: NamedOptions) -> NamedOptions:
     options = dict(compose("train", [f"task={name}"])["task"])
     for key in SIZE_KEYS:
         options.pop(key, None)
-    if "root" in options and own.options.get("root") is not None:
+    if options.get("root") and own.options.get("root"):  # none by default: not in a data root
         options["root"] = own.options["root"]
     return NamedOptions(options.pop("name"), options)
 

@@ -20,6 +20,7 @@ from dmeta.cli.settings.schema import (
     words_of_type,
     written,
 )
+from dmeta.cli.verbs import DATA_CHECK
 from dmeta.declared import REQUIRED, Option
 
 HELP_FLAGS = ("-h", "--help")
@@ -49,6 +50,11 @@ _ABOUT: Mapping[str, str] = {
     "evaluate": "dmeta evaluate run_dir=...: evaluate a trained run on tasks of unseen classes.",
     "embed": """dmeta embed run_dir=...: compute feature vectors of a data set with the trained
 network of a run, and write them to a file for `dmeta train task=features task.file=...`.""",
+    DATA_CHECK: f"""dmeta data check task=...: read the data of a task source; say which classes and
+how many examples each split has, which examples are there twice, and whether tasks of the wanted
+size can be drawn; and write a picture of a few tasks.
+
+{_CHOOSE}""",
     "replay": """dmeta replay run_dir=... step=...: restore a run to one of its outer steps and
 compute a block again, task by task, to find the task that gives a number that is not finite, or a
 large one.""",

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dmeta.addresses import redacted
-from dmeta.cli.verbs import BENCHES, CONFIGURED, PLAIN, QUERY, VERBS, WORDS
+from dmeta.cli.verbs import BENCHES, CONFIGURED, DATA_CHECK, PLAIN, QUERY, VERBS, WORDS
 from dmeta.quoting import printable
 from dmeta.registry import nearest
 
@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with _sigterm_interrupts() as sigterms:
             if verb == "bench":
                 rest = _with_bench(rest)
+            if verb == "data" and rest and rest[0].isalpha():
+                verb, rest = _with_check(rest)
             _run(verb, rest)
     except KeyboardInterrupt as stop:
         if traceback:
@@ -190,6 +192,16 @@ def _with_bench(arguments: list[str]) -> list[str]:
     overrides = (i for i, word in enumerate(rest) if "=" in word and not word.startswith("-"))
     at = next(overrides, len(rest))
     return [*rest[:at], f"bench={what}", *rest[at:]]
+
+
+def _with_check(arguments: list[str]) -> tuple[str, list[str]]:
+    """``dmeta data check`` as a verb of its own."""
+    if arguments[0] != "check":
+        raise ValueError(
+            f"dmeta data takes check task=..., or root=FOLDER, got '{arguments[0]}'"
+            f"{nearest(arguments[0], ['check'])}"
+        )
+    return DATA_CHECK, arguments[1:]
 
 
 def _verbs() -> str:

@@ -14,13 +14,16 @@ VERBS = {
     "submit": "train, tune or evaluate on a Ray cluster: dmeta submit train ...",
     "status": "how a run or a search is doing, while it goes on or afterwards",
     "list": "algorithms, tasks, models and presets",
-    "data": "which data is there, and how to get what is missing",
+    "data": "which data is there; dmeta data check task=...: what is in it",
     "new": "write a new algorithm, task or model, ready to fill in",
     "doctor": "check this machine: Python, torch, Ray, memory, disk, data; with remedies",
     "completion": "print the completion script of a shell: dmeta completion bash",
 }
 
-CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench")
+DATA_CHECK = "data_check"
+"""What ``dmeta data check`` is called where verbs have one word."""
+
+CONFIGURED = ("train", "tune", "evaluate", "embed", "replay", "bench", DATA_CHECK)
 """Verbs with settings (`dmeta.cli.settings.verb_configs`), and VERB_command in dmeta/cli/VERB."""
 
 PLAIN: Mapping[str, Mapping[str, str]] = {

@@ -104,7 +104,7 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
                 arrays["images"],
                 tuple(arrays["class_names"].tolist()),
                 arrays["starts"],
-                json.loads(str(arrays["left_out"])),
+                json.loads(str(arrays.get("left_out", "{}"))),  # none in those of before
             )
     except READ_ERRORS as error:
         warnings.warn(

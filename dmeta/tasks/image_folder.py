@@ -53,7 +53,7 @@ class _Group(NamedTuple):
 
 def load_image_folder(
     *,
-    root: str | None = None,
+    root: str = "",
     file: str | None = None,
     size: PositiveInt = 84,
     channels: Literal[1, 3] = 3,
@@ -107,7 +107,7 @@ def load_image_folder(
     )
     groups = _groups(decoded)
     small = [group.label for group in groups if len(group.rows) < min_per_class]
-    _tell_what_is_left_out(path, {**decoded.left_out, _SMALL: small})
+    _warn_of_left_out(path, {**decoded.left_out, _SMALL: small})
     groups = [group for group in groups if len(group.rows) >= min_per_class]
     if any(group.split for group in groups):
         _check_given(path, groups, split_by)
@@ -118,9 +118,9 @@ def load_image_folder(
     return _arranged(decoded.images, groups, rotations)
 
 
-def _existing(value: str | None, key: str, what: str) -> Path:
-    if value is None:
-        raise ValueError(f"{key} must be {what}, got null; set {key}=PATH")
+def _existing(value: str, key: str, what: str) -> Path:
+    if not value:
+        raise ValueError(f"{key} must be {what}, got nothing; set {key}=PATH")
     if is_address(value):
         raise ValueError(f"{key} must be on this machine, got {value}; copy it here first")
     path = local_path(value)
@@ -191,14 +191,14 @@ def _groups(decoded: DecodedImages) -> list[_Group]:
     return found
 
 
-def _tell_what_is_left_out(path: Path, left_out: Mapping[str, Sequence[str]]) -> None:
-    told = []
+def _warn_of_left_out(path: Path, left_out: Mapping[str, Sequence[str]]) -> None:
+    reasons = []
     for why, names in left_out.items():
         if names:
             shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-            told.append(f"{len(names)} {why} ({shown})")
-    if told:
-        warnings.warn(f"left out of {path}: {'; '.join(told)}", stacklevel=3)
+            reasons.append(f"{len(names)} {why} ({shown})")
+    if reasons:
+        warnings.warn(f"left out of {path}: {'; '.join(reasons)}", stacklevel=3)
 
 
 def _check_given(path: Path, groups: Sequence[_Group], split_by: str) -> None:

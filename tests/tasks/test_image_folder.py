@@ -144,7 +144,7 @@ def test_the_cache_is_that_of_these_files_and_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"root": None}, r"task\.root must be the folder or zip with the pictures, got null"),
+        ({"root": ""}, r"task\.root must be the folder or zip with the pictures, got nothing"),
         ({"root": "nowhere"}, r"task\.root must be .*nowhere, which does not exist"),
         ({"root": "s3://bucket/x"}, r"task\.root must be on this machine, got s3://bucket/x"),
         ({"file": "no.csv"}, r"task\.file must be a csv file, got .*no\.csv, which does not exist"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmeta.cli.settings.choices import Config, batch_sizes, options_named, prefixed
+from dmeta.cli.verbs import DATA_CHECK
 from dmeta.declared import Option
 
 Defaults = Sequence[str | Mapping[str, str | None]]
@@ -34,6 +35,13 @@ _TRUST_FILES = Option(
     "resumed, of experiment=FILE.yaml. Without it they are shown and refused. In a file this key "
     "has no effect.",
     lambda: bool,
+)
+
+_SHEET = Option(
+    "out",
+    "tasks.png",
+    "picture to write of a task of each split, if they are of images.",
+    lambda: str,
 )
 
 
@@ -77,6 +85,8 @@ def verb_config(verb: str) -> VerbConfig | None:
         )
     if verb == "bench":
         return VerbConfig(["train", {"bench": "gradients"}, "_self_"], Config())
+    if verb == DATA_CHECK:
+        return VerbConfig(["train", "_self_"], Config((_SHEET,)))
     if verb == "evaluate":
         return VerbConfig([{"runtime": "ray"}, "_self_"], Config(_evaluation_options()))
     if verb == "submit":
