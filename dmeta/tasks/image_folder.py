@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,8 +20,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, local_path
 from dmeta.tasks.archives import ByteArray, decode_images
-from dmeta.tasks.class_splits import check_ratio, split_in_ratio
-from dmeta.tasks.classes import IntArray, make_starts
+from dmeta.tasks.class_splits import Division, Ratio, SplitBy, split_classes
+from dmeta.tasks.classes import make_starts
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.image_listing import LabelledImage, images_in_folders, images_in_table
 from dmeta.tasks.images import ImageClasses
@@ -37,20 +36,6 @@ _SMALL = "classes with fewer pictures than task.min_per_class"
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
 
-class _Group(NamedTuple):
-    """Images of one label and split: a stored class.
-
-    Attributes:
-        label: as the user calls it.
-        split: that all of them are in; None: not decided.
-        rows: [n] of the decoded images.
-    """
-
-    label: str
-    split: Split | None
-    rows: IntArray
-
-
 def load_image_folder(
     *,
     root: str = "",
@@ -58,8 +43,8 @@ def load_image_folder(
     size: PositiveInt = 84,
     channels: Literal[1, 3] = 3,
     fit: Literal["crop", "stretch"] = "crop",
-    split_by: Literal["class", "image"] = "class",
-    split_ratio: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    split_by: SplitBy = "class",
+    split_ratio: Ratio = (0.6, 0.2, 0.2),
     split_seed: NonNegativeInt = 0,
     rotations: Rotations = "none",
     min_per_class: PositiveInt = 1,
@@ -80,8 +65,8 @@ def load_image_folder(
         channels: 3 (colour) or 1 (grey).
         fit: how a picture becomes square: ``crop`` its middle, or ``stretch`` it.
         split_by: ``class``: a class is in one split alone, so that test tasks have new classes;
-            ``image``: the pictures of each class are split, and test tasks have the classes of
-            training.
+            ``example``: the pictures of each class are divided, and test tasks have the classes
+            of training.
         split_ratio: shares of train, val and test, where neither folders nor csv file say which
             split a class is in.
         split_seed: of that division.
@@ -94,7 +79,8 @@ def load_image_folder(
     Raises:
         ValueError: a file cannot be read, a picture has no label, or a split has no class.
     """
-    check_ratio(split_ratio)
+    division = Division(split_by, split_ratio, split_seed)
+    division.check()
     path = _existing(root, "task.root", "the folder or zip with the pictures")
     table = None if file is None else _existing(file, "task.file", "a csv file")
     listed = images_in_folders(path) if table is None else images_in_table(path, table)
@@ -105,17 +91,13 @@ def load_image_folder(
         lambda: _decode(path, listed, size, channels, fit, skip_unreadable),
         use_cache=cache,
     )
-    groups = _groups(decoded)
-    small = [group.label for group in groups if len(group.rows) < min_per_class]
-    _warn_of_left_out(path, {**decoded.left_out, _SMALL: small})
-    groups = [group for group in groups if len(group.rows) >= min_per_class]
-    if any(group.split for group in groups):
-        _check_given(path, groups, split_by)
-    elif split_by == "class":
-        groups = _split_by_class(groups, split_ratio, split_seed)
-    else:
-        groups = _split_by_image(groups, split_ratio, split_seed)
-    return _arranged(decoded.images, groups, rotations)
+    found = split_classes(*_labels_and_splits(decoded), division, min_per_class)
+    _warn_of_left_out(path, {**decoded.left_out, _SMALL: found.left_out})
+    images = decoded.images
+    if not np.array_equal(found.rows, np.arange(len(images))):
+        images = images[found.rows]
+    splits = with_rotations(found.splits, dict.fromkeys(SPLITS, rotations))
+    return ImageClasses(images, found.class_names, found.starts, *splits)
 
 
 def _existing(value: str, key: str, what: str) -> Path:
@@ -183,12 +165,15 @@ def _without_repeats(
     return sorted(used), sorted(repeated)
 
 
-def _groups(decoded: DecodedImages) -> list[_Group]:
-    found = []
-    for c, name in enumerate(decoded.class_names):
+def _labels_and_splits(decoded: DecodedImages) -> tuple[list[str], list[Split | None]]:
+    """Of each image."""
+    labels: list[str] = []
+    splits: list[Split | None] = []
+    for name, count in zip(decoded.class_names, np.diff(decoded.starts).tolist(), strict=True):
         label, split = json.loads(name)
-        found.append(_Group(label, split, np.arange(decoded.starts[c], decoded.starts[c + 1])))
-    return found
+        labels += [label] * count
+        splits += [split] * count
+    return labels, splits
 
 
 def _warn_of_left_out(path: Path, left_out: Mapping[str, Sequence[str]]) -> None:
@@ -199,51 +184,3 @@ def _warn_of_left_out(path: Path, left_out: Mapping[str, Sequence[str]]) -> None
             reasons.append(f"{len(names)} {why} ({shown})")
     if reasons:
         warnings.warn(f"left out of {path}: {'; '.join(reasons)}", stacklevel=3)
-
-
-def _check_given(path: Path, groups: Sequence[_Group], split_by: str) -> None:
-    """Raises ValueError if a class is in two splits, and that is not what was asked for."""
-    split_of: dict[str, Split | None] = {}
-    for group in groups:
-        other = split_of.setdefault(group.label, group.split)
-        if other != group.split and split_by == "class":
-            raise ValueError(
-                f"a class must be in one split, got {group.label!r} in {other} and {group.split} "
-                f"of {path}; correct the splits, or set task.split_by=image to test on the classes "
-                "of training"
-            )
-
-
-def _split_by_class(groups: Sequence[_Group], ratio: Sequence[float], seed: int) -> list[_Group]:
-    splits = split_in_ratio(len(groups), ratio, np.random.default_rng(seed))
-    return [group._replace(split=split) for group, split in zip(groups, splits, strict=True)]
-
-
-def _split_by_image(groups: Sequence[_Group], ratio: Sequence[float], seed: int) -> list[_Group]:
-    found = []
-    for group in groups:
-        rng = np.random.default_rng([seed, zlib.crc32(group.label.encode())])
-        splits = np.array(split_in_ratio(len(group.rows), ratio, rng))
-        parts = [_Group(group.label, split, group.rows[splits == split]) for split in SPLITS]
-        found += [part for part in parts if len(part.rows)]
-    return found
-
-
-def _arranged(images: ByteArray, groups: Sequence[_Group], rotations: Rotations) -> ImageClasses:
-    """The groups as classes, sorted by name."""
-    count = Counter(group.label for group in groups)
-    named = {g.label if count[g.label] == 1 else f"{g.label} ({g.split})": g for g in groups}
-    named = dict(sorted(named.items()))
-    rows = np.concatenate([group.rows for group in named.values()])
-    if not np.array_equal(rows, np.arange(len(images))):
-        images = images[rows]
-    members = {
-        split: [c for c, group in enumerate(named.values()) if group.split == split]
-        for split in SPLITS
-    }
-    return ImageClasses(
-        images,
-        tuple(named),
-        make_starts([len(group.rows) for group in named.values()]),
-        *with_rotations(members, dict.fromkeys(SPLITS, rotations)),
-    )

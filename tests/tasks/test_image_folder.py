@@ -40,16 +40,16 @@ def test_classes_are_split_by_ratio(tmp_path: Path, zipped: bool) -> None:
 
 
 def test_pictures_may_be_split_instead_of_classes(tmp_path: Path) -> None:
-    source = load(write_pictures(tmp_path, {"a": 10, "b": 20}), split_by="image")
+    source = load(write_pictures(tmp_path, {"a": 10, "b": 20}), split_by="example")
     assert names(source) == [(f"a ({s})", f"b ({s})") for s in SPLITS]
     assert np.diff(source.starts).tolist() == [2, 6, 2, 4, 12, 4]
     rows = {row.tobytes() for row in source.images}
     assert len(rows) == 30
-    other = load(tmp_path, split_by="image", split_seed=1)
+    other = load(tmp_path, split_by="example", split_seed=1)
     assert {row.tobytes() for row in other.images} == rows
     assert not np.array_equal(other.images, source.images)
     write_pictures(tmp_path, {"another": 10})  # the others stay as they are
-    more = load(tmp_path, split_by="image")
+    more = load(tmp_path, split_by="example")
     assert np.array_equal(more.class_examples("test", 0), source.class_examples("test", 0))
 
 
@@ -68,9 +68,11 @@ def test_folders_and_tables_say_the_splits(tmp_path: Path) -> None:
 
 def test_a_class_in_two_splits_must_be_asked_for(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"train/a": 2, "test/a": 3, "test/b": 1})
-    with pytest.raises(ValueError, match=r"one split, got 'a' in train and test .*split_by=image"):
+    with pytest.raises(
+        ValueError, match=r"one split, got 'a' in test and train; .*split_by=example"
+    ):
         load(tmp_path)
-    assert names(load(tmp_path, split_by="image")) == [("a (train)",), (), ("a (test)", "b")]
+    assert names(load(tmp_path, split_by="example")) == [("a (train)",), (), ("a (test)", "b")]
 
 
 def test_any_format_and_size_becomes_a_square(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_folders_of_hands_and_cells() -> None:
         warnings.simplefilter("error")
         hands = load_image_folder(root=str(root / "sign-digits"), size=32, cache=False)
         cells = load_image_folder(
-            root=str(root / "blood-cells"), size=32, split_by="image", cache=False
+            root=str(root / "blood-cells"), size=32, split_by="example", cache=False
         )
     assert hands.class_names == tuple("0123456789")
     assert np.diff(hands.starts).tolist() == [40, 34, 30, 27, 25, 24, 23, 22, 21, 20]
