@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"unknown verb '{verb}'{nearest(verb, list(VERBS))}\n\n{_verbs()}", 2)
     sigterms: Sequence[int] = ()
     try:
-        with _sigterm_interrupts() as sigterms:
+        with _sigterm_interrupts() as sigterms, _plain_warnings():
             if verb == "bench":
                 rest = _with_bench(rest)
             if verb == "data" and rest and rest[0].isalpha():
@@ -92,6 +93,17 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
     finally:
         # None: a handler that was not installed from Python, and cannot be put back.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings say what is wrong, not which line of dmeta says so."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"dmeta: warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _exit_code(stop: KeyboardInterrupt, heard: Sequence[int]) -> int:

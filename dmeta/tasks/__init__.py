@@ -64,5 +64,11 @@ TASKS: Registry[TaskSource] = Registry(
                 "compute.block_size": 32,  # half of a step's tasks: two workers get one block each
             },
         ),
+        "text": LazyEntry(
+            "dmeta.tasks.text:load_text",
+            "your own texts, as vectors of hashed n-grams: a table with texts and labels",
+            "dmeta; hashing: Weinberger et al. 2009, arXiv:0902.2206",
+            {"model": "mlp", "model.num_layers": 1, "model.hidden": 256, "task.queries": 5},
+        ),
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +18,12 @@ SplitBy: TypeAlias = Literal["class", "example"]
 
 Ratio: TypeAlias = tuple[float, float, float]
 """Shares of train, val and test."""
+
+
+SPLIT_NAMES: Mapping[str, Split] = {
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+}  # fmt: skip
+"""What folders and columns call the splits, in lower case."""
 
 
 class Division(NamedTuple):
@@ -139,6 +146,23 @@ def _sorted(groups: Sequence[_Group], left_out: list[str]) -> SplitClasses:
         {split: [c for c, g in enumerate(ordered) if g.split == split] for split in SPLITS},
         left_out,
     )
+
+
+def given_split(table: Path, line: int, cells: Mapping[str, str]) -> Split | None:
+    """The split that column ``split`` of a row says; None: there is no such column.
+
+    Raises:
+        ValueError: it is none.
+    """
+    name = cells.get("split")
+    if name is None:
+        return None
+    if name.lower() not in SPLIT_NAMES:
+        raise ValueError(
+            f"column split of {table} must be one of {', '.join(SPLITS)}, got {name!r} in line "
+            f"{line}; correct it, or remove the column"
+        )
+    return SPLIT_NAMES[name.lower()]
 
 
 def split_in_ratio(count: int, ratio: Ratio, rng: np.random.Generator) -> list[Split]:

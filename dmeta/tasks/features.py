@@ -8,7 +8,6 @@ Letters: N examples, D features, C classes in all, V classes of a split, B vecto
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from dmeta.tasks.classes import (
 )
 from dmeta.tasks.data_root import DistantFile, fetch_file, list_distant, resolve_root
 from dmeta.tasks.feature_files import HOW_TO_GET_FEATURES, Arrays, read_features
+from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.inputs import InputForm
 from dmeta.tasks.sizes import check_split
 from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Split
@@ -173,15 +173,7 @@ def load_features(
     if normalize == "l2":
         _bring_to_length_one(source.features)
         source = dataclasses.replace(source, input_form="unit_vectors")
-    with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if sha256 not in (None, found):
-        raise ValueError(
-            f"task.file must be the file that the run was begun with (SHA-256 {sha256}), got "
-            f"{path} with {found}; set task.file to where that file is now, or begin another run "
-            "with task.sha256=null"
-        )
-    return dataclasses.replace(source, sha256=found)
+    return dataclasses.replace(source, sha256=checked_digest(path, sha256))
 
 
 def _bring_to_length_one(features: FloatArray) -> None:

@@ -6,29 +6,20 @@ below the root (``cat``, ``Greek/character01``), or what the csv file says.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dmeta.tasks.archives import list_files, read_texts
+from dmeta.tasks.archives import list_files
+from dmeta.tasks.class_splits import SPLIT_NAMES, given_split
 from dmeta.tasks.source import SPLITS, Split
+from dmeta.tasks.table_files import read_table
 
 SUFFIXES = (
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
 )  # fmt: skip
 """Endings of the names of images; files with other ones are not read."""
-
-_SPLIT_FOLDERS: Mapping[str, Split] = {
-    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
-
-_COLUMNS = ("path", "label")
-_SPLIT_COLUMN = "split"
-_SEPARATORS = (",", ";", "\t")
-_MAX_CELL = 2000  # characters; csv.reader would take a file without line ends as one cell
 
 
 class LabelledImage(NamedTuple):
@@ -63,7 +54,7 @@ def images_in_folders(path: Path) -> list[LabelledImage]:
             f"task.root must have images ({', '.join(SUFFIXES)}) in folders named after their "
             f"classes, got {path} with no image; correct it"
         )
-    in_splits = {name.partition("/")[0].lower() for name in files} <= set(_SPLIT_FOLDERS)
+    in_splits = {name.partition("/")[0].lower() for name in files} <= set(SPLIT_NAMES)
     return _sorted(_by_folder(path, name, in_splits) for name in files)
 
 
@@ -72,7 +63,7 @@ def images_in_table(path: Path, table: Path) -> list[LabelledImage]:
 
     Args:
         path: a folder or a zip; the paths are below it.
-        table: the csv file, UTF-8; its columns are separated by comma, semicolon or tab.
+        table: see `dmeta.tasks.table_files.read_table`.
 
     Returns:
         sorted by label, split and file.
@@ -82,7 +73,9 @@ def images_in_table(path: Path, table: Path) -> list[LabelledImage]:
     """
     there = set(list_files(path))
     found: dict[str, LabelledImage] = {}
-    for line, image in _rows(table):
+    for line, cells in read_table(table, ("path", "label"), ("split",)):
+        file = cells["path"].replace("\\", "/").removeprefix("./")
+        image = LabelledImage(file, cells["label"], given_split(table, line, cells))
         if image.file not in there:
             raise ValueError(
                 f"column path of {table} must name files below task.root, got {image.file!r} in "
@@ -94,8 +87,6 @@ def images_in_table(path: Path, table: Path) -> list[LabelledImage]:
                 "remove one of the two lines"
             )
         found[image.file] = image
-    if not found:
-        raise ValueError(f"{table} must have at least one row, got none; add the images")
     return _sorted(found.values())
 
 
@@ -110,7 +101,7 @@ def _sorted(images: Iterable[LabelledImage]) -> list[LabelledImage]:
 def _by_folder(path: Path, name: str, in_splits: bool) -> LabelledImage:
     folder, _, file = name.rpartition("/")
     first, _, rest = folder.partition("/")
-    split = _SPLIT_FOLDERS[first.lower()] if in_splits else None
+    split = SPLIT_NAMES[first.lower()] if in_splits else None
     label = rest if in_splits else folder
     if not label:
         inside = f"{first}/<class>" if in_splits else "<class>"
@@ -119,66 +110,3 @@ def _by_folder(path: Path, name: str, in_splits: bool) -> LabelledImage:
             f"{name!r} in {path}; move it, or name the labels in a csv file (task.file)"
         )
     return LabelledImage(name, label, split)
-
-
-def _rows(table: Path) -> Iterator[tuple[int, LabelledImage]]:
-    """Line number and image of every row."""
-    text = read_texts(table.parent, [table.name])[0]
-    header = text.partition("\n")[0]
-    separator = max(_SEPARATORS, key=header.count)
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
-    columns: list[str] = []
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not columns:
-                columns = _columns(table, cells)
-            else:
-                yield reader.line_num, _image(table, reader.line_num, columns, cells)
-    except csv.Error as error:
-        raise ValueError(
-            f"{table} must be a csv file, got line {reader.line_num} that is none ({error}); "
-            "save it as csv again"
-        ) from None
-    if not columns:
-        _columns(table, [])
-
-
-def _columns(table: Path, cells: list[str]) -> list[str]:
-    columns = [cell.strip().lower() for cell in cells]
-    if any(columns.count(name) != 1 for name in _COLUMNS) or columns.count(_SPLIT_COLUMN) > 1:
-        got = ", ".join(cell[:40] for cell in cells[:8]) or "nothing"
-        raise ValueError(
-            f"the first line of {table} must name the columns path and label (and split, if it "
-            f"is given), each once, got {got}; rename the columns"
-        )
-    return columns
-
-
-def _image(table: Path, line: int, columns: list[str], cells: list[str]) -> LabelledImage:
-    if len(cells) != len(columns):
-        raise ValueError(
-            f"every line of {table} must have {len(columns)} cells, got {len(cells)} in line "
-            f"{line}; quote cells with a separator in them"
-        )
-    row = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
-    for name in _COLUMNS:
-        if not row[name] or len(row[name]) > _MAX_CELL:
-            raise ValueError(
-                f"column {name} of {table} must have 1 to {_MAX_CELL} characters, got "
-                f"{len(row[name])} in line {line}; fill it in"
-            )
-    file = row["path"].replace("\\", "/").removeprefix("./")
-    return LabelledImage(file, row["label"], _split(table, line, row.get(_SPLIT_COLUMN)))
-
-
-def _split(table: Path, line: int, name: str | None) -> Split | None:
-    if name is None:
-        return None
-    if name.lower() not in _SPLIT_FOLDERS:
-        raise ValueError(
-            f"column split of {table} must be one of {', '.join(SPLITS)}, got {name!r} in line "
-            f"{line}; correct it, or remove the column"
-        )
-    return _SPLIT_FOLDERS[name.lower()]

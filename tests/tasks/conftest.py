@@ -72,6 +72,13 @@ def write_pictures(root: Path, counts: Mapping[str, int], content: bytes | None 
     return root
 
 
+def write_texts(path: Path, counts: Mapping[str, int]) -> Path:
+    """A csv file with columns text and label, every text another. Returns path."""
+    rows = [f"word{n} of {label},{label}" for label, count in counts.items() for n in range(count)]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
+    return path
+
+
 TINY_OMNIGLOT = {
     "images_background": {
         "Greek": 2, "Hebrew": 1, "Latin": 1, "Braille": 1, "Korean": 1, "Futurama": 1, "Tagalog": 1,

@@ -23,7 +23,7 @@ from dmeta.tasks.source import (
     TaskSource,
     draws_batches,
 )
-from tests.tasks.conftest import write_pictures, write_tiny_features
+from tests.tasks.conftest import write_pictures, write_texts, write_tiny_features
 
 NEEDS_DATA = {"omniglot", "miniimagenet"}
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
@@ -38,6 +38,10 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         counts = {f"{split}/{split}{n}": 8 for split in SPLITS for n in range(20)}
         root = write_pictures(tmp_path_factory.mktemp("pictures"), counts)
         return TASKS["image_folder"].make(root=str(root), size=8, cache=False)
+    if request.param == "text":
+        counts = {f"class{number}": 8 for number in range(100)}
+        file = write_texts(tmp_path_factory.mktemp("texts") / "texts.csv", counts)
+        return TASKS["text"].make(file=str(file), num_features=64)
     return TASKS[request.param].make()
 
 
