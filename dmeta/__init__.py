@@ -19,6 +19,7 @@ __all__ = [
     "MetaLearner",
     "embed",
     "evaluate",
+    "from_arrays",
     "load",
     "make_algorithm",
     "meta_gradient",
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
     from dmeta.meta_learner import MetaLearner
     from dmeta.models import MODELS
     from dmeta.tasks import TASKS
+    from dmeta.tasks.in_memory import from_arrays
 
 _HOMES = {
     "train": "cli.train",
     "evaluate": "cli.evaluate",
     "load": "cli.load",
     "embed": "cli.embed",
+    "from_arrays": "tasks.in_memory",
     "replay": "cli.replay",
     "tune": "cli.tune",
     "meta_gradient": "functional",

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 TASKS: Registry[TaskSource] = Registry(
     "task",
     {
+        "arrays": LazyEntry(
+            "dmeta.tasks.in_memory:load_arrays",
+            "your own arrays of images or vectors with labels, from an npz file",
+            "dmeta",
+            {"model": "conv4", "task.queries": 5},
+        ),
         "features": LazyEntry(
             "dmeta.tasks.features:load_features",
             "vectors that a trained network made of a data set (`dmeta embed`), from a file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -155,14 +156,36 @@ def given_split(table: Path, line: int, cells: Mapping[str, str]) -> Split | Non
         ValueError: it is none.
     """
     name = cells.get("split")
-    if name is None:
-        return None
+    return None if name is None else named_split(name, f"line {line} of {table}")
+
+
+def named_split(name: str, where: str) -> Split:
+    """The split of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if name.lower() not in SPLIT_NAMES:
         raise ValueError(
-            f"column split of {table} must be one of {', '.join(SPLITS)}, got {name!r} in line "
-            f"{line}; correct it, or remove the column"
+            f"a split must be one of {', '.join(SPLITS)}, got {name!r} in {where}; correct it"
         )
     return SPLIT_NAMES[name.lower()]
+
+
+def warn_of_left_out(where: Path | str, left_out: Mapping[str, Sequence[str]]) -> None:
+    """Say what of the data is not used.
+
+    Args:
+        where: the data are.
+        left_out: why -> names of what is left out.
+    """
+    reasons = []
+    for why, names in left_out.items():
+        if names:
+            shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+            reasons.append(f"{len(names)} {why} ({shown})")
+    if reasons:
+        warnings.warn(f"left out of {where}: {'; '.join(reasons)}", stacklevel=3)
 
 
 def split_in_ratio(count: int, ratio: Ratio, rng: np.random.Generator) -> list[Split]:

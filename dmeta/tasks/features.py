@@ -52,7 +52,8 @@ class FeatureClasses:
     """Feature vectors sorted by class, and which classes each split has.
 
     Attributes:
-        features: [N, D] float32; class c is rows starts[c]:starts[c + 1].
+        features: [N, D], or floats of another shape [N, ...], float32; class c is rows
+            starts[c]:starts[c + 1].
         class_names: the C names, sorted.
         starts: [C + 1] int64 offsets into features.
         splits: split -> [V] int64 classes.
@@ -68,8 +69,9 @@ class FeatureClasses:
     input_form: InputForm | None = None
 
     def __repr__(self) -> str:
-        rows, size = self.features.shape
-        return f"FeatureClasses({rows:,} vectors of {size:,}, {class_counts(self)})"
+        rows, *shape = self.features.shape
+        what = f"vectors of {shape[0]:,}" if len(shape) == 1 else f"examples {tuple(shape)}"
+        return f"FeatureClasses({rows:,} {what}, {class_counts(self)})"
 
     @property
     def kind(self) -> Kind:
@@ -78,7 +80,7 @@ class FeatureClasses:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(D,)."""
+        """(D,), or the shape of an example."""
         return self.features.shape[1:]
 
     def num_outputs(self, ways: int) -> int:

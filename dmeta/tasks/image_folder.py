@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, local_path
 from dmeta.tasks.archives import ByteArray, decode_images
-from dmeta.tasks.class_splits import Division, Ratio, SplitBy, split_classes
+from dmeta.tasks.class_splits import Division, Ratio, SplitBy, split_classes, warn_of_left_out
 from dmeta.tasks.classes import make_starts
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.image_listing import LabelledImage, images_in_folders, images_in_table
@@ -92,7 +91,7 @@ def load_image_folder(
         use_cache=cache,
     )
     found = split_classes(*_labels_and_splits(decoded), division, min_per_class)
-    _warn_of_left_out(path, {**decoded.left_out, _SMALL: found.left_out})
+    warn_of_left_out(path, {**decoded.left_out, _SMALL: found.left_out})
     images = decoded.images
     if not np.array_equal(found.rows, np.arange(len(images))):
         images = images[found.rows]
@@ -174,13 +173,3 @@ def _labels_and_splits(decoded: DecodedImages) -> tuple[list[str], list[Split | 
         labels += [label] * count
         splits += [split] * count
     return labels, splits
-
-
-def _warn_of_left_out(path: Path, left_out: Mapping[str, Sequence[str]]) -> None:
-    reasons = []
-    for why, names in left_out.items():
-        if names:
-            shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-            reasons.append(f"{len(names)} {why} ({shown})")
-    if reasons:
-        warnings.warn(f"left out of {path}: {'; '.join(reasons)}", stacklevel=3)

@@ -51,6 +51,7 @@ class ImageClasses:
         starts: [C + 1] int64 offsets into images.
         splits: split -> [V, 2] int64, rows (stored class, quarter turns counterclockwise).
         turned_per_task: splits in which the classes of a task are turned at random.
+        sha256: of the file that they were read from; None: of none, or of several.
     """
 
     images: ByteArray
@@ -58,6 +59,7 @@ class ImageClasses:
     starts: IntArray
     splits: Mapping[Split, IntArray]
     turned_per_task: frozenset[Split] = frozenset()
+    sha256: str | None = None
 
     input_form: ClassVar[InputForm] = "images"
 

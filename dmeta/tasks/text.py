@@ -5,7 +5,6 @@ Texts become vectors (`dmeta.tasks.ngrams`); classes are split as the table says
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,14 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, local_path
-from dmeta.tasks.class_splits import Division, Ratio, SplitBy, given_split, split_classes
+from dmeta.tasks.class_splits import (
+    Division,
+    Ratio,
+    SplitBy,
+    given_split,
+    split_classes,
+    warn_of_left_out,
+)
 from dmeta.tasks.data_root import fetch_file
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.file_digest import checked_digest
@@ -23,6 +29,8 @@ from dmeta.tasks.source import SPLITS
 from dmeta.tasks.table_files import TableRow, read_table
 
 _SPLIT = "split"
+_REPEATED = "texts with the words of another one"
+_SMALL = "classes with fewer texts than task.min_per_class"
 
 
 def load_text(
@@ -72,7 +80,9 @@ def load_text(
         division,
         min_per_class,
     )
-    _warn_of_left_out(path, len(rows) - len(used), found.left_out)
+    lines = {row.line for row in used}
+    repeated = [f"line {row.line}" for row in rows if row.line not in lines]
+    warn_of_left_out(path, {_REPEATED: repeated, _SMALL: found.left_out})
     ordered = [texts[row] for row in found.rows]
     is_training = np.zeros(len(ordered), dtype=np.bool_)
     for c in found.splits["train"]:
@@ -105,14 +115,3 @@ def _without_repeats(rows: Sequence[TableRow], text: str, label: str) -> list[Ta
         same.setdefault(" ".join(words(row.cells[text])), []).append(row)
     used = [own[0] for own in same.values() if len({row.cells[label] for row in own}) == 1]
     return sorted(used, key=lambda row: row.line)
-
-
-def _warn_of_left_out(path: Path, num_repeated: int, small: list[str]) -> None:
-    reasons = []
-    if num_repeated:
-        reasons.append(f"{num_repeated} rows with the words of another one")
-    if small:
-        names = ", ".join(map(repr, small[:3])) + (", ..." if len(small) > 3 else "")
-        reasons.append(f"{len(small)} classes with fewer texts than task.min_per_class ({names})")
-    if reasons:
-        warnings.warn(f"left out of {path}: {'; '.join(reasons)}", stacklevel=3)

@@ -38,6 +38,11 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         counts = {f"{split}/{split}{n}": 8 for split in SPLITS for n in range(20)}
         root = write_pictures(tmp_path_factory.mktemp("pictures"), counts)
         return TASKS["image_folder"].make(root=str(root), size=8, cache=False)
+    if request.param == "arrays":
+        file = tmp_path_factory.mktemp("arrays") / "a.npz"
+        x = np.random.default_rng(0).normal(size=(800, 6))
+        np.savez(file, x=x, y=np.repeat(np.arange(100), 8))
+        return TASKS["arrays"].make(file=str(file))
     if request.param == "text":
         counts = {f"class{number}": 8 for number in range(100)}
         file = write_texts(tmp_path_factory.mktemp("texts") / "texts.csv", counts)

@@ -65,7 +65,7 @@ WRONG = {
     "an image that is not there": ("path,label\n9.png,a\n", r"got '9\.png' in line 2, which"),
     "a path out of the folder": ("path,label\n../1.png,a\n", r"got '\.\./1\.png' in line 2, which"),
     "an image twice": ("path,label\n1.png,a\n\n1.png,b\n", r"got '1\.png' again in line 4"),
-    "an unknown split": ("path,label,split\n1.png,a,dev\n", r"got 'dev' in line 2"),
+    "an unknown split": ("path,label,split\n1.png,a,dev\n", r"got 'dev' in line 2 of"),
     "no label": ("path,class\n1.png,a\n", r"must have the columns path, label"),
 }
 

@@ -75,7 +75,9 @@ def test_how_rare_a_word_is_follows_from_training_texts_alone(tmp_path: Path) ->
 def test_repeated_texts_and_small_classes_are_left_out_and_counted(tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
     file.write_text("text,label\none,a\nOne!,a\ntwo,a\nboth,a\nboth,b\nthree,b\nfour,c\n")
-    with pytest.warns(UserWarning, match=r"3 rows with the words of another one; 2 classes .*'b'"):
+    with pytest.warns(
+        UserWarning, match=r"3 texts with .*'line 3', 'line 5', 'line 6'.*; 2 classes .*'b'"
+    ):
         source = load_text(file=str(file), min_per_class=2, split_ratio=(1, 0, 0))
     assert source.class_names == ("a",)
     assert source.features.shape == (2, 2048)
