@@ -70,6 +70,12 @@ TASKS: Registry[TaskSource] = Registry(
                 "compute.block_size": 32,  # half of a step's tasks: two workers get one block each
             },
         ),
+        "table": LazyEntry(
+            "dmeta.tasks.table:load_table",
+            "rows of your own table: regression in groups (task.group), or classification",
+            "dmeta",
+            {"model": "mlp", "task.ways": 1, "task.shots": 5, "task.queries": 5},
+        ),
         "text": LazyEntry(
             "dmeta.tasks.text:load_text",
             "your own texts, as vectors of hashed n-grams: a table with texts and labels",

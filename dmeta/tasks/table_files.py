@@ -31,11 +31,10 @@ class TableRow(NamedTuple):
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[TableRow]:
-    """The rows of a table.
+    """The rows of a table, whose cells must all be there.
 
     Args:
-        path: ``.csv``, ``.tsv`` or ``.txt`` (UTF-8, the columns named in the first line and
-            separated by comma, semicolon or tab), ``.jsonl`` (an object a line) or ``.parquet``.
+        path: see `read_rows`.
         columns: that every row must have, none empty; names without regard to case.
         optional: columns that the table may have; then no row may lack one.
 
@@ -44,6 +43,19 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
 
     Raises:
         ValueError: the file is no such table.
+    """
+    return _checked(path, read_rows(path), columns, optional)
+
+
+def read_rows(path: Path) -> list[TableRow]:
+    """The rows of a table as they are: columns in lower case, cells that may be empty.
+
+    Args:
+        path: ``.csv``, ``.tsv`` or ``.txt`` (UTF-8, the columns named in the first line and
+            separated by comma, semicolon or tab), ``.jsonl`` (an object a line) or ``.parquet``.
+
+    Raises:
+        ValueError: the file is no such table, or has no row.
     """
     ending = path.suffix.lower()
     if ending in _CSV:
@@ -57,14 +69,15 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
             f"a table must be a file that ends in {', '.join((*_CSV, *_JSON, *_PARQUET))}, got "
             f"{path}; rename or convert it"
         )
-    return _checked(path, list(rows), columns, optional)
+    found = list(rows)
+    if not found:
+        raise ValueError(f"{path} must have at least one row, got none; add some")
+    return found
 
 
 def _checked(
     path: Path, rows: Sequence[TableRow], columns: Sequence[str], optional: Sequence[str]
 ) -> list[TableRow]:
-    if not rows:
-        raise ValueError(f"{path} must have at least one row, got none; add some")
     known = set().union(*(row.cells for row in rows))
     wanted = [*columns, *(name for name in optional if name.lower() in known)]
     if lacking := [name for name in columns if name.lower() not in known]:

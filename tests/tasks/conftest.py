@@ -79,6 +79,17 @@ def write_texts(path: Path, counts: Mapping[str, int]) -> Path:
     return path
 
 
+def write_groups(path: Path, num_groups: int, num_rows: int) -> Path:
+    """A csv file with columns school, a, b and y = a + 100 school. Returns path."""
+    rng = np.random.default_rng(0)
+    rows = ["school,a,b,y"]
+    for group in range(num_groups):
+        for a, b in rng.integers(1000, size=(num_rows, 2)):
+            rows.append(f"{group},{a},{b},{a + 100 * group}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
 TINY_OMNIGLOT = {
     "images_background": {
         "Greek": 2, "Hebrew": 1, "Latin": 1, "Braille": 1, "Korean": 1, "Futurama": 1, "Tagalog": 1,

@@ -23,7 +23,12 @@ from dmeta.tasks.source import (
     TaskSource,
     draws_batches,
 )
-from tests.tasks.conftest import write_pictures, write_texts, write_tiny_features
+from tests.tasks.conftest import (
+    write_groups,
+    write_pictures,
+    write_texts,
+    write_tiny_features,
+)
 
 NEEDS_DATA = {"omniglot", "miniimagenet"}
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
@@ -43,6 +48,9 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         x = np.random.default_rng(0).normal(size=(800, 6))
         np.savez(file, x=x, y=np.repeat(np.arange(100), 8))
         return TASKS["arrays"].make(file=str(file))
+    if request.param == "table":
+        file = write_groups(tmp_path_factory.mktemp("table") / "t.csv", num_groups=20, num_rows=20)
+        return TASKS["table"].make(file=str(file), target="y", group="school")
     if request.param == "text":
         counts = {f"class{number}": 8 for number in range(100)}
         file = write_texts(tmp_path_factory.mktemp("texts") / "texts.csv", counts)
@@ -205,7 +213,8 @@ def test_options_are_keywords_with_simple_types_and_defaults(name: str) -> None:
         kinds = typing.get_args(hints[option.name]) or (hints[option.name],)
         allowed = [t for kind in kinds for t in typing.get_args(kind) or (kind,)]
         assert all(
-            t in (str, int, float, bool, type(None)) or isinstance(t, str | int) for t in allowed
+            t in (str, int, float, bool, type(None), ...) or isinstance(t, str | int)
+            for t in allowed
         )
     assert TASKS[name].summary
     assert TASKS[name].source
