@@ -1,4 +1,4 @@
-"""Check sums of the files that a run was begun with."""
+"""Check sums of the data that a run was begun with."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ def checked_digest(path: Path, expected: str | None) -> str:
     """
     with path.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
+    must = "task.file must be the file that the run was begun with"
+    check_digest(found, expected, must, path)
+    return found
+
+
+def check_digest(found: str, expected: str | None, must: str, path: Path) -> None:
+    """Raises ValueError if data have another check sum than those that a run was begun with."""
     if expected not in (None, found):
         raise ValueError(
-            f"task.file must be the file that the run was begun with (SHA-256 {expected}), got "
-            f"{path} with {found}; set task.file to where that file is now, or begin another run "
-            "with task.sha256=null"
+            f"{must} (SHA-256 {expected}), got {path} with {found}; correct the path, or begin "
+            "another run with task.sha256=null"
         )
-    return found

@@ -21,6 +21,7 @@ from dmeta.addresses import is_address, local_path
 from dmeta.tasks.archives import ByteArray, decode_images
 from dmeta.tasks.class_splits import Division, Ratio, SplitBy, split_classes, warn_of_left_out
 from dmeta.tasks.classes import make_starts
+from dmeta.tasks.file_digest import check_digest
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.image_listing import LabelledImage, images_in_folders, images_in_table
 from dmeta.tasks.images import ImageClasses
@@ -49,6 +50,7 @@ def load_image_folder(
     min_per_class: PositiveInt = 1,
     skip_unreadable: bool = False,
     cache: bool = True,
+    sha256: str | None = None,
 ) -> ImageClasses:
     """Tasks of the pictures of a folder or zip.
 
@@ -74,6 +76,7 @@ def load_image_folder(
         min_per_class: classes with fewer pictures are left out.
         skip_unreadable: leave out pictures that cannot be read, instead of stopping.
         cache: keep the decoded pictures for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
+        sha256: check sum that the pictures and their labels must have; None: any. A run notes it.
 
     Raises:
         ValueError: a file cannot be read, a picture has no label, or a split has no class.
@@ -95,8 +98,11 @@ def load_image_folder(
     images = decoded.images
     if not np.array_equal(found.rows, np.arange(len(images))):
         images = images[found.rows]
+    digest = _digest_of(decoded)
+    must = "task.root must have the pictures and labels that the run was begun with"
+    check_digest(digest, sha256, must, path)
     splits = with_rotations(found.splits, dict.fromkeys(SPLITS, rotations))
-    return ImageClasses(images, found.class_names, found.starts, *splits)
+    return ImageClasses(images, found.class_names, found.starts, *splits, sha256=digest)
 
 
 def _existing(value: str, key: str, what: str) -> Path:
@@ -162,6 +168,12 @@ def _without_repeats(
         used += rows[:1] if is_one_class else []
         repeated += [listed[row].file for row in (rows[1:] if is_one_class else rows)]
     return sorted(used), sorted(repeated)
+
+
+def _digest_of(decoded: DecodedImages) -> str:
+    digest = hashlib.sha256(json.dumps([decoded.class_names, decoded.starts.tolist()]).encode())
+    digest.update(np.ascontiguousarray(decoded.images).data)
+    return digest.hexdigest()
 
 
 def _labels_and_splits(decoded: DecodedImages) -> tuple[list[str], list[Split | None]]:

@@ -143,6 +143,17 @@ def test_the_cache_is_that_of_these_files_and_options(tmp_path: Path) -> None:
     assert len(list(root.rglob("*.*"))) == 7  # nothing is written there
 
 
+def test_a_run_notes_which_pictures_it_has(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "set", {"a": 3, "b": 3, "c": 2})
+    digest = load(root).sha256
+    assert load(root, sha256=digest, split_seed=1, cache=True).sha256 == digest
+    moved = root.rename(tmp_path / "moved")
+    assert load(moved, sha256=digest).sha256 == digest
+    (moved / "a" / "2.png").rename(moved / "b" / "3.png")
+    with pytest.raises(ValueError, match=r"task\.root must have the pictures .* begun with \(SHA"):
+        load(moved, sha256=digest)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
