@@ -21,6 +21,24 @@ TASKS: Registry[TaskSource] = Registry(
             "dmeta",
             {"model": "conv4", "task.queries": 5},
         ),
+        "cifar_fs": LazyEntry(
+            "dmeta.tasks.datasets.cifar_fs:load_cifar_fs",
+            "100 classes of CIFAR-100, 32x32 colour",
+            "Bertinetto et al. 2019, arXiv:1805.08136",
+            {"model": "conv4", "task.queries": 15},
+        ),
+        "cub": LazyEntry(
+            "dmeta.tasks.datasets.cub:load_cub",
+            "200 species of birds, 84x84 colour",
+            "Wah et al. 2011; split of Chen et al. 2019, arXiv:1904.04232",
+            {"model": "conv4", "task.queries": 15},
+        ),
+        "fc100": LazyEntry(
+            "dmeta.tasks.datasets.fc100:load_fc100",
+            "100 classes of CIFAR-100 split by superclass, 32x32 colour",
+            "Oreshkin et al. 2018, arXiv:1805.10123",
+            {"model": "conv4", "task.queries": 15},
+        ),
         "features": LazyEntry(
             "dmeta.tasks.features:load_features",
             "vectors that a trained network made of a data set (`dmeta embed`), from a file",
@@ -81,6 +99,12 @@ TASKS: Registry[TaskSource] = Registry(
             "your own texts, as vectors of hashed n-grams: a table with texts and labels",
             "dmeta; hashing: Weinberger et al. 2009, arXiv:0902.2206",
             {"model": "mlp", "model.num_layers": 1, "model.hidden": 256, "task.queries": 5},
+        ),
+        "tiered_imagenet": LazyEntry(
+            "dmeta.tasks.datasets.tiered_imagenet:load_tiered_imagenet",
+            "608 classes of ImageNet split by superclass, 84x84 colour",
+            "Ren et al. 2018, arXiv:1803.00676",
+            {"model": "conv4", "task.queries": 15},
         ),
     },
 )

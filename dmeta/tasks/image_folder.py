@@ -6,6 +6,7 @@ and test by the folders or the csv, or by ratio from a seed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, local_path
@@ -25,7 +25,7 @@ from dmeta.tasks.file_digest import check_digest
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.image_listing import LabelledImage, images_in_folders, images_in_table
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.pixels import to_grey, to_rgb
+from dmeta.tasks.pixels import Fit, to_square
 from dmeta.tasks.rotations import Rotations, with_rotations
 from dmeta.tasks.source import SPLITS, Split
 
@@ -42,7 +42,7 @@ def load_image_folder(
     file: str | None = None,
     size: PositiveInt = 84,
     channels: Literal[1, 3] = 3,
-    fit: Literal["crop", "stretch"] = "crop",
+    fit: Fit = "crop",
     split_by: SplitBy = "class",
     split_ratio: Ratio = (0.6, 0.2, 0.2),
     split_seed: NonNegativeInt = 0,
@@ -125,23 +125,15 @@ def _decode(
     listed: Sequence[LabelledImage],
     size: int,
     channels: int,
-    fit: str,
+    fit: Fit,
     skip_unreadable: bool,
 ) -> DecodedImages:
     """The pictures that are used, by label and split (which are the class's name, as JSON)."""
-
-    def square(image: Image.Image) -> ByteArray:
-        plain = to_grey(image) if channels == 1 else to_rgb(image)
-        if plain.size == (size, size):
-            return np.asarray(plain)
-        if fit == "crop":
-            return np.asarray(ImageOps.fit(plain, (size, size), Image.Resampling.LANCZOS))
-        return np.asarray(plain.resize((size, size), Image.Resampling.LANCZOS))
-
     shape = (size, size) if channels == 1 else (size, size, channels)
     images = np.empty((len(listed), *shape), dtype=np.uint8)
     unreadable: list[int] | None = [] if skip_unreadable else None
     files = [image.file for image in listed]
+    square = functools.partial(to_square, side=size, channels=channels, fit=fit)
     decode_images(path, files, square, images, formats=_FORMATS, unreadable=unreadable)
     bad = set(unreadable or ())
     used, repeated = _without_repeats(listed, images, bad)

@@ -56,7 +56,7 @@ def inventory(root: str | Path) -> list[DataSetStatus]:
 
 def _reads_files(entry: LazyEntry | Entry[Any]) -> bool:
     assert isinstance(entry, LazyEntry)  # of dmeta's own
-    return any(option.name == "root" for option in declared_options(entry.target))
+    return any(option.name in ("root", "file") for option in declared_options(entry.target))
 
 
 def _reading_module(entry: LazyEntry | Entry[Any]) -> ReadsFiles | None:

@@ -10,19 +10,19 @@ There is no download: ImageNet's terms do not allow to pass the images on.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from dmeta.tasks.archives import ByteArray, decode_images, list_files, read_texts
+from dmeta.tasks.archives import decode_images, list_files, read_texts
 from dmeta.tasks.classes import make_starts
 from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.pixels import to_rgb
+from dmeta.tasks.pixels import to_square
 from dmeta.tasks.rotations import with_rotations
 from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
@@ -195,16 +195,9 @@ def _decode(path: Path, classes: dict[str, list[str]]) -> DecodedImages:
     class_names = tuple(sorted(classes))
     names = [name for label in class_names for name in classes[label]]
     images = np.empty((len(names), MINIIMAGENET_SIDE, MINIIMAGENET_SIDE, 3), dtype=np.uint8)
-    decode_images(path, names, _to_rgb, images)
+    square = functools.partial(to_square, side=MINIIMAGENET_SIDE, channels=3, fit="stretch")
+    decode_images(path, names, square, images)
     return DecodedImages(images, class_names, make_starts([len(classes[n]) for n in class_names]))
-
-
-def _to_rgb(image: Image.Image) -> ByteArray:
-    """Any image -> [84, 84, 3]; resized (Lanczos) only if it is of another size."""
-    rgb = to_rgb(image)
-    if rgb.size != (MINIIMAGENET_SIDE, MINIIMAGENET_SIDE):
-        rgb = rgb.resize((MINIIMAGENET_SIDE, MINIIMAGENET_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(rgb, dtype=np.uint8)
 
 
 def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:

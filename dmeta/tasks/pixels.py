@@ -1,4 +1,4 @@
-"""Reads images of any kind as 8-bit grey or colour, as a viewer shows them.
+"""Reads images of any kind as 8-bit grey or colour squares, as a viewer shows them.
 
 Turned as their EXIF data says; 16 bits a pixel scaled to 8; what is transparent on white. What the
 images show is unknown here.
@@ -6,8 +6,14 @@ images show is unknown here.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
+
+Fit: TypeAlias = Literal["crop", "stretch"]
+"""How an image becomes a square."""
 
 _KNOWN = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"})
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -29,6 +35,25 @@ def to_grey(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of mode ``RGB``; see `to_grey`."""
     return _plain(image).convert("RGB")
+
+
+def to_square(
+    image: Image.Image, *, side: int, channels: int, fit: Fit = "crop"
+) -> npt.NDArray[np.uint8]:
+    """Any image as [side, side] (grey) or [side, side, 3]; resized (Lanczos) if it must be.
+
+    Args:
+        image: see `to_grey`.
+        side: height and width in pixels.
+        channels: 1 (grey) or 3.
+        fit: ``crop``: the middle of the image; ``stretch``: all of it.
+    """
+    plain = to_grey(image) if channels == 1 else to_rgb(image)
+    if plain.size == (side, side):
+        return np.asarray(plain)
+    if fit == "crop":
+        return np.asarray(ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS))
+    return np.asarray(plain.resize((side, side), Image.Resampling.LANCZOS))
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -30,7 +30,7 @@ from tests.tasks.conftest import (
     write_tiny_features,
 )
 
-NEEDS_DATA = {"omniglot", "miniimagenet"}
+NEEDS_DATA = {"cifar_fs", "cub", "fc100", "miniimagenet", "omniglot", "tiered_imagenet"}
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
 
 

@@ -1,0 +1,1 @@
+"""Declarations of image data sets, one a file, and the classes of their splits."""

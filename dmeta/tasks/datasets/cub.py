@@ -1,0 +1,61 @@
+"""CUB-200-2011: 200 species of birds, 11,788 photographs (Wah et al. 2011).
+
+As distributed: ``CUB_200_2011/images/<class>/*.jpg``. The split is that of Chen et al. 2019
+(arXiv:1904.04232): of the classes in order every second trains, the others are val and test in turn
+(100/50/50). The images are of 84x84 pixels there too, but cropped otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import PositiveInt
+
+from dmeta.tasks.data_root import DistantFile
+from dmeta.tasks.image_set import (
+    ImageSet,
+    distant_image_set,
+    image_set_status,
+    load_image_set,
+    split_list,
+)
+from dmeta.tasks.images import ImageClasses
+from dmeta.tasks.status import DataSetStatus
+
+CUB = ImageSet(
+    name="cub",
+    title="CUB-200-2011",
+    places=("CUB_200_2011.zip", "CUB_200_2011"),
+    class_of=re.compile(r"/images/(?P<class>\d{3}\.[^/]+)/[^/]+\.jpg$"),
+    images_per_class=None,  # 41 to 60
+    how_to_get="download CUB_200_2011.tgz from data.caltech.edu/records/65de6-vp158 and extract it "
+    "into the data root (DMETA_DATA or task.root), as CUB_200_2011/images/...",
+)
+
+
+def load_cub(
+    *, root: str | None = None, size: PositiveInt = 84, cache: bool = True
+) -> ImageClasses:
+    """Tasks of CUB-200-2011.
+
+    Args:
+        root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
+        size: height and width of the images, in pixels.
+        cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
+
+    Raises:
+        MissingDataError: a class is not there.
+        ValueError: a file is damaged.
+    """
+    return load_image_set(CUB, split_list("cub"), root=root, size=size, cache=cache)
+
+
+def status(root: Path) -> DataSetStatus:
+    """What of it lies under `root`."""
+    return image_set_status(CUB, split_list("cub"), root)
+
+
+def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
+    """Its archive below a URL, and whether it is there."""
+    return distant_image_set(CUB, root)

@@ -1,0 +1,62 @@
+"""tieredImageNet: 608 classes of ImageNet, split by superclass (Ren et al. 2018, arXiv:1803.00676).
+
+Reads a folder or zip with ``<split>/<class>/*``, classes called as in WordNet (``n01440764``). The
+split has the classes of 20/6/8 superclasses: 351/97/160. Images of any size become 84x84.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import PositiveInt
+
+from dmeta.tasks.data_root import DistantFile
+from dmeta.tasks.image_set import (
+    ImageSet,
+    distant_image_set,
+    image_set_status,
+    load_image_set,
+    split_list,
+)
+from dmeta.tasks.images import ImageClasses
+from dmeta.tasks.status import DataSetStatus
+
+TIERED_IMAGENET = ImageSet(
+    name="tiered_imagenet",
+    title="tieredImageNet",
+    places=("tiered_imagenet.zip", "tiered_imagenet", "tiered-imagenet"),
+    class_of=re.compile(r"/(?:train|val|test)/(?P<class>n\d{8})/[^/]+\.(?:jpe?g|JPE?G|png)$"),
+    images_per_class=None,
+    how_to_get="place the images in tiered_imagenet/<split>/<class>/ under the data root "
+    "(DMETA_DATA or task.root); there is no free download, ImageNet's terms forbid it",
+)
+
+
+def load_tiered_imagenet(
+    *, root: str | None = None, size: PositiveInt = 84, cache: bool = True
+) -> ImageClasses:
+    """Tasks of tieredImageNet.
+
+    Args:
+        root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
+        size: height and width of the images, in pixels.
+        cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
+
+    Raises:
+        MissingDataError: a class is not there.
+        ValueError: a file is damaged.
+    """
+    return load_image_set(
+        TIERED_IMAGENET, split_list("tiered_imagenet"), root=root, size=size, cache=cache
+    )
+
+
+def status(root: Path) -> DataSetStatus:
+    """What of it lies under `root`."""
+    return image_set_status(TIERED_IMAGENET, split_list("tiered_imagenet"), root)
+
+
+def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
+    """Its archive below a URL, and whether it is there."""
+    return distant_image_set(TIERED_IMAGENET, root)
