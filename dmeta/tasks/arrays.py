@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ READ_ERRORS = (
     MemoryError,  # a header that promises more than there is
     TypeError,  # a single array
     RuntimeError,  # an encrypted member, or an unknown way to compress
+    struct.error,  # a header that ends too soon
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -53,6 +55,56 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]
         if not isinstance(array, np.ndarray):  # bytes, of a member that is no array
             raise ValueError(f"{name} is no array")
     return arrays
+
+
+def map_array(path: Path, name: str) -> npt.NDArray[Any]:
+    """One array of a file that `write_arrays` wrote, mapped into memory: read when it is used.
+
+    Its pages are the operating system's, shared by all processes that map it, and need not fit into
+    memory. The file must not be changed in place while it is used; to replace it is fine.
+
+    Args:
+        path: the file.
+        name: of the array.
+
+    Returns:
+        read-only; its check sum was verified.
+
+    Raises:
+        One of `READ_ERRORS`: the file is damaged, or the array is compressed or no plain array.
+    """
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{name} is compressed")
+        file.seek(member.header_offset)
+        header = file.read(_ZIP_HEADER_BYTES)
+        lengths = struct.unpack(_ZIP_LENGTHS, header[-4:])
+        start = member.header_offset + _ZIP_HEADER_BYTES + sum(lengths)
+        content = np.memmap(file, np.uint8, "r", start, (member.file_size,))
+        if _check_sum(content) != member.CRC:
+            raise zipfile.BadZipFile(f"bad check sum of {name}")
+        file.seek(start)
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{name} has a header of version {version}")
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        if in_columns or dtype.hasobject:
+            raise ValueError(f"{name} is no plain array")
+        return content[file.tell() - start :].view(np.ndarray).view(dtype).reshape(shape)
+
+
+_ZIP_HEADER_BYTES, _ZIP_LENGTHS = 30, "<HH"
+"""Of the local header of a member, whose last numbers are the lengths of what follows it."""
+
+_CHUNK_BYTES = 1 << 26
+
+
+def _check_sum(content: npt.NDArray[np.uint8]) -> int:
+    found = 0
+    for start in range(0, len(content), _CHUNK_BYTES):
+        found = zlib.crc32(content[start : start + _CHUNK_BYTES].data, found)
+    return found
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

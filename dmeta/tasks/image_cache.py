@@ -3,7 +3,8 @@
 The cache is never required: without a folder that can be written, or with a damaged file, the
 images are decoded again. A cache file is complete or absent (written aside, then renamed), holds
 plain arrays only, and its check sum is verified whenever it is read (zip members carry a CRC-32).
-What the images show is unknown here.
+Images are mapped into memory, so that processes share them and they need not fit. What the images
+show is unknown here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import PIL
 
 from dmeta.addresses import cache_folder
 from dmeta.tasks.archives import ByteArray, fingerprint
-from dmeta.tasks.arrays import READ_ERRORS, write_arrays
+from dmeta.tasks.arrays import READ_ERRORS, map_array, write_arrays
 from dmeta.tasks.classes import IntArray
 
 
@@ -101,7 +102,7 @@ def _read(path: Path, stamp: str) -> DecodedImages | None:
             if str(arrays["stamp"]) != stamp:
                 return None
             return DecodedImages(
-                arrays["images"],
+                map_array(path, "images"),
                 tuple(arrays["class_names"].tolist()),
                 arrays["starts"],
                 json.loads(str(arrays.get("left_out", "{}"))),  # none in those of before

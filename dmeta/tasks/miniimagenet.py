@@ -99,13 +99,13 @@ def _match(
     classes: dict[Split, dict[str, list[str]]] = {split: {} for split in SPLITS}
     missing: list[str] = []
     owner: dict[str, str] = {}
-    for split in SPLITS:
+    found = {s: _only(path, f"{s}.csv", by_basename.get(f"{s}.csv", [])) for s in SPLITS}
+    tables = {split: where for split, where in found.items() if where is not None}
+    missing += [f"{split}.csv" for split in SPLITS if split not in tables]
+    texts = read_texts(path, list(tables.values()))
+    for (split, where), text in zip(tables.items(), texts, strict=True):
         table = f"{split}.csv"
-        where = _only(path, table, by_basename.get(table, []))
-        if where is None:
-            missing.append(table)
-            continue
-        for filename, label in _parse_table(path, table, read_texts(path, [where])[0]):
+        for filename, label in _parse_table(path, table, text):
             image = _image(path, where, filename, label, by_basename)
             _check_owners(path, owner, table, label, filename, image)
             if image is None:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from dmeta.tasks.arrays import map_array, write_arrays
 from dmeta.tasks.classes import make_starts
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 
@@ -122,3 +126,54 @@ def test_a_write_that_fails_leaves_no_file(root: Path, monkeypatch: pytest.Monke
     with pytest.warns(UserWarning, match="No space left on device"):
         load(root, Decoder())
     assert cached(root) == []
+
+
+def test_images_are_mapped_and_not_copied(root: Path) -> None:
+    decode = Decoder()
+    first = load(root, decode).images
+    second = load(root, decode).images
+    assert not second.flags.writeable
+    base = second
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    assert isinstance(base, np.memmap)
+    load(root, decode, recipe="v2")  # the file is replaced: what was mapped stays
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.slow
+def test_large_images_need_not_fit_into_memory(tmp_path: Path) -> None:
+    """A process that may have 400 MB of its own reads a cache of 800 MB, check sum and all."""
+    code = f"""
+import resource, sys
+from pathlib import Path
+import numpy as np
+from dmeta.tasks.arrays import map_array
+resource.setrlimit(resource.RLIMIT_DATA, (400 << 20, 400 << 20))
+images = map_array(Path({str(tmp_path / "large.npz")!r}), "images")
+assert images.shape == (800, 1 << 20)
+assert images[799, -1] == 7
+try:
+    np.ones(500 << 20, dtype=np.uint8)
+except MemoryError:
+    print("limited")
+"""
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (800, 1 << 20))
+    images[799, -1] = 7
+    images.flush()
+    write_arrays(tmp_path / "large.npz", {"images": images})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "limited\n", done.stderr
+
+
+@pytest.mark.parametrize("save", [np.savez_compressed, None])
+def test_only_plain_stored_arrays_are_mapped(tmp_path: Path, save: Any) -> None:
+    file = tmp_path / "a.npz"
+    if save is None:
+        np.savez(file, images=np.asfortranarray(np.ones((3, 4))))
+    else:
+        save(file, images=np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"images is (compressed|no plain array)"):
+        map_array(file, "images")
+    with pytest.raises(KeyError):
+        map_array(file, "others")
