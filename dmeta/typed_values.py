@@ -114,6 +114,8 @@ def _words(hint: Any) -> str:
         return f"a list of {len(args)}: [{', '.join(_words(arg) for arg in args)}]"
     if typing.get_origin(hint) is tuple:
         return f"a list such as [{_words(args[0])}]"
+    if typing.get_origin(hint) is Mapping and args[1] is Any:
+        return "a group"
     if typing.get_origin(hint) is Mapping:
         return f"a group, of which each is {_words(args[1])}"
     if args and typing.get_origin(hint) not in (list, dict):

@@ -63,6 +63,12 @@ TASKS: Registry[TaskSource] = Registry(
             "Vinyals et al. 2016, arXiv:1606.04080; split of Ravi & Larochelle 2017",
             {"model": "conv4", "task.queries": 15},
         ),
+        "mixture": LazyEntry(
+            "dmeta.tasks.mixture:make_mixture",
+            "each task of one of several named sources, drawn by weight",
+            "as Triantafillou et al. 2020, arXiv:1903.03096",
+            {"model": "conv4"},
+        ),
         "omniglot": LazyEntry(
             "dmeta.tasks.omniglot:load_omniglot",
             "1,623 handwritten characters x 20 drawings, 28x28",

@@ -1,7 +1,8 @@
 """Which data sets are there, which are not, and how to get them (for ``dmeta data``).
 
 Reads file lists only, decodes nothing; at an address it looks for the files and reads none. Not
-listed are sources of the user's own files, and those of other packages: only they know their files.
+listed are sources of the user's own files or of tasks of other sources, and those of other packages:
+only they know their files.
 """
 
 from __future__ import annotations

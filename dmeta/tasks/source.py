@@ -179,7 +179,10 @@ class DrawsBatches(TaskSource, Protocol):
         ...
 
     def draw_batch(self, split: Split, num_examples: int, rng: np.random.Generator) -> DrawnBatch:
-        """Examples of the split, all equally likely, none twice.
+        """Examples of the split, none twice.
+
+        All are equally likely; where the classes are those of several data sets, all of one of
+        these.
 
         Raises:
             ValueError: the split has fewer.

@@ -55,6 +55,8 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         counts = {f"class{number}": 8 for number in range(100)}
         file = write_texts(tmp_path_factory.mktemp("texts") / "texts.csv", counts)
         return TASKS["text"].make(file=str(file), num_features=64)
+    if request.param == "mixture":  # of one: of several, a mini-batch does not see all classes
+        return TASKS["mixture"].make(sources=("glyphs",))
     return TASKS[request.param].make()
 
 
@@ -203,19 +205,22 @@ def test_drawing_leaves_global_random_state_alone(source: TaskSource) -> None:
     assert torch.equal(torch.get_rng_state(), torch_before)
 
 
+def parts_of(hint: typing.Any) -> list[typing.Any]:
+    """The types that a union, a list or a group is made of, and the values of a choice."""
+    inner = typing.get_args(hint)
+    return [part for each in inner for part in parts_of(each)] if inner else [hint]
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_options_are_keywords_with_simple_types_and_defaults(name: str) -> None:
     make = TASKS[name].make
     hints = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
     for option in inspect.signature(make).parameters.values():
         assert option.default is not inspect.Parameter.empty
-        # A union's parts may be choices of names themselves.
-        kinds = typing.get_args(hints[option.name]) or (hints[option.name],)
-        allowed = [t for kind in kinds for t in typing.get_args(kind) or (kind,)]
-        assert all(
-            t in (str, int, float, bool, type(None), ...) or isinstance(t, str | int)
-            for t in allowed
-        )
+        # What settings can write: texts, numbers, choices of names, and lists or groups of them.
+        parts = parts_of(hints[option.name])
+        plain = (str, int, float, bool, type(None), typing.Any, ...)
+        assert all(part in plain or isinstance(part, str | int) for part in parts)
     assert TASKS[name].summary
     assert TASKS[name].source
 
