@@ -34,7 +34,10 @@ REQUIRED = "???"
 """As a default: the option must be given (Hydra's own sign)."""
 
 PROVIDED = frozenset(
-    {"network", "loss", "input_shape", "num_outputs", "num_base_classes", "init_seed"}
+    {
+        *("network", "loss", "input_shape", "num_outputs", "init_seed"),
+        *("num_base_classes", "base_class_sizes"),
+    }
 )
 """Keywords of a factory that come from the run, not from its settings."""
 

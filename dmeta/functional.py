@@ -68,7 +68,7 @@ def make_algorithm(
     *,
     loss: str | Loss = LOSS_AUTO,
     example: Tensor | None = None,
-    num_base_classes: int | None = None,
+    num_base_classes: int | Sequence[int] | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Algorithm:
@@ -84,7 +84,8 @@ def make_algorithm(
             forward pass. Needed by ``leo``, and where a method asks which layer is last (``anil``,
             ``body_only``) and the network is no plain `nn.Sequential`.
         num_base_classes: all classes of the training data, for a method that is trained on
-            mini-batches (``baseline``...), each a task whose support set is its query set, too.
+            mini-batches (``baseline``...), each a task whose support set is its query set, too;
+            several numbers: those of several data sets, whose labels follow each other.
         seed: of what a method draws for its initial meta-parameters.
         options: the method's own, such as ``inner_lr=0.1`` and ``inner_steps=5``.
 
@@ -111,13 +112,16 @@ def make_algorithm(
                 "example=, a tensor of two inputs or more"
             )
         checked["input_shape"] = tuple(example.shape[1:])
-    if "num_base_classes" in taken:
+    if taken.keys() & {"num_base_classes", "base_class_sizes"}:
         if num_base_classes is None:
             raise ValueError(
                 f"algorithm={name} must know how many classes the training data has, got no "
                 "num_base_classes; give num_base_classes="
             )
-        checked["num_base_classes"] = typed(num_base_classes, AtLeastTwo, "num_base_classes")
+        found = typed(num_base_classes, AtLeastTwo | tuple[AtLeastTwo, ...], "num_base_classes")
+        sizes = (found,) if isinstance(found, int) else found
+        offered = {"num_base_classes": sum(sizes), "base_class_sizes": sizes}
+        checked |= {key: value for key, value in offered.items() if key in taken}
     return make(network=network, loss=_loss_of(loss), **checked)
 
 

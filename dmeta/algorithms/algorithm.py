@@ -78,7 +78,9 @@ def trains_on_batches(method: Any) -> bool:
     In training its `adapt` then gets a mini-batch as the support set (with labels among
     ``stage.ways`` classes, all those of the training split), and what it returns predicts that same
     mini-batch. At evaluation it gets few-shot tasks as every other method. A class says so with
-    ``trains_on_batches: ClassVar[bool] = True``; its factory may take ``num_base_classes``.
+    ``trains_on_batches: ClassVar[bool] = True``; its factory may take ``num_base_classes``, and
+    ``base_class_sizes``: how many of these are of each data set, one after the other. A mini-batch
+    is of one data set.
     """
     return bool(getattr(getattr(method, "func", method), "trains_on_batches", False))
 

@@ -71,10 +71,13 @@ class BatchSize:
         examples: examples of a mini-batch, B.
         classes: classes of the training split; None: as many as the data has. A run notes them, so
             that its network is made again without the data.
+        class_sizes: where these are of several data sets, how many are of each, in order; None: of
+            one. A run notes them, too.
     """
 
     examples: PositiveInt
     classes: PositiveInt | None = None
+    class_sizes: tuple[PositiveInt, ...] | None = None
 
     @property
     def ways(self) -> int:
@@ -85,6 +88,11 @@ class BatchSize:
                 "set it"
             )
         return self.classes
+
+    @property
+    def ways_of_sets(self) -> tuple[int, ...]:
+        """How many of `ways` are of each data set; one number where there is one."""
+        return self.class_sizes or (self.ways,)
 
     @property
     def num_support(self) -> int:
@@ -194,6 +202,22 @@ def draws_batches(source: TaskSource) -> TypeGuard[DrawsBatches]:
     """Whether it has what `DrawsBatches` has, itself or by standing in for one that has."""
     also = ("pick_batch",) if can_pick(source) else ()
     return all(hasattr(source, name) for name in ("num_classes", "draw_batch", *also))
+
+
+class DrawsOfSeveral(DrawsBatches, Protocol):
+    """One whose classes are those of several data sets, numbered one set after the other.
+
+    A mini-batch is of one data set.
+    """
+
+    def class_sizes(self, split: Split) -> tuple[int, ...]:
+        """How many classes of the split are of each data set; their sum is `num_classes`."""
+        ...
+
+
+def draws_of_several(source: TaskSource) -> TypeGuard[DrawsOfSeveral]:
+    """Whether it has what `DrawsOfSeveral` has, itself or by standing in for one that has."""
+    return draws_batches(source) and hasattr(source, "class_sizes")
 
 
 class PicksExamples(DrawsBatches, Protocol):

@@ -220,6 +220,7 @@ def algorithm_from_config(
     offered: dict[str, Any] = {"input_shape": input_shape, "init_seed": config.seed}
     if isinstance(config.task.training, BatchSize):
         offered["num_base_classes"] = config.task.training.ways
+        offered["base_class_sizes"] = config.task.training.ways_of_sets
     taken = inspect.signature(make).parameters
     options |= {key: value for key, value in offered.items() if key in taken}
     return make(network=network, loss=loss, **options)

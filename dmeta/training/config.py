@@ -185,10 +185,13 @@ class RunConfig:
             plain[key] = {"name": plain[key]["name"], **plain[key]["options"]}
         plain["outer"] |= plain["outer"].pop("options")
         task = plain["task"]
+        training = dict(task["training"])
+        if training.get("class_sizes", ()) is None:
+            del training["class_sizes"]  # as in settings from before there was such a key
         plain["task"] = {
             "name": task["source"]["name"],
             **task["evaluation"],
-            **{f"train_{key}": value for key, value in task["training"].items()},
+            **{f"train_{key}": value for key, value in training.items()},
             **task["source"]["options"],
         }
         return plain

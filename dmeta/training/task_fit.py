@@ -8,7 +8,14 @@ from typing import Any
 
 from dmeta.algorithms.algorithm import embeds, kinds, trains_on_batches
 from dmeta.tasks.sizes import key
-from dmeta.tasks.source import BatchSize, EpisodeSize, Split, TaskSource, draws_batches
+from dmeta.tasks.source import (
+    BatchSize,
+    EpisodeSize,
+    Split,
+    TaskSource,
+    draws_batches,
+    draws_of_several,
+)
 from dmeta.training.config import RunConfig
 
 
@@ -49,7 +56,16 @@ def with_classes(config: RunConfig, source: TaskSource, splits: Sequence[Split])
             f"task.train_classes must be {found}, the classes of the training split, or null, got "
             f"{size.classes}; remove it"
         )
-    size = dataclasses.replace(size, classes=found)
+    sizes = source.class_sizes("train") if draws_of_several(source) else None
+    if sizes is not None and len(sizes) == 1:
+        sizes = None
+    if size.class_sizes not in (None, sizes):
+        raise ValueError(
+            f"task.train_class_sizes must be {list(sizes or ()) or 'null'}, the classes of each "
+            f"data set in the training split, or null, got {list(size.class_sizes or ())}; remove "
+            "it"
+        )
+    size = dataclasses.replace(size, classes=found, class_sizes=sizes)
     return dataclasses.replace(config, task=dataclasses.replace(config.task, training=size))
 
 

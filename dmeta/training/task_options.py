@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from dmeta.tasks.source import BatchSize, EpisodeSize, Size
 from dmeta.typed_values import typed
 
 EPISODE_KEYS = ("ways", "shots", "queries")
-BATCH_KEYS = ("examples", "classes")
+BATCH_KEYS = ("examples", "classes", "class_sizes")
 
 SIZE_KEYS = (*EPISODE_KEYS, *(f"train_{key}" for key in (*EPISODE_KEYS, *BATCH_KEYS)))
 """Keys of ``task`` that a run reads, whatever its task source."""
@@ -36,9 +37,10 @@ class TaskOptions:
     def __post_init__(self) -> None:
         """Check the sizes."""
         check_fields(self.evaluation, "task")
+        hints = typing.get_type_hints(type(self.training), include_extras=True)
         for field in dataclasses.fields(self.training):
-            hint = PositiveInt | None if field.name == "classes" else PositiveInt
-            typed(getattr(self.training, field.name), hint, f"task.train_{field.name}")
+            value = getattr(self.training, field.name)
+            typed(value, hints[field.name], f"task.train_{field.name}")
 
 
 def task_options(group: Any) -> TaskOptions:
@@ -53,20 +55,24 @@ def task_options(group: Any) -> TaskOptions:
     evaluation = checked(EpisodeSize, sizes, "task")
     own = {key: options.pop(f"train_{key}", None) for key in (*EPISODE_KEYS, *BATCH_KEYS)}
     given = {
-        key: typed(value, PositiveInt, f"task.train_{key}")
+        key: typed(value, _TYPES.get(key, PositiveInt), f"task.train_{key}")
         for key, value in own.items()
         if value is not None
     }
     return TaskOptions(NamedOptions(choice.name, options), evaluation, _training(evaluation, given))
 
 
-def _training(evaluation: EpisodeSize, given: dict[str, int]) -> Size:
+_TYPES = {"class_sizes": tuple[PositiveInt, ...]}
+"""Of keys that are not a number."""
+
+
+def _training(evaluation: EpisodeSize, given: dict[str, Any]) -> Size:
     """The size in training, from the keys ``task.train_*`` that are given."""
     if "examples" not in given:
-        if "classes" in given:
+        for key in [key for key in BATCH_KEYS if key in given]:
             raise ValueError(
-                "task.train_classes must be null without task.train_examples, which makes training "
-                f"on mini-batches of all classes, got {given['classes']}; remove it"
+                f"task.train_{key} must be null without task.train_examples, which makes training "
+                f"on mini-batches of all classes, got {given[key]}; remove it"
             )
         return dataclasses.replace(evaluation, **given)
     if clash := [key for key in EPISODE_KEYS if key in given]:

@@ -81,6 +81,8 @@ def make_algorithm(
         checked["input_shape"] = input_shape
     if "num_base_classes" in inspect.signature(make).parameters:
         checked["num_base_classes"] = TRAINING.ways
+    if "base_class_sizes" in inspect.signature(make).parameters:
+        checked["base_class_sizes"] = (TRAINING.ways,)
     return make(network=made, loss=loss, **checked)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 import dmeta
 from dmeta.algorithms.base_classes import WEIGHT
+from dmeta.algorithms.baseline import Baseline
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.training.config import run_config
 from dmeta.training.setup import prepare
@@ -33,6 +36,69 @@ def test_the_number_of_classes_is_noted(tmp_path: Path) -> None:
     assert prepare(run.config).config.fingerprint() == run.config.fingerprint()
 
 
+SEVERAL: dict[str, Any] = {
+    "task": "mixture",
+    "task__sources": [
+        {"name": "glyphs", "num_classes": 30, "drawings": 8},
+        {"name": "glyphs", "num_classes": 40, "drawings": 8, "seed": 1},
+    ],
+}
+SIZES = [NUM_BASE_CLASSES, 26]
+
+
+def several(run_dir: Path, **changes: Any) -> Any:
+    settings: dict[str, Any] = {"algorithm": "baseline", "task__train_examples": 8}
+    settings |= {"task__ways": 3, "task__queries": 5}
+    return tiny_config(run_dir, **{**settings, **SEVERAL, **changes})
+
+
+def test_the_classes_of_each_data_set_are_noted_and_given_to_the_method(tmp_path: Path) -> None:
+    seen = []
+
+    def make(*, base_class_sizes: tuple[int, ...], **own: Any) -> Baseline:
+        seen.append(base_class_sizes)
+        return Baseline(**own)
+
+    vars(make).update(embeds=True, kinds=("classification",), trains_on_batches=True)
+    config = several(tmp_path)
+    make = functools.partial(make, input_shape=(1, 28, 28), num_base_classes=sum(SIZES))  # type: ignore[assignment]
+    run = prepare(config, algorithm=make)
+    assert seen == [tuple(SIZES)]
+    assert run.config.task.training.ways == sum(SIZES)
+    assert run_config(json.loads(json.dumps(run.config.as_mapping()))) == run.config
+    own = prepare(several(tmp_path, task__train_class_sizes=SIZES), algorithm=make)
+    assert own.config.fingerprint() == run.config.fingerprint()
+
+
+def test_the_settings_of_a_run_on_one_data_set_are_those_from_before(tmp_path: Path) -> None:
+    run = prepare(config(tmp_path))
+    assert "train_class_sizes" not in run.config.as_mapping()["task"]
+    one = prepare(several(tmp_path, task__sources=SEVERAL["task__sources"][:1]))
+    assert one.config.task.training.ways_of_sets == (NUM_BASE_CLASSES,)
+    assert "train_class_sizes" not in one.config.as_mapping()["task"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"task__train_class_sizes": [19, 25]},
+            r"train_class_sizes must be \[19, 26\].*\[19, 25\]",
+        ),
+        ({"task__train_class_sizes": [0, 45]}, r"task\.train_class_sizes must be >= 1"),
+        (
+            {"task__sources": SEVERAL["task__sources"][:1], "task__train_class_sizes": [19, 26]},
+            r"train_class_sizes must be null",
+        ),
+    ],
+)
+def test_other_numbers_of_classes_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(several(tmp_path, **changes))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -47,6 +113,10 @@ def test_the_number_of_classes_is_noted(tmp_path: Path) -> None:
         (
             {"task__train_examples": None, "task__train_classes": 19},
             "task.train_classes must be null without task.train_examples",
+        ),
+        (
+            {"task__train_examples": None, "task__train_class_sizes": [10, 9]},
+            "task.train_class_sizes must be null without task.train_examples",
         ),
     ],
 )
