@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import Algorithm, moving_averages, with_network
+from dmeta.algorithms.algorithm import Algorithm, constants, moving_averages, with_network
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
@@ -222,7 +222,8 @@ def _factories(
         eval_seed=config.eval.seed,
     )
     vector = layout.flatten(initial).float().numpy()
-    averages = moving_averages(algorithm)
+    # Its gradient of 0 is not enough to leave a constant where it is: weight decay would move it.
+    averages = {**dict.fromkeys(constants(algorithm), 0.0), **moving_averages(algorithm)}
     return work, OuterLoopFactory(vector, layout, config.outer, config.steps, averages=averages)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dmeta.bilevel.flat import Layout
 from dmeta.training.outer.options import OuterOptions
 from dmeta.training.outer.server import CHUNK, OuterLoopFactory
+from dmeta.training.setup import prepare
+from tests.conftest import tiny_config
 from tests.training.outer_loops import LAYOUT, NUM_STEPS, OPTIMIZERS, apply, blocks, normal
 
 
@@ -27,6 +31,22 @@ def test_they_follow_the_average_and_the_others_do_not_notice(options: OuterOpti
         assert one.gradient_norm == two.gradient_norm
         np.testing.assert_array_equal(followed.vector()[:6], without.vector()[:6])
         np.testing.assert_allclose(followed.vector()[6:], value, rtol=1e-6)
+
+
+def test_a_constant_stays_where_weight_decay_moves_all_others(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path, task="glyphs", algorithm="cnaps", algorithm__learn_backbone=False,
+        model="conv4_strided", model__filters=4, outer="adamw", outer__lr=0.1,
+        outer__weight_decay=0.5, task__ways=3, task__queries=2, gradient="exact",
+    )  # fmt: skip
+    run = prepare(config)
+    loop = run.outer.build()
+    apply(loop, 0, [np.zeros_like(loop.vector())], 1)
+    before, after = (run.work.layout.unflatten(torch.from_numpy(v))
+                     for v in (run.outer.initial, loop.vector()))  # fmt: skip
+    for name, p in after.items():
+        stays = name in run.algorithm.network.names
+        assert torch.equal(p, before[name]) == (stays or not before[name].any()), name
 
 
 def test_what_is_not_finite_rejects_the_step() -> None:

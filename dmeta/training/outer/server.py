@@ -220,7 +220,7 @@ class OuterLoopFactory:
         options: the outer optimiser.
         num_steps: length of the run, for the schedule.
         first: of a part, where it begins in the whole vector.
-        averages: names of the parts that follow a moving average, and their rates.
+        averages: names of the parts that follow a moving average, and their rates; 0: constants.
     """
 
     initial: Vector
