@@ -3,8 +3,8 @@
 Li, Liu & Bilen 2022, "Cross-domain Few-shot Learning with Task-specific Adapters"
 (arXiv:2107.00358), section 3. In training, f and a layer of all training classes learn from
 mini-batches. For a task f is frozen. Each convolution gets an adapter, a matrix A_l [F, C] that is
-applied to each pixel in parallel, and the features a map M [D, D]; these descend the loss of the
-support set, with the class means c_w of its features
+applied to each pixel in parallel, and the features a map M [D, D] (`dmeta.algorithms.feature_map`);
+these descend the loss of the support set, with the class means c_w of its features
 
     layer_l(h) = conv(h, weight_l) + A_l h,   A_l = 0.0001 I and M = I at first
     logits_w(x) = scale cos(M f(x), c_w),   c_w = mean of M f(x_i) over class w
@@ -30,59 +30,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from dmeta.algorithms.base_classes import base_classifier, with_base_classifier
-from dmeta.algorithms.embeddings import class_means, cosines, embed_examples
-from dmeta.bilevel.chain import Chain
-from dmeta.bilevel.inner import InnerProblem, State
-from dmeta.bilevel.solvers import Solver, stop_gradient
-from dmeta.bilevel.transforms.adadelta import Adadelta
+from dmeta.algorithms.embeddings import embed_examples
+from dmeta.algorithms.feature_map import MAP, FeatureMap, More
+from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
 from dmeta.options import check_fields
 
-ADAPTER, MAP = "tsa/adapter/", "tsa/map"
-"""Of what a task learns: a prefix of the names of the convolutions' weights, and M."""
+ADAPTER = "tsa/adapter/"
+"""Of what a task learns besides M: a prefix of the names of the convolutions' weights."""
 
 _FIRST_ADAPTER = 1e-4  # times the identity
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Multiplies an update by one rate for adapters and another one for the map (a `Transform`).
-
-    Attributes:
-        adapter_lr: of adapters.
-        map_lr: of the map.
-    """
-
-    adapter_lr: float
-    map_lr: float
-
-    def meta_parameters(self, params: Params, num_steps: int) -> dict[str, Tensor]:  # noqa: ARG002
-        """Nothing."""
-        return {}
-
-    def init(self, params: Params) -> State:  # noqa: ARG002
-        """None."""
-        return ()
-
-    def update(
-        self,
-        update: Params,
-        state: State,
-        params: Params,  # noqa: ARG002
-        step: int,  # noqa: ARG002
-        meta: Params,  # noqa: ARG002
-    ) -> tuple[Params, State]:
-        """One step."""
-        rates = {name: self.map_lr if name == MAP else self.adapter_lr for name in update}
-        return {name: rates[name] * u for name, u in update.items()}, state
 
 
 @dataclass(frozen=True)
@@ -94,11 +59,9 @@ class Tsa:
         loss: of the mini-batches in training, and of a task's support set.
         input_shape: of one example.
         num_base_classes: classes of the training split.
-        scale: factor of the cosines.
         adapters: whether convolutions have adapters; false: the map of the features alone.
-        eval_inner_steps: steps on a task's adapters and map.
         adapter_lr: learning rate of adapters.
-        map_lr: learning rate of the map.
+        features: how the map of a task's features is learned, and the adapters with it.
         init_seed: of the initial layer of the training classes.
     """
 
@@ -106,11 +69,9 @@ class Tsa:
     loss: Loss
     input_shape: tuple[int, ...]
     num_base_classes: PositiveInt
-    scale: PositiveFloat = 10.0
     adapters: bool = True
-    eval_inner_steps: NonNegativeInt = 40
     adapter_lr: PositiveFloat = 0.5
-    map_lr: PositiveFloat = 1.0
+    features: FeatureMap = FeatureMap()
     init_seed: int = 0
 
     embeds: ClassVar[bool] = True
@@ -131,7 +92,7 @@ class Tsa:
         self,
         meta_params: Params,
         support: Examples,
-        solve: Solver,  # noqa: ARG002 - see below
+        solve: Solver,  # noqa: ARG002 - see `FeatureMap.learn`
         stage: Stage,
     ) -> Adapted | Outcome:
         """``weights`` with adapters, ``means`` [W, D] and the ``map`` [D, D].
@@ -143,54 +104,32 @@ class Tsa:
             return {"weights": weights, **base_classifier(meta_params)}
         embedded = embed_examples(self.network, weights, support.x)
 
-        def objective(iterate: Params, _: int) -> Tensor:
-            # Without adapters the features are always the same.
-            features = self._features(weights, iterate, support.x) if self._adapted else embedded
-            mapped = features @ iterate[MAP].T
-            logits = self.scale * cosines(mapped, class_means(mapped, support.y, stage.ways))
-            return self.loss(logits, support.y)
+        start = {ADAPTER + name: _first_adapter(weights[name]) for name in self._adapted}
 
-        def finish(iterate: Params, _: int) -> dict[str, Any]:
-            mapped = self._features(weights, iterate, support.x) @ iterate[MAP].T
-            means = class_means(mapped, support.y, stage.ways)
-            return {
-                "weights": with_adapters(weights, iterate), "map": iterate[MAP], "means": means
-            }  # fmt: skip
+        def features_of(iterate: Params) -> Tensor:
+            return embed_examples(self.network, with_adapters(weights, iterate), support.x)
 
-        steps = self.eval_inner_steps if stage.inner_steps is None else stage.inner_steps
-        # Not `solve`: evaluation would predict after each step, at ten times the cost of the steps.
-        return stop_gradient(
-            InnerProblem(
-                objective=objective,
-                start=self._start(weights, embedded),
-                optimizer=Chain((Adadelta(), Rates(self.adapter_lr, self.map_lr)), {}),
-                num_steps=steps,
-                finish=finish,
-                depends_on_meta=True,
-            )
-        )
+        # Without adapters the features are always the same.
+        more = More(start, features_of, self.adapter_lr) if start else None
+        learned = self.features.learn(self.loss, embedded, support.y, stage, more)
+        changed = with_adapters(weights, learned["iterate"])
+        return {"weights": changed, "map": learned["iterate"][MAP], "means": learned["means"]}
 
     def predict(self, adapted: dict[str, Any], x: Tensor) -> Tensor:
         """[N, *input_shape] -> logits [N, W], or those of the training classes in training."""
         embedded = embed_examples(self.network, adapted["weights"], x)
         if "map" not in adapted:
             return F.linear(embedded, adapted["weight"], adapted["bias"])
-        return self.scale * cosines(embedded @ adapted["map"].T, adapted["means"])
+        return self.features.predict(embedded, adapted["map"], adapted["means"])
 
     @property
     def _adapted(self) -> tuple[str, ...]:
         return adapted_convolutions(self.network) if self.adapters else ()
 
-    def _start(self, weights: Params, embedded: Tensor) -> dict[str, Tensor]:
-        start = {MAP: torch.eye(embedded.shape[1], dtype=embedded.dtype, device=embedded.device)}
-        for name in self._adapted:
-            w = weights[name]
-            identity = torch.eye(*w.shape[:2], dtype=w.dtype, device=w.device)
-            start[ADAPTER + name] = _FIRST_ADAPTER * identity
-        return start
 
-    def _features(self, weights: Params, iterate: Params, x: Tensor) -> Tensor:
-        return embed_examples(self.network, with_adapters(weights, iterate), x)
+def _first_adapter(weight: Tensor) -> Tensor:
+    """[F, C], for a convolution's weight [F, C, ...]."""
+    return _FIRST_ADAPTER * torch.eye(*weight.shape[:2], dtype=weight.dtype, device=weight.device)
 
 
 def adapted_convolutions(network: Network) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmeta.algorithms.tsa import ADAPTER, MAP
+from dmeta.algorithms.feature_map import MAP
+from dmeta.algorithms.tsa import ADAPTER
 from dmeta.bilevel.solvers import stop_gradient
 from dmeta.bilevel.types import Examples, Stage
 from dmeta.models.network import Network
