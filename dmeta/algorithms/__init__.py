@@ -144,6 +144,12 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             "Li et al. 2022, arXiv:2107.00358",
             ON_BATCHES,
         ),
+        "url": LazyEntry(
+            "dmeta.algorithms.url:Url",
+            "a network distilled from those of several data sets, and a map of its features",
+            "Li et al. 2021, arXiv:2103.13841",
+            ON_BATCHES,
+        ),
         "baseline": LazyEntry(
             "dmeta.algorithms.baseline:Baseline",
             "a classifier of all training classes; a new linear layer for each task",

@@ -9,8 +9,8 @@ Letters: S support examples, N examples to predict.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor
 
@@ -91,6 +91,31 @@ def constants(algorithm: Any) -> frozenset[str]:
     A method says so with a property ``constants``; without it there are none.
     """
     return frozenset(getattr(algorithm, "constants", ()))
+
+
+class HasTeachers(Protocol):
+    """A method some of whose constants are the weights of other runs, which a run reads for it.
+
+    It has fields ``teachers``, their folders, and ``teachers_sha256``, of what they must hold.
+    """
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Folders or addresses of runs; may be none."""
+        ...
+
+    def teacher_constants(self, teachers: Sequence[Params]) -> dict[str, Tensor]:
+        """Values of the constants, from the meta-parameters of the teachers.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        ...
+
+
+def has_teachers(algorithm: Any) -> TypeGuard[HasTeachers]:
+    """Whether the method has teachers."""
+    return bool(getattr(algorithm, "teachers", ()))
 
 
 def moving_averages(algorithm: Any) -> Mapping[str, float]:

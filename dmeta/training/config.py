@@ -207,6 +207,8 @@ class RunConfig:
         deciding = {key: plain[key] for key in ("seed", "meta_batch_size", *groups)}
         # What the budget made of the gradient is its name.
         deciding["gradient"].pop(MEMORY_BUDGET, None)
+        if deciding["algorithm"].get("teachers_sha256"):  # which they are, wherever they lie
+            del deciding["algorithm"]["teachers"]
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         left_out = DATA_LOCATION.union(EPISODE_KEYS)
         deciding["task"] = {k: v for k, v in plain["task"].items() if k not in left_out}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import json
 import pickle
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -30,7 +31,7 @@ from dmeta.runs.checkpoint import (
     open_checkpoints,
     steps_in,
 )
-from dmeta.runs.folder import run_place
+from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import CHECKPOINTS, CONFIG
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import digest_of
@@ -181,27 +182,47 @@ def read_weights(location: str) -> dict[str, Tensor]:
         tensors = _read_file(within(location, STATE))
         found = {n.removeprefix(META_PARAMS): t for n, t in tensors.items() if META_PARAMS in n}
     else:
-        found = _of_run(location)
+        found = read_run(location, _KEY)[1]
     return {name: tensor for name, tensor in found.items() if "/" not in name}
 
 
-def _of_run(location: str) -> dict[str, Tensor]:
-    """The meta-parameters of a run's last checkpoint."""
+def read_run(location: str, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The settings of a run, and the meta-parameters of its last checkpoint.
+
+    Args:
+        location: its folder, a path or URL.
+        key: of the settings that names it, for messages.
+
+    Raises:
+        ValueError: it is none, or has no checkpoint.
+    """
     with run_place(location) as place:
         if not (place.folder / CONFIG).exists():
+            also = ", of a checkpoint, or a file of weights" if key == _KEY else ""
             raise ValueError(
-                f"{_KEY} must be the folder of a run, of a checkpoint, or a file of weights, got "
-                f"{location}, which is none; correct it"
+                f"{key} must be the folder of a run{also}, got {location}, which is none; correct "
+                "it"
             )
         elsewhere = None if place.mirror is None else within(place.name, CHECKPOINTS)
         storage = open_checkpoints(place.folder, elsewhere)
         steps = steps_in(storage)
         if not steps:
+            also = ", or give the folder of one checkpoint (.../step-00001000)"
             raise ValueError(
-                f"{_KEY} must be a run with checkpoints in its folder, got none in {location}; "
-                "choose another, or give the folder of one checkpoint (.../step-00001000)"
+                f"{key} must be a run with checkpoints in its folder, got none in {location}; "
+                f"choose another{also if key == _KEY else ''}"
             )
-        return last_checkpoint(storage, steps)[0].meta_params()
+        return _settings_of(place), last_checkpoint(storage, steps)[0].meta_params()
+
+
+def _settings_of(place: RunPlace) -> dict[str, Any]:
+    try:
+        return dict(json.loads((place.folder / CONFIG).read_text())["settings"])
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise ValueError(
+            f"{place.locate(CONFIG)} must be a run's settings, got {error!r}; it was altered or "
+            "truncated: restore it, or choose another run"
+        ) from None
 
 
 def _read_file(location: str) -> dict[str, Tensor]:

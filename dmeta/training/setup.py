@@ -16,7 +16,13 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from dmeta.algorithms import ALGORITHMS
-from dmeta.algorithms.algorithm import Algorithm, constants, moving_averages, with_network
+from dmeta.algorithms.algorithm import (
+    Algorithm,
+    constants,
+    has_teachers,
+    moving_averages,
+    with_network,
+)
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
@@ -34,6 +40,7 @@ from dmeta.training.initial_weights import with_initial_weights
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.outer.server import OuterLoopFactory
 from dmeta.training.task_fit import check_method, check_tasks, with_classes
+from dmeta.training.teachers import with_teachers
 from dmeta.training.work.input_format import InputFormat, input_format
 from dmeta.training.work.task_checks import first_task, probe_of
 from dmeta.training.work.worker import TaskWorkFactory
@@ -160,7 +167,8 @@ def prepare(
         loss: a user's own loss, (prediction, target) -> scalar mean.
         data: the source that the settings name, where it was made before.
         splits: of which tasks will be drawn; None: those that the run draws.
-        read_weights: begin with the weights in `model.init_from`; not where a checkpoint follows.
+        read_weights: begin with the weights in `model.init_from`, and those of the method's
+            teachers; not where a checkpoint follows.
 
     Raises:
         ValueError: whatever is wrong, with the key to change.
@@ -193,6 +201,9 @@ def prepare(
         if network is not algorithm.network:
             algorithm = with_network(algorithm, network)
     initial = algorithm.init_meta_params()
+    if read_weights and has_teachers(algorithm):
+        config, taught = with_teachers(config, algorithm)
+        initial = {**initial, **taught}
     _check_gradient(config, algorithm, estimator, probe, initial)
     work, outer = _factories(config, algorithm, estimator, source, initial)
     return Run(config, algorithm, work, outer, inputs, own)
