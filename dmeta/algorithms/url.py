@@ -16,9 +16,9 @@ over ``anneal_steps``, if given. For a task f is frozen and a map of its feature
 Teachers are runs of methods that are trained on mini-batches with the same kind of layer
 (``baseline``, ``simpleshot``, ``rfs``, ``finetune``, ``tsa``), one for each data set, in the order
 of ``task.sources``, with the same model. Their weights are read when training begins, and are kept
-with the run's own as constants: a run is resumed with the same teachers, and used without them. If
-there are no teachers, the network learns from the labels alone, which the paper calls multi-domain
-learning (MDL).
+with the run's own as constants: a run is resumed and replayed with the same teachers, and evaluated
+and loaded without them. If there are no teachers, the network learns from the labels alone, which
+the paper calls multi-domain learning (MDL).
 
 Differs from the paper: an outer step sees mini-batches of the data sets that were drawn for it,
 there one of each; the weights are the same for all data sets, there 4 for ImageNet and 1 for

@@ -1,7 +1,7 @@
 """Which data sets are there, which are not, and how to get them (for ``dmeta data``).
 
 Reads file lists only, decodes nothing; at an address it looks for the files and reads none. Not
-listed are sources of the user's own files or of tasks of other sources, and those of other packages:
+listed are sources of the user's own files or of other sources' tasks, and those of other packages:
 only they know their files.
 """
 

@@ -21,6 +21,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnaps": ("cnaps", {}),
     "cnaps, Mahalanobis": ("cnaps", {"head": "mahalanobis"}),
     "tsa": ("tsa", {}),
+    "url": ("url", {}),
     "matching": ("matching", {}),
     "matching, full context": ("matching", {"full_context": True}),
 }

@@ -125,6 +125,7 @@ CASES = {
         "conv4_strided", "classification", 0, {"algorithm": "cnaps", "head": "mahalanobis"}, {},
     ),
     "conv4, 2 blocks, TSA": ("conv4", "classification", 0, {"algorithm": "tsa"}, {}),
+    "conv4, 2 blocks, URL": ("conv4", "classification", 0, {"algorithm": "url"}, {}),
     "mlp": ("mlp", "regression", 0, {}, {}),
     "mlp, inner Adam": ("mlp", "regression", 0, {"inner_optimizer": "adam"}, {}),
     "mlp, mini-batches of 4": ("mlp", "regression", 0, {"inner_batch_size": 4}, {}),
