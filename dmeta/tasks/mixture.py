@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmeta.bilevel.types import Kind
-from dmeta.options import checked_options, named_options
+from dmeta.options import NamedOptions, checked_options, named_options
 from dmeta.tasks import TASKS
 from dmeta.tasks.inputs import InputForm, image_input, input_form_of
 from dmeta.tasks.sizes import check_split
@@ -67,15 +67,29 @@ class Mixture:
         input_shape: of one example of each, as the network sees it.
         input_form: ``images``: of images, stored as uint8 [H, W, C]. Otherwise examples are stored
             as the network sees them.
+        choices: name and options of each source, as they were asked for.
     """
 
     members: tuple[Member, ...]
     input_shape: tuple[int, ...]
     input_form: InputForm | None
+    choices: tuple[NamedOptions, ...] = ()
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{each.name} {each.share:.3g}" for each in self.members)
         return f"Mixture({shares})"
+
+    @property
+    def noted_options(self) -> dict[str, Any]:
+        """Options that a run notes: the sources with the check sums of their data, if any has."""
+        sums = [getattr(each.source, "sha256", None) for each in self.members]
+        if not any(sums):
+            return {}
+        noted: list[str | dict[str, Any]] = []
+        for choice, sha256 in zip(self.choices, sums, strict=True):
+            options = dict(choice.options) | ({} if sha256 is None else {"sha256": sha256})
+            noted.append({"name": choice.name, **options} if options else choice.name)
+        return {"sources": noted}
 
     @property
     def kind(self) -> Kind:
@@ -208,7 +222,8 @@ def make_mixture(
             f"{_KEY} must name the task sources, got none; set {_KEY}=[omniglot,glyphs]"
         )
     shares = _shares(weights, len(sources))
-    choices = [named_options({"name": s} if isinstance(s, str) else s, _KEY) for s in sources]
+    groups = ({"name": s} if isinstance(s, str) else s for s in sources)
+    choices = tuple(named_options(group, _KEY) for group in groups)
     for choice in choices:
         TASKS[choice.name]  # unknown names are refused before data is read
     names: list[str] = []
@@ -222,7 +237,8 @@ def make_mixture(
         raise _differ("be of one kind", kinds, "remove those of the other kind")
     forms = {input_form_of(each.source) for each in members}
     if forms == {"images"}:
-        return Mixture(members, _image_shape(members, image_size, channels), "images")
+        shape = _image_shape(members, image_size, channels)
+        return Mixture(members, shape, "images", choices)
     for key, value in (("image_size", image_size), ("channels", channels)):
         if value is not None:
             raise ValueError(
@@ -232,7 +248,8 @@ def make_mixture(
     shapes = {each.name: each.source.input_shape for each in members}
     if len(set(shapes.values())) > 1:
         raise _differ("give examples of one shape", shapes, "choose others")
-    return Mixture(members, members[0].source.input_shape, forms.pop() if len(forms) == 1 else None)
+    form = forms.pop() if len(forms) == 1 else None
+    return Mixture(members, members[0].source.input_shape, form, choices)
 
 
 def _make(name: str, options: Mapping[str, Any], root: str | None) -> TaskSource:

@@ -211,7 +211,8 @@ class RunConfig:
             del deciding["algorithm"]["teachers"]
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         left_out = DATA_LOCATION.union(EPISODE_KEYS)
-        deciding["task"] = {k: v for k, v in plain["task"].items() if k not in left_out}
+        task = {k: v for k, v in plain["task"].items() if k not in left_out}
+        deciding["task"] = {k: _without_location(v) for k, v in task.items()}
         deciding["mode"] = self.runtime.mode
         # The weights are known by their digest; without any, runs are those of earlier versions.
         left_out_of_model = {"init_from", *(k for k in INIT_KEYS if not plain["model"].get(k))}
@@ -230,6 +231,15 @@ MEMORY_BUDGET = "memory_budget"
 
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
+
+
+def _without_location(value: Any) -> Any:
+    """Without `DATA_LOCATION` of the sources in a list of such."""
+    if isinstance(value, list | tuple):
+        return [_without_location(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: each for key, each in value.items() if key not in DATA_LOCATION}
+    return value
 
 
 def run_config(mapping: Mapping[str, Any]) -> RunConfig:

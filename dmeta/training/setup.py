@@ -241,10 +241,12 @@ def _factories(
 def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:
     """Settings that say which data the run is of, where its source can tell, wherever it lies."""
     sha256 = getattr(source, "sha256", None)
-    if sha256 is None:
+    noted = {} if sha256 is None else {"sha256": sha256}
+    noted = getattr(source, "noted_options", noted)
+    if not noted:
         return config
     named = config.task.source
-    named = NamedOptions(named.name, {**named.options, "sha256": sha256})
+    named = NamedOptions(named.name, {**named.options, **noted})
     return dataclasses.replace(config, task=dataclasses.replace(config.task, source=named))
 
 

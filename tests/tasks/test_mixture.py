@@ -199,6 +199,25 @@ def test_sources_without_what_is_asked_for_are_refused() -> None:
         mixture.check("val", SIZE)
 
 
+def test_a_run_notes_the_check_sums_of_its_sources(tmp_path: Path) -> None:
+    files = [write_tiny_features(tmp_path / name / "tiny.npz") for name in "ab"]
+    ways = ("none", "l2")
+    sources = [
+        [{"name": "features", "file": str(file), "normalize": way} for way in ways]
+        for file in files
+    ]
+    common = {"task": "mixture", "model": "mlp", "task__queries": 2}
+    one, two = (prepare(tiny_config(tmp_path, task__sources=s, **common)) for s in sources)
+    noted = one.config.task.source.options["sources"]
+    assert [len(each["sha256"]) for each in noted] == [64, 64]
+    assert one.config.fingerprint() == two.config.fingerprint(), "wherever they lie"
+    assert prepare(one.config).config.fingerprint() == one.config.fingerprint()
+    changed = dict(np.load(files[0])) | {"features": np.ones((600, 6), np.float32)}
+    np.savez(files[0], **changed)
+    with pytest.raises(ValueError, match="SHA-256"):
+        prepare(one.config)
+
+
 def test_a_run_is_evaluated_on_one_of_its_sources(tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     settings = {
