@@ -14,9 +14,11 @@ __version__ = "0.1.0"
 __all__ = [
     "ALGORITHMS",
     "GRADIENTS",
+    "METRICS",
     "MODELS",
     "TASKS",
     "MetaLearner",
+    "Metric",
     "embed",
     "evaluate",
     "from_arrays",
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from dmeta.cli.tune import tune
     from dmeta.functional import make_algorithm, meta_gradient
     from dmeta.meta_learner import MetaLearner
+    from dmeta.metrics import METRICS
+    from dmeta.metrics.metric import Metric
     from dmeta.models import MODELS
     from dmeta.tasks import TASKS
     from dmeta.tasks.in_memory import from_arrays
@@ -55,6 +59,8 @@ _HOMES = {
     "make_algorithm": "functional",
     "MetaLearner": "meta_learner",
     "ALGORITHMS": "algorithms",
+    "METRICS": "metrics",
+    "Metric": "metrics.metric",
     "MODELS": "models",
     "TASKS": "tasks",
     "GRADIENTS": "bilevel",

@@ -44,22 +44,30 @@ def plus_minus(console: Console) -> str:
     return "±"
 
 
-def score(metric: str, mean: float, ci95: float | None = None, decimals: int = 1) -> str:
-    """A score as a user reads it: ``94.2±1.1%``, or ``0.123±0.011`` for a squared error.
+FRACTION = "fraction"
+"""The unit of a share, which is shown in percent."""
+
+NOT_SHOWN = frozenset({"", "target", "target squared"})
+"""Units of which nothing is shown: none, and those of the data."""
+
+
+def score(unit: str, mean: float, ci95: float | None = None, decimals: int = 1) -> str:
+    """A score as a user reads it: ``94.2±1.1%``, ``0.123±0.011 nats``, ``0.123±0.011``.
 
     Args:
-        metric: ``accuracy`` (a fraction, shown in percent) or anything else (3 significant digits).
+        unit: of the metric: ``fraction`` is shown in percent, anything else with 3 significant
+            digits, and the unit after them unless it is that of the data.
         mean: of the tasks.
         ci95: half-width of its 95% confidence interval; NaN: it has none, which is shown.
         decimals: of a percentage.
     """
     if ci95 is not None and math.isnan(ci95):
-        return f"{score(metric, mean, decimals=decimals)} (no interval)"
-    if metric == "accuracy":
+        return f"{score(unit, mean, decimals=decimals)} (no interval)"
+    if unit == FRACTION:
         interval = "" if ci95 is None else f"±{100 * ci95:.{decimals}f}"
         return f"{100 * mean:.{decimals}f}{interval}%"
     interval = "" if ci95 is None else f"±{digits(ci95, 2)}"
-    return digits(mean, 3) + interval
+    return digits(mean, 3) + interval + ("" if unit in NOT_SHOWN else f" {unit}")
 
 
 def digits(value: float, significant: int) -> str:

@@ -22,13 +22,14 @@ from dmeta.bilevel.compiled import BlockProgram, block_program
 from dmeta.bilevel.plans import EagerPlan
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Kind, Loss, Params, Stage, Task
+from dmeta.metrics import default_metric
+from dmeta.metrics.metric import scores
 from dmeta.models.network import Network
 from dmeta.options import NamedOptions, checked_options
 from dmeta.runtime.messages import Block
 from dmeta.tasks.tensors import GivenTasks, kind_of, stacked_tasks, ways_of
 from dmeta.training.work.episodes import task_seeds
 from dmeta.training.work.losses import LOSS_AUTO, LOSSES, loss_by_target
-from dmeta.training.work.worker import metric_name, metric_of
 from dmeta.typed_values import AtLeastTwo, typed
 
 Reduction: TypeAlias = Literal["mean", "sum"]
@@ -42,8 +43,8 @@ class MetaReport:
 
     Attributes:
         losses: [T] query loss of each task after adaptation.
-        metrics: name -> [T]: ``accuracy`` (a fraction) or ``mse`` of the query set, and what the
-            estimator reports of itself, such as the ``residual`` of ``implicit``.
+        metrics: name -> [T]: of the query set, the default metric of such tasks (`dmeta.metrics`);
+            and what the estimator reports of itself, such as the ``residual`` of ``implicit``.
         predictions: T tensors [Q, ...]: query predictions after adaptation.
     """
 
@@ -278,8 +279,9 @@ def computed(
         stage = Stage(training=True, ways=num_ways, step=step, seed=seed)
         block = program(meta_params, tasks, stage, own_seeds)
         total = {n: total[n] + g if total else g for n, g in block.gradients.items()}
-        metric = metric_of(kind, *_in_columns(kind, block.predictions, tasks.query.y))
-        metrics = {metric_name(kind): metric, **block.notes}
+        metric = default_metric(kind)
+        columns = _in_columns(kind, block.predictions, tasks.query.y)
+        metrics = {metric.name: scores(metric, *columns, num_ways), **block.notes}
         reports.append(MetaReport(block.losses, metrics, list(block.predictions)))
     if reduction == "mean":
         total = {name: g / sum(sizes) for name, g in total.items()}

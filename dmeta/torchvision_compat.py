@@ -6,7 +6,8 @@ registers shape functions for two operators that nobody has declared (`operator 
 does not exist`). Declaring their schemas lets the import pass. The operators still have no code:
 calling one raises, and data sets and classifiers call none.
 
-torchvision takes a second to import, so nothing but `task.download` and `model=torchvision` does.
+torchvision takes a second to import, and torchmetrics two, so nothing but `task.download`,
+`model=torchvision` and the metrics that need it do.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ def import_datasets() -> ModuleType:
 def import_models() -> ModuleType:
     """``torchvision.models``; likewise."""
     return _imported("torchvision.models")
+
+
+def import_torchmetrics() -> ModuleType:
+    """``torchmetrics.functional``, which imports torchvision.
+
+    Raises:
+        ImportError: torchmetrics is not installed.
+    """
+    _imported("torchvision")
+    return importlib.import_module("torchmetrics.functional")
 
 
 def _imported(module: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""A package of somebody else that adds a method, a model and tasks to dmeta by entry points."""
+"""A package of somebody else that adds a method, a model, tasks and a metric by entry points."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmeta.algorithms import ALGORITHMS
+from dmeta.metrics import METRICS
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
 
@@ -117,6 +118,25 @@ def slopes(steepest: float = 2.0) -> Slopes:
 SLOPES = Entry(slopes, "lines", "a stranger", {"model": "narrow", "task.shots": 4})
 '''
 
+_METRIC = '''
+"""A metric: the share of queries that are wrong."""
+
+from dmeta import Metric
+from dmeta.registry import Entry
+
+
+def error_rate(logits, labels, ways):
+    """Of one task."""
+    return (logits.argmax(-1) != labels).float().mean()
+
+
+ERROR_RATE = Entry(
+    lambda: Metric("error_rate", error_rate, higher_is_better=False, unit="fraction"),
+    "share of wrong answers",
+    "a stranger",
+)
+'''
+
 _ENTRY_POINTS = """\
 [dmeta.algorithms]
 damped-maml = stranger.method:DAMPED
@@ -126,6 +146,10 @@ narrow = stranger.model:NARROW
 
 [dmeta.tasks]
 slopes = stranger.tasks:SLOPES
+
+[dmeta.metrics]
+error_rate = stranger.metric:ERROR_RATE
+also_wrong = stranger.metric:ERROR_RATE
 """
 
 
@@ -136,6 +160,7 @@ def write_package(folder: Path) -> None:
         "stranger/method.py": _METHOD,
         "stranger/model.py": _MODEL,
         "stranger/tasks.py": _TASKS,
+        "stranger/metric.py": _METRIC,
         "stranger-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n",
         "stranger-1.0.dist-info/entry_points.txt": _ENTRY_POINTS,
     }
@@ -148,5 +173,5 @@ def write_package(folder: Path) -> None:
 def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Have this process find the package that is in a folder, until the patch is undone."""
     patch.syspath_prepend(str(folder))
-    for registry in (ALGORITHMS, MODELS, TASKS):
+    for registry in (ALGORITHMS, METRICS, MODELS, TASKS):
         patch.setattr(registry, "_loaded", {})

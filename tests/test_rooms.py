@@ -1,7 +1,7 @@
 """Imports point one way: `may import` below, read from the source without running it.
 
-bilevel, models <- algorithms, tasks, runtime, runs <- training <- inference <- search <- reports
-<- bench <- cli
+bilevel, models, metrics <- algorithms, tasks, runtime, runs <- training <- inference <- search
+<- reports <- bench <- cli
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "typed_values": set(),
     "torchvision_compat": set(),
     "options": {"registry", "declared", "typed_values"},
+    "metrics": {"registry", "formatting", "torchvision_compat", "bilevel"},
     "bilevel": {"registry", "randomness", "options"},
     "models": {"registry", "randomness", "options", "torchvision_compat"},
     "algorithms": {
@@ -61,9 +62,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "bilevel",
         "capacity",
         "torchvision_compat",
+        "metrics",
     },
     "runtime": {"registry", "capacity", "options"},
-    "runs": {"addresses", "quoting", "formatting", "runtime"},
+    "runs": {"addresses", "quoting", "formatting", "runtime", "metrics"},
 }
 MAY_IMPORT["training"] = _SHARED - {"formatting"} | {
     "bilevel",
@@ -72,6 +74,7 @@ MAY_IMPORT["training"] = _SHARED - {"formatting"} | {
     "tasks",
     "runtime",
     "runs",
+    "metrics",
 }
 MAY_IMPORT["inference"] = MAY_IMPORT["launch"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["search"] = MAY_IMPORT["launch"] | {"launch"}

@@ -11,14 +11,16 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
 from dmeta.bench.profile import ProfileOptions, profile
+from dmeta.metrics.declaration import Declaration, as_plain
 from dmeta.options import check_fields
+from dmeta.runs.declared_metrics import DECLARED, declared_metrics
 from dmeta.runs.files import replace_file
 from dmeta.runs.json_lines import read_rows
 from dmeta.runs.layout import METRICS, RESULTS
@@ -62,7 +64,7 @@ class AccuracyRow:
 
     Attributes:
         method: its name.
-        metric: ``accuracy`` (a fraction) or ``mse``.
+        metric: the primary one.
         seconds: of training that were allowed.
         steps: outer steps that fit into them.
         tasks_per_step: tasks, or mini-batches, of an outer step.
@@ -76,6 +78,7 @@ class AccuracyRow:
         meta_params_sha256: of the last step's meta-parameters.
         versions: of what computed.
         hardware: that computed.
+        declared: what the metric is, as plain data; empty in tables of earlier versions.
     """
 
     method: str
@@ -93,6 +96,13 @@ class AccuracyRow:
     meta_params_sha256: str
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
+    declared: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def declaration(self) -> Declaration:
+        """What the metric is."""
+        known = {DECLARED: [self.declared]} if self.declared else {"metric": self.metric}
+        return declared_metrics(known)[0]
 
 
 def seconds_of_step(
@@ -151,13 +161,14 @@ def finished_row(run_dir: Path, seconds: float, overrides: Sequence[str]) -> Acc
         meta_params_sha256=results["meta_params_sha256"],
         versions=results["versions"],
         hardware=results["hardware"],
+        declared=as_plain(declared_metrics(results)[0]),
         **scores,
     )
 
 
 def best_first(rows: Sequence[AccuracyRow]) -> list[AccuracyRow]:
     """By their transductive score; one that is not finite comes last."""
-    sign = -1.0 if rows and rows[0].metric == "accuracy" else 1.0
+    sign = -1.0 if rows and rows[0].declaration.higher_is_better else 1.0
 
     def key(row: AccuracyRow) -> tuple[bool, float]:
         score = row.transductive[0]

@@ -38,7 +38,7 @@ def accuracy_figure(rows: Sequence[AccuracyRow], title: str, path: Path) -> Path
         _draw_group(axes, group)
     for axes in panels[len(groups) :]:
         axes.set_visible(False)
-    metric = "accuracy (%)" if ranked[0].metric == "accuracy" else ranked[0].metric
+    metric = f"{ranked[0].metric} (%)" if ranked[0].declaration.is_fraction else ranked[0].metric
     figure.supxlabel("seconds of training", fontsize=10)
     figure.supylabel(f"{metric} on {ranked[0].num_val_tasks} validation tasks", fontsize=10)
     figure.suptitle(title, fontsize=11)
@@ -47,7 +47,7 @@ def accuracy_figure(rows: Sequence[AccuracyRow], title: str, path: Path) -> Path
 
 def _draw_group(axes: Axes, group: Sequence[AccuracyRow]) -> None:
     for row, (colour, dashes, marker) in zip(group, STYLES, strict=False):
-        factor = 100.0 if row.metric == "accuracy" else 1.0
+        factor = 100.0 if row.declaration.is_fraction else 1.0
         x = [seconds for seconds, _, _ in row.curve]
         mean = [factor * value for _, value, _ in row.curve]
         away = [factor * ci95 for _, _, ci95 in row.curve]

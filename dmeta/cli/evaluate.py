@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,12 @@ from dmeta.cli.settings.trust import check_saved, trusts
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.terminal.results_table import print_results
 from dmeta.launch import open_runtime
+from dmeta.metrics import declaration
+from dmeta.metrics.choice import check_names, name_of
+from dmeta.metrics.metric import Metric
 from dmeta.options import NamedOptions, check_fields, checked
 from dmeta.runs.checkpoint import open_checkpoints
+from dmeta.runs.declared_metrics import DECLARED
 from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
 from dmeta.runs.progress import progress_of
@@ -34,7 +38,7 @@ from dmeta.training.model_evaluation import (
     evaluate_ensemble,
     evaluate_tasks,
     restore,
-    warn_of_non_finite,
+    warn_of_left_out,
 )
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
@@ -60,6 +64,7 @@ class EvaluateConfig:
         runtime: who computes.
         task: other tasks than the run's own: ``name`` of another task source, ``ways``, ``shots``,
             ``queries``, and options of the source (``task.split=lake``); None: as those.
+        metrics: by name, the primary one first; None: those of the run.
     """
 
     run_dir: str
@@ -72,10 +77,13 @@ class EvaluateConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     runtime: RuntimeOptions
     task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "")
+        if self.metrics is not None:
+            check_names(self.metrics, "metrics")
         for key in EPISODE_KEYS:
             typed(self.task.get(key), PositiveInt | None, f"task.{key}")
 
@@ -97,6 +105,7 @@ def evaluate(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     trust: bool = False,
 ) -> Evaluation:
     """Evaluate a trained run on tasks of unseen classes.
@@ -119,6 +128,8 @@ def evaluate(
         source: see `model`.
         algorithm: see `model`.
         loss: see `model`.
+        metrics: names, or your own (`dmeta.Metric`), the primary one first; None: those of the run,
+            which must be given again if they were your own.
         trust: contact the addresses in the run's settings even if someone else wrote them.
 
     Raises:
@@ -135,11 +146,18 @@ def evaluate(
         device=device,
         runtime=runtime or RuntimeOptions(name="local"),
         task=task or {},
+        metrics=None if metrics is None else tuple(map(name_of, metrics)),
     )
-    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    own = {
+        "model": model,
+        "source": source,
+        "algorithm": algorithm,
+        "loss": loss,
+        "metrics": metrics,
+    }
     with run_place(run_dir) as place:
         result = _evaluate(wanted, place, own, trust)[1]
-    warn_of_non_finite(result)
+    warn_of_left_out(result)
     return result
 
 
@@ -151,6 +169,7 @@ def evaluate_command(settings: dict[str, Any], overrides: list[str]) -> None:
         content = {
             "algorithm": run.algorithm.name,
             "metric": result.metric,
+            DECLARED: [declaration.as_plain(each) for each in result.declarations],
             "test": as_plain(result),
             "tasks": described(run.task),
             "settings": dataclasses.asdict(config),
@@ -184,6 +203,7 @@ def _evaluate(
 ) -> tuple[RunConfig, Evaluation]:
     run_dir = place.folder
     saved = read_saved(place)
+    own = {**own, "metrics": own["metrics"] or wanted.metrics}
     saved.check_own(own, place.name, f"dmeta.evaluate({place.name!r}")
     config = saved.config
     if not trust:

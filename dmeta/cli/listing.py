@@ -10,6 +10,7 @@ from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.cli.settings.config_files import preset_names
 from dmeta.formatting import safe_text
+from dmeta.metrics import METRICS
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
 
@@ -23,6 +24,7 @@ def list_command() -> None:
         ("algorithm.inner_chain", TRANSFORMS),
         ("task", TASKS),
         ("model", MODELS),
+        ("eval.metrics", METRICS),
     ):
         table = Table(title=f"{title}=", title_justify="left", show_header=False, box=None)
         for name in registry:

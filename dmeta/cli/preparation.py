@@ -15,7 +15,7 @@ from dmeta.runtime.protocol import Workplace
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import RunConfig
-from dmeta.training.resume import check_resume, placed_at
+from dmeta.training.resume import check_primary_metric, check_resume, placed_at
 from dmeta.training.run import joint_config
 from dmeta.training.setup import Run, prepare
 
@@ -52,10 +52,11 @@ def prepared(
         say(f"reading the data of task={config.task.source.name}")
     with torch_threads(config.compute.threads_per_worker):
         run = prepare(config, **own)
+    check_primary_metric(run, place.folder)
     joint = None
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
-        kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss")}
+        kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss", "metrics")}
         joint = prepare(settings, data=run.source, **kept)
     return run, joint
 

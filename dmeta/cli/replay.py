@@ -135,7 +135,8 @@ def _replay(
     if wanted.block is not None and wanted.block >= len(blocks):
         raise ValueError(f"block must be < {len(blocks)}, those of a step, got {wanted.block}")
     chosen = blocks if wanted.block is None else [blocks[wanted.block]]
-    saved.check_own({**NONE, **own}, place.name, f"dmeta.replay({place.name!r}, {wanted.step}")
+    needed = {part: each for part, each in {**NONE, **own}.items() if part != "metrics"}
+    saved.check_own(needed, place.name, f"dmeta.replay({place.name!r}, {wanted.step}")
     run = prepare(config, **own)
     vector = _vector_at(run, place.folder, wanted.step)
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,12 @@ def _replay(
 
 def _locally(config: RunConfig, device: Literal["auto", "cpu", "cuda"]) -> RunConfig:
     """The run's settings, but for who computes."""
-    return dataclasses.replace(config, runtime=RuntimeOptions(name="local"), device=device)
+    return dataclasses.replace(
+        config,
+        runtime=RuntimeOptions(name="local"),
+        device=device,
+        eval=dataclasses.replace(config.eval, metrics=None),  # it evaluates nothing
+    )
 
 
 def _blocks(config: RunConfig, step: int) -> list[Block]:

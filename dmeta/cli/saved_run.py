@@ -24,7 +24,7 @@ from dmeta.training.work.input_format import InputFormat
 from dmeta.training.work.losses import LOSS_AUTO, LOSSES
 
 _MAX_INPUT = 2**28  # a gigabyte in float32
-_PARTS = ("model", "source", "algorithm", "loss")
+_PARTS = ("model", "source", "algorithm", "loss", "metrics")
 
 NONE: Mapping[str, Any] = dict.fromkeys(_PARTS)
 """No custom objects: what a command line can give."""
@@ -68,7 +68,8 @@ class SavedRun:
     Attributes:
         config: settings.
         shapes: of its network.
-        own: which of ``model``, ``source``, ``algorithm`` and ``loss`` were the user's own objects.
+        own: which of ``model``, ``source``, ``algorithm``, ``loss`` and ``metrics`` were the
+            user's own objects.
     """
 
     config: RunConfig
@@ -94,8 +95,11 @@ class SavedRun:
             "source": self.config.task.source.name,
             "algorithm": self.config.algorithm.name,
             "loss": self.config.loss,
+            "metrics": ", ".join(self.config.eval.metrics or ()),
         }
-        trained_with = " and ".join(f"a custom {part} ({names[part]})" for part in lacking)
+        trained_with = " and ".join(
+            f"{'' if part == 'metrics' else 'a '}custom {part} ({names[part]})" for part in lacking
+        )
         keywords = ", ".join(f"{part}=..." for part in lacking)
         raise ValueError(
             f"the custom objects that a run was trained with must be given, got none: {name} was "
@@ -142,7 +146,7 @@ def _own_parts(saved: Mapping[str, Any], config: RunConfig) -> tuple[str, ...]:
         "loss": [LOSS_AUTO, *LOSSES],
     }  # fmt: skip
     names = (config.model.name, config.task.source.name, config.algorithm.name, config.loss)
-    return tuple(part for part, name in zip(_PARTS, names, strict=True) if name not in known[part])
+    return tuple(part for part, name in zip(known, names, strict=True) if name not in known[part])
 
 
 def typed_root(root: str | None) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.terminal.display import Display, console_for
 from dmeta.cli.terminal.results_table import print_results
 from dmeta.launch import open_runtime, workplace_of
+from dmeta.metrics.metric import Metric
 from dmeta.quoting import override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.runs.folder import RunPlace, run_place, training_at
@@ -40,7 +41,6 @@ from dmeta.training.run import run_session
 from dmeta.training.session import Session
 from dmeta.training.settings_check import check_without_data
 from dmeta.training.setup import Run
-from dmeta.training.work.worker import metric_name
 
 Settings = RunConfig | Mapping[str, Any] | Sequence[str]
 
@@ -53,6 +53,7 @@ def train(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     observers: Sequence[Observer] = (),
     trust: bool = False,
     progress: bool | None = None,
@@ -70,6 +71,8 @@ def train(
             `dmeta.algorithms.algorithm.Algorithm`.
         loss: your own loss instead of the named one, of support and query sets alike: (prediction
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
+        metrics: instead of ``eval.metrics``: names, or your own (`dmeta.Metric`), the primary one
+            first.
         observers: called for every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be
             resumed, an experiment) even if others wrote them (`dmeta.cli.settings.trust`).
@@ -83,7 +86,13 @@ def train(
         ValueError: whatever is wrong with the settings, before anything is started or written.
         TrainingStopped: too many steps without a finite meta-gradient.
     """
-    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    own = {
+        "model": model,
+        "source": source,
+        "algorithm": algorithm,
+        "loss": loss,
+        "metrics": metrics,
+    }
     config = _run_config(settings, own, trust)
     with run_place(config.run_dir or _new_run_dir(config)) as place:
         result = _trained(config, own, place, observers, console_for(progress))
@@ -153,12 +162,12 @@ def _show(display: Display, run: Run, place: RunPlace) -> None:
         *(line for line in (plan_line(run), memory_line(run)) if line),
         f"writing to {place.name}",
     ]
-    display.start(title, config.steps, start.step, metric_name(run.source.kind))
+    display.start(title, config.steps, start.step, run.metrics[0].declaration)
 
 
 def _shown_joint(display: Display, joint: Run | None) -> Sequence[Observer]:
     assert joint is not None
-    display.start([], joint.config.steps, 0, metric_name(joint.source.kind))
+    display.start([], joint.config.steps, 0, joint.metrics[0].declaration)
     return [display]
 
 
@@ -181,7 +190,8 @@ def _gauges(run: Run) -> list[Observer]:
         return []
     from dmeta.runtime.ray.prometheus import Gauges  # imports Ray
 
-    return [Gauges(config.run_id, config.algorithm.name, config.task.source.name)]
+    metric = run.metrics[0].name
+    return [Gauges(config.run_id, config.algorithm.name, config.task.source.name, metric)]
 
 
 def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunConfig:

@@ -20,6 +20,7 @@ from dmeta.cli.settings.trust import KEY, trust_word, trusting, trusts
 from dmeta.cli.settings.user_source import defaults_for, refuse_ignored
 from dmeta.cli.single_run import alone_in_process
 from dmeta.cli.terminal.tune_display import TuneDisplay
+from dmeta.metrics.metric import Metric
 from dmeta.quoting import TEXT_KEYS, override_word, overrides_of
 from dmeta.reports.run_report import draw_run
 from dmeta.reports.search_report import report_search
@@ -75,6 +76,7 @@ def tune(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     watchers: Sequence[Watcher] = (),
     trust: bool = False,
 ) -> ResultGrid:
@@ -91,6 +93,7 @@ def tune(
         source: your own task source instead of the named task.
         algorithm: your own method instead of the named one.
         loss: your own loss instead of the named one.
+        metrics: instead of ``eval.metrics``, as for `dmeta.train`.
         watchers: called as the search progresses.
         trust: as for `dmeta.train`.
 
@@ -104,7 +107,13 @@ def tune(
         settings = _overrides_of(settings)
     settings = [*settings, *trusting(trust)]
     fixed, space = split_overrides(settings)
-    own = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    own = {
+        "model": model,
+        "source": source,
+        "algorithm": algorithm,
+        "loss": loss,
+        "metrics": metrics,
+    }
     refuse_ignored(fixed, own)
     chosen: list[str] = []
     if source is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dmeta.bilevel.types import Kind
+from dmeta.metrics.declaration import Declaration
 from dmeta.reports.drawing import (
     BLUE,
     GREEN,
@@ -35,23 +35,22 @@ from dmeta.training.evaluation import Curve, Evaluation, model_text
 _MODELS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 
 
-def learning_curve(rows: Sequence[Row], path: Path, metric: str, kind: Kind) -> Path:
+def learning_curve(rows: Sequence[Row], path: Path, metric: Declaration) -> Path:
     """Training and validation scores against outer steps, and against the clock.
 
     Args:
         rows: lines of metrics.jsonl (see `dmeta.training.metric_rows`).
         path: the PNG to write.
-        metric: the key to draw: ``accuracy``, ``mse`` or ``loss`` (the last of training alone).
-        kind: of the tasks; what ``loss`` means follows from it.
+        metric: what to draw; rows of training have it if it is the default of its kind of tasks.
 
     Returns: `path`.
     Raises: ValueError: no row has the metric.
     """
-    rows = [row for row in rows if _is_number(row.get(metric))]
+    rows = [row for row in rows if _is_number(row.get(metric.name))]
     if not rows:
         raise ValueError(
-            f"a learning curve must have at least one row with {metric!r}, got none; train for "
-            "log_every steps or more"
+            f"a learning curve must have at least one row with {metric.name!r}, got none; train "
+            "for log_every steps or more"
         )
     train = [row for row in rows if row["event"] == "train"]
     val = [row for row in rows if row["event"] == "val"]
@@ -62,9 +61,9 @@ def learning_curve(rows: Sequence[Row], path: Path, metric: str, kind: Kind) -> 
     _draw_scores(by_clock, train, val, metric, "seconds", divisor)
     by_step.set_xlabel("outer step")
     by_clock.set_xlabel(f"wall-clock time, evaluations included ({unit})")
-    by_step.set_ylabel(_axis_label(metric, kind))
-    _scale(by_step, metric, kind, [row[metric] for row in rows])
-    figure.suptitle(f"{_words(metric, kind)} in training{_of_validation(val)}", fontsize=11)
+    by_step.set_ylabel(_axis_label(metric))
+    _scale(by_step, metric, [row[metric.name] for row in rows])
+    figure.suptitle(f"{_words(metric)}{_shown_of(train, val)}", fontsize=11)
     legend_below(figure, by_step)
     return save(figure, path)
 
@@ -85,7 +84,7 @@ def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
             "evaluations must be of one metric to share an axis, got "
             f"{' and '.join(metrics) or 'none'}; draw one figure for each metric"
         )
-    (metric,) = metrics
+    metric = next(iter(evaluations.values())).declared
     tasks = sorted({(e.split, e.num_tasks) for e in evaluations.values()})
     figure = new_figure(4.6)
     axes = figure.subplots()
@@ -103,28 +102,32 @@ def inner_step_curve(evaluations: Mapping[str, Evaluation], path: Path) -> Path:
             means += line.mean
     axes.set_xlabel("inner steps on the support set")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    kind: Kind = "classification" if metric == "accuracy" else "regression"
-    axes.set_ylabel(_axis_label(metric, kind))
-    _scale(axes, metric, kind, means)
+    axes.set_ylabel(_axis_label(metric))
+    _scale(axes, metric, means)
     of = " and ".join(f"{num_tasks} {split} tasks" for split, num_tasks in tasks)
     models = {model_text(e.model, e.num_models) for e in evaluations.values()}
     band = f"mean and 95% confidence band, {', '.join(sorted(models))}"
-    figure.suptitle(f"{_words(metric, kind)} on {of}\n{band}", fontsize=11)
+    figure.suptitle(f"{_words(metric)} on {of}\n{band}", fontsize=11)
     legend_below(figure, axes)
     return save(figure, path)
 
 
 def _draw_scores(
-    axes: Axes, train: Sequence[Row], val: Sequence[Row], metric: str, key: str, divisor: float
+    axes: Axes,
+    train: Sequence[Row],
+    val: Sequence[Row],
+    metric: Declaration,
+    key: str,
+    divisor: float,
 ) -> None:
     factor = _factor(metric)
     if train:
         x = [row[key] / divisor for row in train]
-        y = [factor * row[metric] for row in train]
+        y = [factor * row[metric.name] for row in train]
         axes.plot(x, y, color=ORANGE, linewidth=0.8, label="training tasks, adapted as in training")
     if val:
         x = [row[key] / divisor for row in val]
-        curve = Curve(tuple(row[metric] for row in val), tuple(row["ci95"] for row in val))
+        curve = Curve(tuple(row[metric.name] for row in val), tuple(row["ci95"] for row in val))
         _draw_curve(axes, curve, metric, "validation tasks, adapted as at evaluation", BLUE, "-", x)
     frame(axes)
 
@@ -132,7 +135,7 @@ def _draw_scores(
 def _draw_curve(
     axes: Axes,
     curve: Curve,
-    metric: str,
+    metric: Declaration,
     label: str,
     colour: str,
     dashes: str,
@@ -142,7 +145,7 @@ def _draw_curve(
     mean, ci95 = factor * np.array(curve.mean), factor * np.array(curve.ci95)
     at = np.arange(len(mean)) if x is None else np.array(x)
     low = mean - ci95
-    if metric != "accuracy":  # a logarithmic axis has no room for an interval that reaches 0
+    if metric.is_open_error:  # a logarithmic axis has no room for an interval that reaches 0
         low = np.maximum(low, 0.02 * mean)
     marker = "o" if len(mean) <= 25 else None
     axes.plot(
@@ -153,13 +156,13 @@ def _draw_curve(
     frame(axes)
 
 
-def _scale(axes: Axes, metric: str, kind: Kind, values: Sequence[float]) -> None:
-    """Logarithmic for squared errors that are all positive; accuracies never past 0 and 100%."""
+def _scale(axes: Axes, metric: Declaration, values: Sequence[float]) -> None:
+    """Logarithmic for errors that are all positive; fractions never past 0 and 100%."""
     finite = [value for value in values if math.isfinite(value)]
-    if metric == "accuracy":
+    if metric.is_fraction:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2.0), min(high, 102.0))
-    elif kind == "regression" and finite and min(finite) > 0:
+    elif metric.is_open_error and finite and min(finite) > 0:
         axes.set_yscale("log")
         plain_ticks(axes.yaxis, decades=math.log10(max(finite) / min(finite)))
 
@@ -171,28 +174,28 @@ def _clock(seconds: float) -> tuple[str, float]:
     return ("min", 60.0) if seconds < 3 * 3600 else ("h", 3600.0)
 
 
-def _of_validation(val: Sequence[Row]) -> str:
+def _shown_of(train: Sequence[Row], val: Sequence[Row]) -> str:
     if not val:
-        return ""
+        return " in training"
     tasks = " or ".join(str(n) for n in sorted({row["num_tasks"] for row in val}))
+    both = " in training and" if train else ""
     return (
-        f" and on {tasks} validation tasks\nvalidation: mean and 95% confidence band, single model"
+        f"{both} on {tasks} validation tasks\nvalidation: mean and 95% confidence band, single "
+        "model"
     )
 
 
-def _words(metric: str, kind: Kind) -> str:
-    if metric == "loss":
-        return "Cross-entropy" if kind == "classification" else "Loss"
-    return {"accuracy": "Accuracy", "mse": "Mean squared error"}.get(metric, metric)
+def _words(metric: Declaration) -> str:
+    return metric.words[0].upper() + metric.words[1:]
 
 
-def _axis_label(metric: str, kind: Kind) -> str:
-    units = {"accuracy": " (%)", "loss": " (nats)" if kind == "classification" else ""}
-    return f"{_words(metric, kind).lower()} on query sets{units.get(metric, '')}"
+def _axis_label(metric: Declaration) -> str:
+    unit = "%" if metric.is_fraction else metric.shown_unit
+    return f"{metric.words} on query sets" + (f" ({unit})" if unit else "")
 
 
-def _factor(metric: str) -> float:
-    return 100.0 if metric == "accuracy" else 1.0
+def _factor(metric: Declaration) -> float:
+    return 100.0 if metric.is_fraction else 1.0
 
 
 def _is_number(value: object) -> bool:

@@ -37,7 +37,7 @@ def draw_run(
     rows = read_metrics(run_dir)
     if any(row.get(test.metric) is not None for row in rows):
         with _figure(folder, "learning_curve.png") as path:
-            learning_curve(rows, path, test.metric, source.kind)
+            learning_curve(rows, path, test.declared)
     runs = {name: (run, run_dir, test)}
     if joint is not None and baseline is not None:
         runs["joint pre-training"] = (joint, run_dir / JOINT, baseline)

@@ -77,7 +77,7 @@ class ScoreAxis:
     """The axis of the scores, and their colours.
 
     Attributes:
-        metric: ``accuracy`` or ``mse``.
+        metric: their name.
         mode: which way scores are better.
         low: the least score shown.
         high: the largest score shown.
@@ -95,7 +95,7 @@ class ScoreAxis:
         """The axis for these scores; for errors, without those above 20 times the median."""
         known = list(scores)
         low, high = min(known, default=0.0), max(known, default=1.0)
-        if metric == "accuracy" or low <= 0:
+        if mode == "max" or low <= 0:
             return cls(metric, mode, low, high)
         typical = [score for score in known if score <= 20 * float(np.median(known))]
         return cls(metric, mode, low, max(typical), has_outliers=high > max(typical))
@@ -103,7 +103,7 @@ class ScoreAxis:
     @property
     def is_log(self) -> bool:
         """Whether the axis is logarithmic: that of errors which differ much."""
-        return self.metric != "accuracy" and self.low > 0 and self.high >= 3 * self.low
+        return self.mode == "min" and self.low > 0 and self.high >= 3 * self.low
 
     @property
     def ends(self) -> tuple[float, float] | None:

@@ -96,7 +96,7 @@ def search_view(
         best: the best of them.
         events: what they reported, by time.
         space: that was searched.
-        metric: of the scores: ``accuracy`` or ``mse``.
+        metric: name of the scores.
         mode: which way these are better.
     """
     axes = key_axes(space, rows)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dmeta.runs.json_lines import lines_backwards
 from dmeta.runs.layout import LOG, METRICS
-from dmeta.runs.records import BEGUN, ENDED, TRAIN_ROW, VAL_ROW, misfit
+from dmeta.runs.records import ANY_NUMBER, BEGUN, ENDED, TRAIN_ROW, VAL_ROW, Shape, misfit
 
 _PACE_ROWS = 20  # lines of metrics that the pace is taken from
 
@@ -46,8 +46,9 @@ class LastSession(NamedTuple):
 
 
 def last_rows(run_dir: Path, metric: str) -> LastRows:
-    """The last rows of metrics of a run, whose validations have this metric."""
+    """The last rows of metrics of a run, whose primary metric is of this name."""
     trains: list[dict[str, Any]] = []
+    val_row: Shape = {**VAL_ROW, metric: ANY_NUMBER}
     val, bad = None, 0
     for row in lines_backwards(run_dir / METRICS):
         event = None if row is None else row.get("event")
@@ -58,7 +59,7 @@ def last_rows(run_dir: Path, metric: str) -> LastRows:
             trains += [row] if fits else []
             bad += not fits
         elif event == "val" and val is None:
-            fits = misfit(row, VAL_ROW) is None and metric in row
+            fits = misfit(row, val_row) is None
             val = row if fits else None
             bad += not fits
         if val is not None and len(trains) == _PACE_ROWS:

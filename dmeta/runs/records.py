@@ -25,6 +25,7 @@ NUMBER, ANY_NUMBER, TEXT = "a number", "any number", "a text"
 SETTINGS: Shape = {
     "settings?": {"steps?": POSITIVE, "checkpoint?": {"location?": (TEXT, None)}},
     "shapes?": {"kind?": TEXT},
+    "metrics?": [{"name": TEXT, "unit?": TEXT}],
 }
 """config.json of a run."""
 
@@ -48,14 +49,13 @@ TRAIN_ROW: Shape = {
     **{f"{name}?": COUNT for name in _COUNTS},
 }
 
-VAL_ROW: Shape = {
+VAL_ROW: dict[str, Shape] = {
     "step": COUNT,
     "ci95": ANY_NUMBER,
     "num_tasks": COUNT,
     "best_step": (COUNT, None),
-    "accuracy?": ANY_NUMBER,
-    "mse?": ANY_NUMBER,
 }
+"""Besides the primary metric, which is `ANY_NUMBER`."""
 
 BEGUN: Shape = {
     "run?": TEXT,

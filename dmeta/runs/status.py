@@ -12,6 +12,7 @@ from dmeta.addresses import is_address, within
 from dmeta.formatting import digits, duration, score
 from dmeta.quoting import override_word
 from dmeta.runs.checkpoint import checkpoint_name, open_checkpoints, steps_in
+from dmeta.runs.declared_metrics import declared_metrics
 from dmeta.runs.last_rows import last_rows, last_session, pace_of
 from dmeta.runs.layout import CHECKPOINTS, CONFIG, JOINT, LOG, METRICS, RESULTS, SEARCH
 from dmeta.runs.liveness import Judgement, RunState, Signs, is_here, judge, locked, silent_s
@@ -36,7 +37,8 @@ class RunStatus:
         tasks_per_second: of the last line of metrics.
         eta_s: seconds to the last step, at the pace of the last lines; evaluations included.
         silent_s: seconds since something was written.
-        metric: ``accuracy`` or ``mse``.
+        metric: the primary one.
+        unit: of it.
         train: the last line of training metrics.
         val: the last validation, with its 95% confidence interval and the best step so far.
         checkpoint_step: of the last checkpoint.
@@ -58,6 +60,7 @@ class RunStatus:
     eta_s: float | None
     silent_s: float | None
     metric: str
+    unit: str
     train: Mapping[str, Any] | None
     val: Mapping[str, Any] | None
     checkpoint_step: int | None
@@ -121,7 +124,7 @@ class RunStatus:
         count = row.get("num_non_finite", 0)
         tasks = f"{row['num_tasks']} tasks" + (f", {count} not finite" if count else "")
         return (
-            f"{self.metric} {score(self.metric, row[self.metric], row['ci95'])} (95% confidence, "
+            f"{self.metric} {score(self.unit, row[self.metric], row['ci95'])} (95% confidence, "
             f"{tasks}) at step {row['step']}, best at step {row['best_step']}"
         )
 
@@ -138,9 +141,8 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
     """
     config = read_record(run_dir / CONFIG, SETTINGS) or {}
     settings: Mapping[str, Any] = config.get("settings", {})
-    shapes: Mapping[str, Any] = config.get("shapes", {})
-    metric = "accuracy" if shapes.get("kind") == "classification" else "mse"
-    trains, val, bad_rows = last_rows(run_dir, metric)
+    metric = declared_metrics(config)[0]
+    trains, val, bad_rows = last_rows(run_dir, metric.name)
     train = trains[0] if trains else None
     event, began, bad_lines = last_session(run_dir)
     kept, age = _last_checkpoint(run_dir, settings, afar)
@@ -159,7 +161,8 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
         tasks_per_second=counts.get("tasks_per_second"),
         eta_s=None if pace is None or steps is None else pace * (steps - step),
         silent_s=silent_s(run_dir),
-        metric=metric,
+        metric=metric.name,
+        unit=metric.unit,
         train=train,
         val=val,
         checkpoint_step=kept,

@@ -20,6 +20,7 @@ from torch import nn
 
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
+from dmeta.metrics.metric import Metric
 from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import SEARCH, TRIALS
 from dmeta.runs.lock import only_one_in
@@ -41,7 +42,6 @@ from dmeta.search.shared_storage_check import alive_nodes, check_seen, read_by_t
 from dmeta.search.space import Choice, Dimension, Interval, Space, Value
 from dmeta.search.space_check import checked_search
 from dmeta.search.trial import TrialSetup
-from dmeta.search.trial_reports import mode_of
 from dmeta.search.tune_callback import Watch, Watcher
 from dmeta.search.tuner import SearchSetup
 from dmeta.search.user_objects import Configure, Named, Own
@@ -67,6 +67,7 @@ def run(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     draw: Draw | None = None,
     report: WriteReport | None = None,
 ) -> ResultGrid:
@@ -95,6 +96,7 @@ def run(
         source: your own `dmeta.tasks.source.TaskSource` instead of the named task.
         algorithm: your own method instead of the named one, as for `dmeta.train`.
         loss: your own loss instead of the named one.
+        metrics: instead of ``eval.metrics``, as for `dmeta.train`.
         draw: draws the run of the best settings if that is trained again, such as
             `dmeta.reports.run_report.draw_run`.
         report: writes a page, such as `dmeta.reports.search_report.report_search`.
@@ -106,19 +108,16 @@ def run(
         SearchStopped: by SIGINT or SIGTERM, in the main thread.
     """
     options = options or SearchOptions()
-    own = Own(model, source, algorithm, loss)
+    own = Own(model, source, algorithm, loss, metrics)
     space = space if isinstance(space, Space) else space_of(space)
     where = run_dir if is_address(run_dir) else local_path(run_dir).absolute()
-    configure = Named(configure or Changed(config), own.names)
+    configure = Named(configure or Changed(config), own.names, metrics)
     for watcher in watchers:
         watcher.on_phase("trying the ends of the space")
     found = checked_search(space, configure, own)
-    mode = mode_of(found.kind)
     record = record_of(space, options, found.base, own)
     with run_place(where, SEARCH_FILES) as place:
-        search = SearchSetup(
-            place, space, options, configure, own, found, mode, searcher, scheduler
-        )
+        search = SearchSetup(place, space, options, configure, own, found, searcher, scheduler)
         search.sampling()
         search.scheduling()
         is_extended = check_begun(place, resume, record)

@@ -1,6 +1,7 @@
 """The result of a search: the best settings, and their score on test tasks.
 
-``results.json`` of a search: ``format``; ``metric``; ``trials`` (how many, by status);
+``results.json`` of a search: ``format``; ``metric`` and ``metrics`` (the primary one, and what it
+is); ``trials`` (how many, by status);
 ``best`` (number, point, validation score with its 95% confidence interval, steps of the model, the
 folder of its run, and which other trials do not differ significantly from it on the validation
 tasks); ``test`` (an `Evaluation` on test tasks, of what was chosen, and the run it is of; or the
@@ -23,7 +24,10 @@ import yaml
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from dmeta.metrics.declaration import Declaration
+from dmeta.metrics.declaration import as_plain as as_plain_metric
 from dmeta.quoting import without_interpolations
+from dmeta.runs.declared_metrics import DECLARED
 from dmeta.runs.folder import RunPlace
 from dmeta.runs.layout import FINAL, PRESET, RESULTS, TUNE
 from dmeta.search.options import SearchOptions
@@ -107,7 +111,7 @@ def conclude(
         )
     best = ranked[0]
     config = setup.configure(dict(best.point))
-    preset = preset_of(config, best, len(rows), options, search.own.names)
+    preset = preset_of(config, best, len(rows), options, search.own.listed)
     (place.folder / PRESET).write_text(preset)
     place.push_or_warn()
     test = None
@@ -115,7 +119,7 @@ def conclude(
         _tell(watchers, f"evaluating the best on {config.eval.num_tasks} test tasks")
         test = _tested(_tested_run(config, best, options, place), best, setup, bundles)
     summary = {
-        **_summary(rows, best, config, mode),
+        **_summary(rows, best, config, search.found.metric),
         "test": test,
         "space": plain_space(search.space),
         "search": dataclasses.asdict(options),
@@ -257,14 +261,15 @@ def _tested(
 
 
 def _summary(
-    rows: Sequence[TrialRow], best: TrialRow, config: RunConfig, mode: ScoreMode
+    rows: Sequence[TrialRow], best: TrialRow, config: RunConfig, metric: Declaration
 ) -> dict[str, Any]:
     counts = Counter(row.status for row in rows)
     # Trials of the same settings are the same run.
     runs = {row.run_dir: row for row in rows}.values()
     return {
         "format": 1,
-        "metric": "accuracy" if mode == "max" else "mse",
+        "metric": metric.name,
+        DECLARED: [as_plain_metric(metric)],
         "trials": {"all": len(rows), **counts},
         "best": {
             "number": best.number,
@@ -273,7 +278,7 @@ def _summary(
             "ci95": best.ci95,
             "of_step": best.of_step,
             "run_dir": best.run_dir,
-            "not_told_apart": not_told_apart(rows, best, mode),
+            "not_told_apart": not_told_apart(rows, best, metric.direction),
         },
         "training_tasks": sum(row.tasks for row in runs),
         "seconds": sum(row.seconds for row in runs),

@@ -95,7 +95,8 @@ def _population(space: Space, options: SearchOptions, config: RunConfig) -> Tria
 def may_be_best(scores: Scores, best: Scores, mode: str) -> bool:
     """Whether a trial's scores are not worse than the best one's by more than chance.
 
-    The tasks are the same, so the differences are taken task by task; if the 95% confidence
+    The tasks are the same, so the differences are taken task by task, of those that the metric is
+    defined for in both; if the 95% confidence
     interval of their mean (`dmeta.training.intervals.half_width`) holds 0 or better, it may.
 
     Args:
@@ -104,7 +105,8 @@ def may_be_best(scores: Scores, best: Scores, mode: str) -> bool:
         mode: ``max`` or ``min``: which way they are better.
     """
     gain = scores - best if mode == "max" else best - scores
-    if not np.isfinite(gain).all():
+    gain = gain[~np.isnan(gain)]
+    if not (len(gain) and np.isfinite(gain).all()):
         return False
     # Of a single task, which has no interval, the difference alone decides.
     return bool(gain.mean() + np.nan_to_num(half_width(gain)) >= 0)

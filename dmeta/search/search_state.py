@@ -38,7 +38,7 @@ def record_of(space: Space, options: SearchOptions, base: RunConfig, own: Own) -
         "search": dataclasses.asdict(options),
         "settings": base.as_mapping(),
         "sha256": settings_digest(base),
-        "own": own.names,
+        "own": own.listed,
     }
 
 

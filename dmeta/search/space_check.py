@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dmeta.bilevel.types import Kind
+from dmeta.metrics.declaration import Declaration
 from dmeta.runtime.threads import torch_threads
 from dmeta.search.space import Space, Value, probes
 from dmeta.search.trial import source_key
@@ -34,12 +34,12 @@ class Checked(NamedTuple):
 
     Attributes:
         base: settings of the first point tried.
-        kind: of the tasks.
+        metric: the primary one, by which trials are compared.
         sources: key of a task source (`dmeta.search.trial.source_key`) -> it.
     """
 
     base: RunConfig
-    kind: Kind
+    metric: Declaration
     sources: dict[str, TaskSource]
 
 
@@ -61,11 +61,17 @@ def checked_search(space: Space, configure: Configure, own: Own) -> Checked:
     sources: dict[str, TaskSource] = {}
     if own.source is not None:
         sources[source_key(base)] = own.source
+    metrics: list[Declaration] = []
     for point, config in points:
         source = _told(point, _source_of, config, sources)
         with torch_threads(config.compute.threads_per_worker):
-            _told(point, _prepare, config, source, own)
-    return Checked(base, sources[source_key(base)].kind, sources)
+            metrics.append(_told(point, _primary_metric, config, source, own))
+        if metrics[-1] != metrics[0]:
+            raise ValueError(
+                "eval.metrics must begin with the same metric in all trials, which are compared by "
+                f"it, got {metrics[0].name} and {metrics[-1].name}; set eval.metrics"
+            )
+    return Checked(base, metrics[0], sources)
 
 
 def check_search_without_data(space: Space, configure: Configure) -> None:
@@ -99,8 +105,9 @@ def checked_points(
     return found
 
 
-def _prepare(config: RunConfig, source: TaskSource, own: Own) -> None:
-    prepare(config, data=source, **own.parts)
+def _primary_metric(config: RunConfig, source: TaskSource, own: Own) -> Declaration:
+    """What a run of these settings is validated by; all else of it is tried, too."""
+    return prepare(config, data=source, **own.parts).metrics[0].declaration
 
 
 def _source_of(config: RunConfig, sources: dict[str, TaskSource]) -> TaskSource:

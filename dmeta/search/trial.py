@@ -118,7 +118,8 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
         start = starting_point(run.config, place.folder, first, place.mirror)
         plain = settings.as_mapping()
         tried = {key: value for key, value in point.items() if has_key(plain, key)}
-        reports = Reports(run.config, place.folder, run.source.kind, tried, start.progress.step)
+        metric = run.metrics[0].declaration
+        reports = Reports(run.config, place.folder, metric, tried, start.progress.step)
         reported_to = handed.checkpoint.step if handed is not None else 0
         try:
             _report(_Teller(run, place, start, reports, digest), reported_to, workplace)
@@ -205,7 +206,8 @@ def _report(teller: _Teller, reported_to: int, workplace: Workplace) -> None:
     if step == config.steps and reported:
         return
     try:
-        gauges = Gauges(config.run_id, config.algorithm.name, config.task.source.name)
+        task, metric = config.task.source.name, run.metrics[0].name
+        gauges = Gauges(config.run_id, config.algorithm.name, task, metric)
         opened = functools.partial(open_runtime, workplace=workplace)
         session = Session(run, teller.place.folder, opened, (teller, gauges))
         with open_run(session, start) as runtime:
@@ -285,6 +287,8 @@ def settings_digest(config: RunConfig) -> str:
     from a shorter one.
     """
     plain = config.as_mapping()
+    if config.eval.metrics is None:  # runs of earlier versions have no such key
+        plain["eval"].pop("metrics")
     for group, keys in _CHOSEN_LATER.items():
         plain[group] = {k: v for k, v in plain[group].items() if k not in keys}
     left_out = {"run_dir", "resume"}

@@ -15,30 +15,21 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from dmeta.addresses import last_part
-from dmeta.bilevel.types import Kind
+from dmeta.metrics.declaration import Declaration, Direction
 from dmeta.runs.files import AppendedFile, replace_file
 from dmeta.runs.json_lines import parsed
 from dmeta.search.scheduling import SCORE, SCORES, STEP
 from dmeta.search.space import Value
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation, has_diverged
-from dmeta.training.work.worker import metric_name
 
 TrialReport: TypeAlias = dict[str, Any]
-ScoreMode: TypeAlias = Literal["max", "min"]
+ScoreMode: TypeAlias = Direction
 
 REPORTS = "reports.jsonl"
-
-_WORST = {"max": 0.0, "min": 1e9}
-"""The score of a trial that diverged: a number, for searchers do not take an infinity."""
-
-
-def mode_of(kind: Kind) -> ScoreMode:
-    """Whether scores are better when they are higher: accuracies are, errors are not."""
-    return "max" if kind == "classification" else "min"
 
 
 def is_better(score: float, other: float, mode: ScoreMode) -> bool:
@@ -53,7 +44,7 @@ class Reports:
         self,
         config: RunConfig,
         folder: Path,
-        kind: Kind,
+        metric: Declaration,
         point: Mapping[str, Value],
         step: int,
     ) -> None:
@@ -62,12 +53,12 @@ class Reports:
         Args:
             config: settings of the trial.
             folder: its run_dir, or the copy of it that is at hand.
-            kind: of its tasks.
+            metric: the primary one.
             point: what it tries.
             step: outer steps that the trial has done.
         """
         self._config, self._point = config, point
-        self._mode, self._metric = mode_of(kind), metric_name(kind)
+        self._metric, self._mode = metric, metric.direction
         path = folder / REPORTS
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         there = [report for line in lines if (report := _parsed(line, step)) is not None]
@@ -88,7 +79,7 @@ class Reports:
             scores = [round(float(each), 6) for each in evaluation.scores]
             chosen: TrialReport = {SCORE: evaluation.value, "ci95": evaluation.ci95, SCORES: scores}
         else:
-            chosen = {SCORE: _WORST[self._mode], "ci95": 0.0, SCORES: []}
+            chosen = {SCORE: self._metric.worst, "ci95": 0.0, SCORES: []}
         chosen["of_step"] = step
         last = self.there[-1] if self.there else None
         keeps_best = self._config.eval.checkpoint != "last"
@@ -103,7 +94,7 @@ class Reports:
 
     def diverged(self, step: int, seconds: float) -> TrialReport:
         """The report of a trial whose numbers went out of bounds; not kept: it would again."""
-        score = _WORST[self._mode]
+        score = self._metric.worst
         nothing = {SCORE: score, "ci95": 0.0, SCORES: [], "of_step": step}
         return self._completed({**nothing, STEP: step, "seconds": seconds, "status": "diverged"})
 
@@ -117,7 +108,7 @@ class Reports:
         return {
             **report,
             "tasks": report[STEP] * self._config.meta_batch_size,
-            "metric": self._metric,
+            "metric": self._metric.name,
             "point": dict(self._point),
             "folder": last_part(self._config.run_dir),
         }

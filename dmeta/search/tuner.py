@@ -39,7 +39,6 @@ class SearchSetup:
         configure: makes settings of a point.
         own: the user's own objects.
         found: what trying the ends of the space has shown.
-        mode: which way scores are better.
         searcher: the user's own, instead of what the options name.
         scheduler: likewise.
         tried: points of the search before it was extended.
@@ -51,10 +50,14 @@ class SearchSetup:
     configure: Configure
     own: Own
     found: Checked
-    mode: ScoreMode
     searcher: Searcher | None
     scheduler: TrialScheduler | None
     tried: Sequence[Any] = ()
+
+    @property
+    def mode(self) -> ScoreMode:
+        """Which way scores are better."""
+        return self.found.metric.direction
 
     def sampling(self) -> Sampling:
         """What chooses the points, and how many."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import nn
 
 from dmeta.bilevel.types import Loss
+from dmeta.metrics.choice import name_of
+from dmeta.metrics.metric import Metric
 from dmeta.runtime.ray.pickling import check_loadable, check_picklable
 from dmeta.search.space import Space
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
+from dmeta.training.metric_choice import is_own, with_metric_names
 from dmeta.training.setup import named_after, own_names
 from dmeta.training.task_options import SIZE_KEYS
 
@@ -33,12 +36,14 @@ class Own:
         source: instead of the named task source.
         algorithm: instead of the named method.
         loss: instead of the named loss.
+        metrics: instead of the named metrics.
     """
 
     model: nn.Module | None = None
     source: TaskSource | None = None
     algorithm: Any = None
     loss: Loss | None = None
+    metrics: Sequence[str | Metric] | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -46,9 +51,21 @@ class Own:
         return own_names(**self.parts, source=self.source)
 
     @property
+    def listed(self) -> dict[str, str]:
+        """What it is -> names: of `names`, and of the user's own metrics."""
+        if not is_own(self.metrics):
+            return self.names
+        return {**self.names, "metrics": ", ".join(map(name_of, self.metrics or ()))}
+
+    @property
     def parts(self) -> dict[str, Any]:
         """What `prepare` takes besides the source, which lies in the object store."""
-        return {"model": self.model, "algorithm": self.algorithm, "loss": self.loss}
+        return {
+            "model": self.model,
+            "algorithm": self.algorithm,
+            "loss": self.loss,
+            "metrics": self.metrics,
+        }
 
     def check(self, space: Space) -> None:
         """Refuse objects that cannot be sent to a trial, and keys that they take no notice of.
@@ -90,11 +107,13 @@ class Named:
     Attributes:
         configure: makes the settings of a point.
         names: of the objects.
+        metrics: of the trials; None: those of their settings.
     """
 
     configure: Configure
     names: Mapping[str, str]
+    metrics: Sequence[str | Metric] | None = None
 
     def __call__(self, point: Mapping[str, Any]) -> RunConfig:
         """The settings of a point."""
-        return named_after(self.configure(point), self.names)
+        return with_metric_names(named_after(self.configure(point), self.names), self.metrics)

@@ -10,6 +10,7 @@ For a regression source W is 1. B examples of a mini-batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # settings are checked before torch is imported
     from torch import Tensor
 
     from dmeta.bilevel.types import Kind
+    from dmeta.metrics.metric import Metric
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -146,7 +148,7 @@ class TaskSource(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """``classification`` (cross-entropy, accuracy) or ``regression`` (MSE)."""
+        """``classification`` or ``regression``: which losses and metrics there are."""
         ...
 
     @property
@@ -177,6 +179,20 @@ class TaskSource(Protocol):
             `torch.nn.Embedding`). Other types are converted to these two.
         """
         ...
+
+
+class HasMetrics(TaskSource, Protocol):
+    """A source that says by which metrics its tasks are evaluated, unless a run chooses others."""
+
+    @property
+    def metrics(self) -> Sequence[str | Metric]:
+        """Names in `dmeta.METRICS`, or its own `dmeta.Metric` objects; the first is primary."""
+        ...
+
+
+def has_metrics(source: TaskSource) -> TypeGuard[HasMetrics]:
+    """Whether it has what `HasMetrics` has, itself or by standing in for one that has."""
+    return hasattr(source, "metrics")
 
 
 class DrawsBatches(TaskSource, Protocol):

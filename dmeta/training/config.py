@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import NonNegativeInt, PositiveInt
 
 from dmeta.addresses import is_address, last_part
+from dmeta.metrics.choice import check_names
 from dmeta.options import NamedOptions, check_fields, checked, named_options
 from dmeta.runtime.options import ComputeOptions, RuntimeOptions
 from dmeta.training.byte_size import parse_bytes
@@ -44,6 +45,9 @@ class EvalOptions:
             tasks, or an ``ensemble``, the average prediction of several best ones (as in MAML++,
             Antoniou et al. 2019, arXiv:1810.09502, section 5).
         ensemble_size: most models in the ensemble.
+        metrics: of validation and test tasks, by name. The first is the primary one, by which
+            checkpoints and the trials of a search are compared; None: those of the task source, or
+            [accuracy] for classification and [mse] for regression.
     """
 
     every: NonNegativeInt | Literal["auto"] = "auto"
@@ -52,10 +56,13 @@ class EvalOptions:
     seed: NonNegativeInt = 1
     checkpoint: Literal["last", "best", "ensemble"] = "last"
     ensemble_size: PositiveInt = 5
+    metrics: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "eval")
+        if self.metrics is not None:
+            check_names(self.metrics, "eval.metrics")
 
     @property
     def num_best(self) -> int:

@@ -1,33 +1,25 @@
-"""From scores per task to numbers that say what they are of.
+"""Evaluations: numbers that say what they are of.
+
+`dmeta.training.summaries` makes them of the scores of tasks.
 
 Letters: M evaluated tasks, K inner steps at evaluation.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from dmeta.bilevel.types import Kind
+from dmeta.metrics.declaration import Declaration
 from dmeta.runs.progress import Ranking
-from dmeta.runtime.messages import BlockReport
 from dmeta.tasks.source import Split
-from dmeta.training.intervals import half_width
-from dmeta.training.work.worker import (
-    MODES,
-    TARGET,
-    metric_name,
-    non_finite_key,
-    non_finite_of,
-    predictions_key,
-    scores_of,
-)
+from dmeta.training.work.scores import MODES
 
 
 @dataclass(frozen=True)
@@ -35,15 +27,48 @@ class Curve:
     """A metric after 0, 1, ..., K inner steps.
 
     Attributes:
-        mean: over the tasks.
+        mean: over the tasks that it is defined for.
         ci95: half-width of the 95% confidence interval of the mean (`intervals.half_width`).
         non_finite: tasks that have a query prediction that is not finite; such a prediction counts
-            as wrong, and makes a squared error NaN or infinite.
+            as wrong, or makes the score NaN or infinite (`Declaration.non_finite`).
+        undefined: tasks whose predictions are finite and that the metric is not defined for: not
+            part of the mean. Empty: none.
     """
 
     mean: tuple[float, ...]
     ci95: tuple[float, ...]
     non_finite: tuple[int, ...] = ()
+    undefined: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric after the last inner step.
+
+    Attributes:
+        mean: over the tasks that it is defined for.
+        ci95: half-width of the 95% confidence interval of the mean.
+        undefined: tasks that it is not defined for, which are not part of the mean.
+    """
+
+    mean: float
+    ci95: float
+    undefined: int = 0
+
+
+@dataclass(frozen=True)
+class Further:
+    """A metric besides the primary one.
+
+    Attributes:
+        declared: what it is.
+        transductive: as of `Evaluation`.
+        non_transductive: likewise.
+    """
+
+    declared: Declaration
+    transductive: Estimate
+    non_transductive: Estimate
 
 
 @dataclass(frozen=True)
@@ -53,27 +78,39 @@ class Evaluation:
     Attributes:
         split: classes the tasks were drawn from.
         num_tasks: M.
-        metric: ``accuracy`` (fraction) or ``mse``.
+        declared: the primary metric.
         step: outer steps the meta-parameters had seen; of an ensemble, the best of them.
         model: ``single``, or ``ensemble``: the average prediction of several.
         transductive: batch statistics (if any) of the whole query set at once.
         non_transductive: batch statistics of the support set alone.
         num_models: how many were averaged.
+        further: name -> the other metrics.
         scores: [M] the headline of every task: models that were evaluated on the same tasks are
             compared pairwise by them. Not written to files (`as_plain`).
     """
 
     split: Split
     num_tasks: int
-    metric: str
+    declared: Declaration
     step: int
     model: Literal["single", "ensemble"]
     transductive: Curve
     non_transductive: Curve
     num_models: int = 1
+    further: Mapping[str, Further] = field(default_factory=dict)
     scores: npt.NDArray[np.float32] = field(
         default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False
     )
+
+    @property
+    def metric(self) -> str:
+        """The name of the primary metric."""
+        return self.declared.name
+
+    @property
+    def declarations(self) -> list[Declaration]:
+        """Of all metrics, the primary one first."""
+        return [self.declared, *(each.declared for each in self.further.values())]
 
     @property
     def value(self) -> float:
@@ -94,30 +131,77 @@ class Evaluation:
         curves = (self.transductive, self.non_transductive)
         return max((curve.non_finite[-1] for curve in curves if curve.non_finite), default=0)
 
+    @property
+    def num_undefined(self) -> Mapping[str, int]:
+        """Metric -> tasks that it is not defined for after the last inner step, if there are any.
+
+        Of the two modes, the one that has more of them.
+        """
+        curves = (self.transductive, self.non_transductive)
+        most = max((curve.undefined[-1] for curve in curves if curve.undefined), default=0)
+        found = {self.metric: most}
+        for name, each in self.further.items():
+            found[name] = max(each.transductive.undefined, each.non_transductive.undefined)
+        return {name: count for name, count in found.items() if count}
+
 
 def as_plain(evaluation: Evaluation) -> dict[str, Any]:
-    """What results.json has of an evaluation: everything but the scores of the tasks."""
-    plain = asdict(evaluation)
-    del plain["scores"]
+    """What results.json has of an evaluation: everything but the scores of the tasks.
+
+    Further metrics, and counts of tasks that a metric is not defined for, are there if there are
+    any.
+    """
+    plain: dict[str, Any] = {
+        "split": evaluation.split,
+        "num_tasks": evaluation.num_tasks,
+        "metric": evaluation.metric,
+        "step": evaluation.step,
+        "model": evaluation.model,
+        "transductive": _plain_curve(evaluation.transductive),
+        "non_transductive": _plain_curve(evaluation.non_transductive),
+        "num_models": evaluation.num_models,
+    }
+    if evaluation.further:
+        plain["further"] = {
+            name: {mode: dataclasses.asdict(getattr(each, mode)) for mode in MODES}
+            for name, each in evaluation.further.items()
+        }
+    if evaluation.num_undefined:
+        plain["num_undefined"] = dict(evaluation.num_undefined)
     return {**plain, "num_non_finite": evaluation.num_non_finite}
 
 
-def non_finite_line(plain: Mapping[str, Any]) -> str | None:
+def _plain_curve(curve: Curve) -> dict[str, Any]:
+    plain = dataclasses.asdict(curve)
+    return plain if curve.undefined else {k: v for k, v in plain.items() if k != "undefined"}
+
+
+def non_finite_line(plain: Mapping[str, Any], declared: Declaration) -> str | None:
     """A warning for people if predictions of evaluated tasks were not finite; else None.
 
     Args:
         plain: of `as_plain`, also as an earlier version wrote it.
+        declared: its primary metric.
     """
     if not (count := plain.get("num_non_finite", 0)):
         return None
-    counted = {
-        "accuracy": "such predictions count as wrong",
-        "mse": "their squared errors are not finite",
-    }[plain["metric"]]
     return (
         f"predictions were NaN or infinite in {count} of {plain['num_tasks']} {plain['split']} "
-        f"tasks ({counted}): the learner diverges; lower algorithm.inner_lr or outer.lr"
+        f"tasks ({declared.non_finite}): the learner diverges; lower algorithm.inner_lr or outer.lr"
     )
+
+
+def undefined_lines(plain: Mapping[str, Any]) -> list[str]:
+    """For people: which metrics are not defined for some of the tasks.
+
+    Args:
+        plain: of `as_plain`, also as an earlier version wrote it.
+    """
+    return [
+        f"{name} is not defined for {count} of {plain['num_tasks']} {plain['split']} tasks, which "
+        "are left out of its mean"
+        for name, count in plain.get("num_undefined", {}).items()
+    ]
 
 
 def has_diverged(evaluation: Evaluation) -> bool:
@@ -138,66 +222,6 @@ def ranked(best: Ranking, evaluation: Evaluation, keep: int) -> Ranking:
     """
     if has_diverged(evaluation):
         return best
-    sign = -1 if evaluation.metric == "accuracy" else 1
+    sign = -1 if evaluation.declared.higher_is_better else 1
     everything = [*best, (evaluation.step, evaluation.value)]
     return tuple(sorted(everything, key=lambda scored: sign * scored[1])[:keep])
-
-
-def summarize(reports: Sequence[BlockReport], split: Split, step: int, kind: Kind) -> Evaluation:
-    """Mean and confidence interval over all tasks of the reports (in order of block)."""
-    together, apart = (
-        _curve(_all_tasks(reports, mode), _all_tasks(reports, non_finite_key(mode)))
-        for mode in MODES
-    )
-    scores = _all_tasks(reports, MODES[0])
-    return Evaluation(
-        split, len(scores), metric_name(kind), step, "single", together, apart, scores=scores[:, -1]
-    )
-
-
-def summarize_ensemble(
-    models: Sequence[Sequence[BlockReport]], split: Split, step: int, kind: Kind
-) -> Evaluation:
-    """The evaluation of the models' average prediction: probabilities, or values of a regression.
-
-    Args:
-        models: the reports of each, with predictions, on the same tasks.
-        split: of the tasks.
-        step: of the best model.
-        kind: of the tasks.
-    """
-    averaged = {TARGET: torch.from_numpy(_all_tasks(models[0], TARGET))}
-    for key in map(predictions_key, MODES):
-        predictions = [torch.from_numpy(_all_tasks(reports, key)) for reports in models]
-        if kind == "classification":
-            predictions = [logits.softmax(-1) for logits in predictions]
-        averaged[key] = torch.stack(predictions).mean(0)
-    found = {**scores_of(kind, averaged), **non_finite_of(kind, averaged)}
-    scores = found[MODES[0]].numpy()
-    together, apart = (
-        _curve(found[mode].numpy(), found[non_finite_key(mode)].numpy()) for mode in MODES
-    )
-    return Evaluation(
-        split,
-        len(scores),
-        metric_name(kind),
-        step,
-        "ensemble",
-        together,
-        apart,
-        num_models=len(models),
-        scores=scores[:, -1],
-    )
-
-
-def _all_tasks(reports: Sequence[BlockReport], key: str) -> npt.NDArray[np.float32]:
-    return np.concatenate([report.per_task[key] for report in reports])
-
-
-def _curve(scores: npt.NDArray[np.float32], non_finite: npt.NDArray[Any]) -> Curve:
-    """Args: scores: [M, K+1]; non_finite: [M, K+1] predictions that are not finite."""
-    means = scores.astype(np.float64).mean(axis=0)
-    num_tasks = np.count_nonzero(non_finite, axis=0)
-    return Curve(
-        tuple(means.tolist()), tuple(half_width(scores).tolist()), tuple(num_tasks.tolist())
-    )

@@ -64,6 +64,12 @@ def val_row(progress: Progress, evaluation: Evaluation, seconds: float) -> dict[
         seconds: of the whole training so far.
     """
     metric = evaluation.metric
+    counts = evaluation.num_undefined
+    further: dict[str, Any] = {}
+    for name, each in evaluation.further.items():
+        further[name] = each.transductive.mean
+        further[f"{name}_ci95"] = each.transductive.ci95
+        further[f"{name}_non_transductive"] = each.non_transductive.mean
     return {
         "event": "val",
         "step": progress.step,
@@ -72,6 +78,8 @@ def val_row(progress: Progress, evaluation: Evaluation, seconds: float) -> dict[
         "ci95": evaluation.ci95,
         f"{metric}_before": evaluation.transductive.mean[0],
         f"{metric}_non_transductive": evaluation.non_transductive.mean[-1],
+        **further,
+        **{f"{name}_undefined": count for name, count in counts.items()},
         "num_non_finite": evaluation.num_non_finite,
         "best_step": progress.best_step,
         "seconds": seconds,

@@ -16,10 +16,10 @@ from dmeta.training.evaluation import (
     Evaluation,
     as_plain,
     non_finite_line,
-    summarize,
-    summarize_ensemble,
+    undefined_lines,
 )
 from dmeta.training.setup import Run
+from dmeta.training.summaries import summarize, summarize_ensemble
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def evaluate_tasks(
 ) -> Evaluation:
     """Evaluate the runtime's current meta-parameters on `num_tasks` tasks of `split`."""
     blocks = blocks_of(split, 0, num_tasks, run.config.compute.block_size)
-    return summarize(runtime.evaluate(blocks), split, step, run.source.kind)
+    return summarize(runtime.evaluate(blocks), split, step, run.metrics)
 
 
 def evaluate_ensemble(
@@ -71,7 +71,8 @@ def evaluate_ensemble(
         restore(runtime, checkpoint)
         models.append(runtime.evaluate(blocks))
         steps.append(checkpoint.step)
-    return summarize_ensemble(models, split, steps[0], run.source.kind)
+    ways = run.config.task.evaluation.ways
+    return summarize_ensemble(models, split, steps[0], run.source.kind, run.metrics, ways)
 
 
 def final_evaluation(
@@ -105,7 +106,10 @@ def best_checkpoints(storage: Storage, progress: Progress) -> list[Callable[[], 
     return [functools.partial(read_checkpoint, storage, step) for step in steps]
 
 
-def warn_of_non_finite(evaluation: Evaluation) -> None:
-    """Log a warning if predictions of the evaluated tasks were not finite."""
-    if line := non_finite_line(as_plain(evaluation)):
+def warn_of_left_out(evaluation: Evaluation) -> None:
+    """Log a warning if predictions were not finite, or a metric not defined for some tasks."""
+    plain = as_plain(evaluation)
+    if line := non_finite_line(plain, evaluation.declared):
+        _LOG.warning("%s", line)
+    for line in undefined_lines(plain):
         _LOG.warning("%s", line)

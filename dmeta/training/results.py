@@ -1,13 +1,15 @@
 """`results.json`: the numbers of a finished run, each with what it is of.
 
-Keys: ``format``; ``algorithm``, ``gradient``, ``task``, ``model`` (names); ``kind``, ``metric``;
+Keys: ``format``; ``algorithm``, ``gradient``, ``task``, ``model`` (names); ``kind``; ``metric``
+(the primary one); ``metrics`` (what each of them is: `dmeta.metrics.declaration.Declaration`);
 ``num_parameters``; ``peak_memory`` (of a block, predicted and measured, where
 ``gradient.memory_budget`` is set, or null); ``plan`` (the execution plan, its chunk size, the
 seconds of a block of the plans that it was chosen from, and why others were left out; or null);
 ``meta_params_sha256`` (of the last step's meta-parameters); ``test`` (an `Evaluation`: split,
 num_tasks, step, curves over inner steps, transductive and not, with 95% confidence intervals and
-the number of tasks whose predictions were not finite; ``num_non_finite``: that number after the
-last inner step);
+the number of tasks whose predictions were not finite; ``further``: other metrics after the last
+inner step; ``num_undefined``: metric -> tasks that it is not defined for, if there are any;
+``num_non_finite``: tasks whose predictions were not finite after the last inner step);
 ``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
 tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks,
 stale_blocks, dropped_blocks, best validation step);
@@ -28,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from dmeta.capacity import cpu_model, memory_bytes, usable_cpus
+from dmeta.metrics import declaration
+from dmeta.runs.declared_metrics import DECLARED
 from dmeta.runs.files import replace_file
 from dmeta.runs.progress import Progress
 from dmeta.runtime.messages import RuntimeInfo
@@ -91,6 +95,7 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
         "model": config.model.name,
         "kind": run.source.kind,
         "metric": test.metric,
+        DECLARED: [declaration.as_plain(each) for each in test.declarations],
         "num_parameters": run.work.layout.size,
         "peak_memory": None if run.memory is None else dataclasses.asdict(run.memory),
         "plan": None if run.plan is None else dataclasses.asdict(run.plan),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmeta.addresses import is_address, within
+from dmeta.metrics.declaration import as_plain
 from dmeta.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -16,6 +17,7 @@ from dmeta.runs.checkpoint import (
     open_checkpoints,
     steps_in,
 )
+from dmeta.runs.declared_metrics import DECLARED, declared_metrics
 from dmeta.runs.layout import CHECKPOINTS, CONFIG
 from dmeta.runs.progress import Progress, fresh, progress_of
 from dmeta.runs.remote_mirror import Mirror, MirroredStorage
@@ -105,6 +107,26 @@ def check_resume(config: RunConfig, run_dir: Path) -> None:
         ValueError: it is not so.
     """
     _is_begun(config, run_dir, steps_in(open_checkpoints(run_dir, config.checkpoint.location)))
+
+
+def check_primary_metric(run: Run, run_dir: Path) -> None:
+    """Check that a run that goes on is validated by the metric by which it was.
+
+    The best steps so far were ranked by that one; the other metrics may change.
+
+    Raises:
+        ValueError: it has another primary metric.
+    """
+    if not (run_dir / CONFIG).exists():
+        return
+    before = declared_metrics(read_settings(run_dir, _named(run.config, run_dir)))[0]
+    now = run.metrics[0].declaration
+    if (before.name, before.direction) != (now.name, now.direction):
+        raise ValueError(
+            f"eval.metrics must begin with {before.name}, by which the best steps of "
+            f"{_named(run.config, run_dir)} were chosen so far, got {now.name}; put it first, or "
+            "choose another run_dir"
+        )
 
 
 def _is_begun(config: RunConfig, run_dir: Path, steps: Sequence[int]) -> bool:
@@ -201,6 +223,7 @@ def write_settings(run: Run, run_dir: Path) -> None:
             "fingerprint": run.config.fingerprint(),
             "settings": settings,
             OWN: list(run.own),
+            DECLARED: [as_plain(metric.declaration) for metric in run.metrics],
             _SHAPES: {
                 "kind": run.source.kind,
                 "input_shape": list(inputs.shape),

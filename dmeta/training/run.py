@@ -20,7 +20,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.devices.parallelism import idle_line, mixed_line
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import train_steps
-from dmeta.training.model_evaluation import final_evaluation, restore, warn_of_non_finite
+from dmeta.training.model_evaluation import final_evaluation, restore, warn_of_left_out
 from dmeta.training.nonfatal import guarded, warned_of
 from dmeta.training.results import Finished, Result, hardware, summary_of, write_json
 from dmeta.training.resume import StartingPoint, starting_point, write_settings
@@ -88,7 +88,7 @@ def train_and_test(session: Session) -> Finished:
             digest = runtime.digest()
             session.tell(f"evaluating on {config.eval.num_tasks} test tasks")
             test = final_evaluation(session.run, start.storage, runtime, progress)
-            warn_of_non_finite(test)
+            warn_of_left_out(test)
             return Finished(progress, test, digest, runtime.info)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 
 from dmeta.algorithms import ALGORITHMS
+from dmeta.metrics.choice import check_registered
 from dmeta.models import MODELS
 from dmeta.options import checked_options
 from dmeta.tasks import TASKS
 from dmeta.training.build import make_estimator
 from dmeta.training.config import RunConfig
 from dmeta.training.init_options import init_options, without_init
+from dmeta.training.metric_choice import KEY
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.setup import prepare
 
@@ -30,6 +32,7 @@ def check_without_data(config: RunConfig) -> None:
         prepare(config)
         return
     check_optimizer(config.outer)
+    check_registered(config.eval.metrics or (), KEY)
     make_estimator(config)
     checked_options(make, choice, "task")
     checked_options(ALGORITHMS[config.algorithm.name].make, config.algorithm, "algorithm")

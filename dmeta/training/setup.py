@@ -28,6 +28,7 @@ from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.bilevel.types import Loss, Params, Stage, Task
+from dmeta.metrics.metric import Metric
 from dmeta.models import MODELS
 from dmeta.options import NamedOptions
 from dmeta.tasks.source import SPLITS, Split, TaskSource
@@ -37,6 +38,7 @@ from dmeta.training.build import algorithm_of, first_line, make_estimator, make_
 from dmeta.training.config import RunConfig
 from dmeta.training.frozen_weights import with_digest
 from dmeta.training.initial_weights import with_initial_weights
+from dmeta.training.metric_choice import is_own, metrics_of, with_metric_names
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.outer.server import OuterLoopFactory
 from dmeta.training.task_fit import check_method, check_tasks, with_classes
@@ -80,7 +82,7 @@ class Run:
         memory: of a block, where `gradient.memory_budget` is set
             (`dmeta.training.autotune.memory_budget`).
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
-            ``loss``): those are in no config.
+            ``loss``, ``metrics``): those are in no config.
         plan: how ``compute.plan`` and ``compute.chunk_size`` were settled; None: not yet. Then the
             work is by ``vmap``, if the settings do not say otherwise.
     """
@@ -98,6 +100,11 @@ class Run:
     def source(self) -> TaskSource:
         """Where the tasks come from."""
         return self.work.source
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Of validation and test tasks; the first is the primary one."""
+        return self.work.metrics
 
 
 def _check_gradient(
@@ -152,6 +159,7 @@ def prepare(
     source: TaskSource | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     data: TaskSource | None = None,
     splits: Sequence[Split] | None = None,
     read_weights: bool = True,
@@ -165,6 +173,7 @@ def prepare(
         algorithm: a user's own method, called with ``network=, loss=`` (class or partial), or an
             `Algorithm` that is ready.
         loss: a user's own loss, (prediction, target) -> scalar mean.
+        metrics: instead of those that the settings name, also a user's own.
         data: the source that the settings name, where it was made before.
         splits: of which tasks will be drawn; None: those that the run draws.
         read_weights: begin with the weights in `model.init_from`, and those of the method's
@@ -182,13 +191,15 @@ def prepare(
     names = own_names(model=model, source=source, algorithm=algorithm, loss=loss)
     given = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
     own = tuple(name for name, each in given.items() if each is not None)
-    config = named_after(config, names)
+    own += ("metrics",) if is_own(metrics) else ()
+    config = with_metric_names(named_after(config, names), metrics)
     if source is None:
         source = data or make_source(config)
         config = _with_check_sum(config, source)
     check_method(config, source, method)
     if splits is None:
         splits = [split for split in SPLITS if split != "val" or config.eval.every]
+    chosen = metrics_of(config, source, metrics)
     config = with_classes(config, source, splits)
     check_tasks(config, source, method, splits)
     probe = probe_of(first_task(config, source, splits))
@@ -205,7 +216,7 @@ def prepare(
         config, taught = with_teachers(config, algorithm)
         initial = {**initial, **taught}
     _check_gradient(config, algorithm, estimator, probe, initial)
-    work, outer = _factories(config, algorithm, estimator, source, initial)
+    work, outer = _factories(config, algorithm, estimator, source, initial, chosen)
     return Run(config, algorithm, work, outer, inputs, own)
 
 
@@ -215,6 +226,7 @@ def _factories(
     estimator: Estimator,
     source: TaskSource,
     initial: Params,
+    metrics: tuple[Metric, ...],
 ) -> tuple[TaskWorkFactory, OuterLoopFactory]:
     """What becomes each worker, and what becomes the server."""
     layout, options = Layout.of(initial), config.compute
@@ -231,6 +243,7 @@ def _factories(
         layout=layout,
         seed=config.seed,
         eval_seed=config.eval.seed,
+        metrics=metrics,
     )
     vector = layout.flatten(initial).float().numpy()
     # Its gradient of 0 is not enough to leave a constant where it is: weight decay would move it.
@@ -256,7 +269,11 @@ def own_names(**own: Any) -> dict[str, str]:
     Args:
         own: as `prepare` takes them; None: there is none.
     """
-    groups = {_GROUPS.get(key, key): thing for key, thing in own.items() if thing is not None}
+    groups = {
+        _GROUPS.get(key, key): thing
+        for key, thing in own.items()
+        if thing is not None and key != "metrics"  # which `with_metric_names` names
+    }
     return {group: _own_name(thing) for group, thing in groups.items()}
 
 

@@ -12,8 +12,11 @@ from rich.console import Console
 from dmeta.cli.terminal.display import Display
 from dmeta.cli.terminal.results_table import print_results, shown_steps
 from dmeta.formatting import duration, score
+from dmeta.metrics import default_metric
 from dmeta.runtime.messages import ApplyReport, StepReport
 
+ACCURACY = default_metric("classification").declaration
+MSE = default_metric("regression").declaration
 REPORT = StepReport([], ApplyReport(0, applied=True, gradient_norm=1.0, lr=0.1), 0, 0, 1.0)
 
 
@@ -51,7 +54,7 @@ def _lines(rows: list[dict[str, Any]], *, total: int = 1000, every_s: float = 10
     for row in rows:
         by_step.setdefault(row["step"], []).append(row)
     with Display(console, every_s, clock) as display:
-        display.start([], total, 0, "accuracy")
+        display.start([], total, 0, ACCURACY)
         for step in range(1, max(by_step) + 1):
             clock.now += 1.0
             display.on_step(step, REPORT)
@@ -72,10 +75,10 @@ def test_a_line_has_the_training_and_the_validation_of_its_step() -> None:
 def test_a_second_run_is_shown_from_its_own_beginning(terminal: bool) -> None:
     console, file = _console(terminal=terminal)
     with Display(console, clock=Clock()) as display:
-        display.start(["first"], 100, 0, "accuracy")
+        display.start(["first"], 100, 0, ACCURACY)
         display.on_step(100, REPORT)
         display.on_row(_train(100))
-        display.start(["second"], 50, 0, "mse")
+        display.start(["second"], 50, 0, MSE)
         display.on_step(1, REPORT)
         display.on_row({"event": "train", "step": 1, "loss": 0.25, "mse": 0.25})
     text = file.getvalue()
@@ -94,7 +97,7 @@ def test_lines_wider_than_the_console_are_not_broken() -> None:
 def test_the_mse_of_a_regression_is_not_shown_twice() -> None:
     console, file = _console()
     with Display(console) as display:
-        display.start([], 10, 0, "mse")
+        display.start([], 10, 0, MSE)
         display.on_row({"event": "train", "step": 1, "loss": 0.25, "mse": 0.25})
     assert file.getvalue() == "step 1/10  mse 0.250\n"
 
@@ -129,7 +132,7 @@ def test_a_step_without_a_finite_gradient_has_no_loss_to_show() -> None:
 def test_messages_keep_their_brackets_and_their_place() -> None:
     console, file = _console()
     with Display(console) as display:
-        display.start(["a [bold]title[/bold]"], 10, 4, "accuracy")
+        display.start(["a [bold]title[/bold]"], 10, 4, ACCURACY)
         display.on_row(_train(5))
         display.message("worker [3] is lost")
     lines = file.getvalue().splitlines()
@@ -141,7 +144,7 @@ def test_messages_keep_their_brackets_and_their_place() -> None:
 def test_what_waits_is_shown_when_a_run_breaks() -> None:
     console, file = _console()
     display = Display(console)
-    display.start([], 10, 0, "accuracy")
+    display.start([], 10, 0, ACCURACY)
     display.on_row(_train(5))
     assert file.getvalue() == ""
     with pytest.raises(RuntimeError, match="stopped"), display:
@@ -154,7 +157,7 @@ def test_what_waits_is_shown_when_a_run_breaks() -> None:
 def test_a_terminal_gets_a_bar_with_the_last_numbers() -> None:
     console, file = _console(terminal=True)
     with Display(console) as display:
-        display.start(["maml on omniglot"], 10, 0, "accuracy")
+        display.start(["maml on omniglot"], 10, 0, ACCURACY)
         for step in range(1, 11):
             display.on_step(step, REPORT)
         display.on_row(_train(10, rejected=2))
@@ -222,7 +225,7 @@ def test_the_table_is_followed_by_what_was_written_and_what_to_do_next() -> None
 def test_passwords_in_addresses_are_not_shown() -> None:
     console, file = _console()
     address = "s3://me:secret1@host/run?token=secret2"
-    Display(console).start([f"writing to {address}"], 5, 0, "mse")
+    Display(console).start([f"writing to {address}"], 5, 0, MSE)
     print_results(_RESULTS, [address], f"dmeta evaluate run_dir={address}", console)
     text = file.getvalue()
     assert "secret" not in text
@@ -275,11 +278,11 @@ def test_shown_steps_end_with_the_last(last: int, steps: list[int]) -> None:
 
 
 def test_scores_and_durations() -> None:
-    assert score("mse", 0.3, 0.0123) == "0.300±0.012"
-    assert score("mse", 1234.5) == "1234"
-    assert score("mse", 123.4) == "123"
-    assert score("accuracy", 1.0, 0.0, 2) == "100.00±0.00%"
-    assert score("mse", float("nan"), float("nan")) == "nan (no interval)"
-    assert score("accuracy", 0.5, float("nan"), 2) == "50.00% (no interval)"
+    assert score("target squared", 0.3, 0.0123) == "0.300±0.012"
+    assert score("target squared", 1234.5) == "1234"
+    assert score("target squared", 123.4) == "123"
+    assert score("fraction", 1.0, 0.0, 2) == "100.00±0.00%"
+    assert score("target squared", float("nan"), float("nan")) == "nan (no interval)"
+    assert score("fraction", 0.5, float("nan"), 2) == "50.00% (no interval)"
     assert duration(59.7) == "1:00"
     assert duration(3787) == "1:03:07"

@@ -105,6 +105,18 @@ def test_its_options_decide_the_run_which_resumes_evaluates_and_loads() -> None:
     assert learner.algorithm.damping == 0.9  # type: ignore[attr-defined]
 
 
+def test_its_metric_is_one_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["task=glyphs", "algorithm=protonet", "model=mlp", *QUICK, "run_dir=run"]
+    assert run("train", *line, "eval.metrics=[error_rate,accuracy]") == 0
+    test = trained("run")["test"]
+    assert test["metric"] == "error_rate"  # type: ignore[index]
+    wrong = test["transductive"]["mean"][-1]  # type: ignore[index]
+    right = test["further"]["accuracy"]["transductive"]["mean"]  # type: ignore[index]
+    assert wrong == pytest.approx(1 - right, abs=1e-6)
+    assert run("train", *line[:-1], "run_dir=b", "eval.metrics=[also_wrong]") == 2
+    assert "must have the name of its metric, got 'also_wrong'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_experiment_file_may_choose_it() -> None:
     Path("mine.yaml").write_text(

@@ -48,6 +48,15 @@ TOP_LEVEL = [
     ("train loss=mae", r"loss must be auto or one of mse.*did you mean 'mse'"),
     (GLYPHS + "loss=mse", r"loss must be .* for classification tasks, got 'mse'"),
     ("train loss=null", r"loss must be a text"),
+    (GLYPHS + "eval.metrics=[mae]", r"eval.metrics must be metrics of classification tasks \(acc"),
+    (
+        "train eval.metrics=[auroc]",
+        r"must be metrics of regression tasks \(mse, mae, r2, sp",
+    ),
+    ("train eval.metrics=[]", r"eval.metrics must have a metric, got none"),
+    ("train eval.metrics=[mse,mse]", r"eval.metrics must have each metric once, got mse twice"),
+    ("train eval.metrics=[acuracy]", r"eval.metrics must be of .*did you mean 'accuracy'"),
+    ("train eval.metrics=7", r"eval.metrics must be .*got 7"),
 ]
 
 RUN_DIR = [

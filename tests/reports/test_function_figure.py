@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dmeta.algorithms.inner_loop import InnerLoop
 from dmeta.algorithms.maml import Maml
 from dmeta.bilevel.types import Examples, Stage, Task
+from dmeta.metrics.regression import MSE
 from dmeta.models.mlp import mlp
 from dmeta.models.network import Network
 from dmeta.reports.drawing import BLACK, BLUE, GREEN, ORANGE
@@ -22,7 +23,8 @@ from dmeta.runtime.messages import Block
 from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.work.episodes import task_rng
-from dmeta.training.work.worker import predict_task, scores_of
+from dmeta.training.work.scores import scores_of
+from dmeta.training.work.worker import predict_task
 from tests.training.pixels import has_colour
 
 SHOTS = 7
@@ -82,7 +84,7 @@ def test_function_panels_agree_with_the_evaluation_of_the_same_tasks() -> None:
     task = Task(Examples(tensors[0], tensors[1]), Examples(tensors[2], tensors[3]))
     stage = Stage(training=False, ways=1)
     predictions = predict_task(maml, maml.init_meta_params(), task, stage)
-    scores = scores_of("regression", predictions)["transductive"]
+    scores = scores_of([MSE], predictions, 1, batched=True)["transductive_mse"]
     errors = [float(np.mean((y - panel.truth) ** 2)) for y in panel.predictions.values()]
     np.testing.assert_allclose(errors, scores.detach()[[0, 3]].numpy(), rtol=1e-4)
 

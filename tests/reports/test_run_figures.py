@@ -8,9 +8,15 @@ from typing import Any
 import matplotlib
 import pytest
 
+from dmeta.metrics import default_metric
+from dmeta.metrics.declaration import Declaration
 from dmeta.reports import run_figures
 from dmeta.training.evaluation import Curve, Evaluation
 from tests.training.pixels import has_colour
+
+ACCURACY = default_metric("classification").declaration
+MSE = default_metric("regression").declaration
+_DECLARED = {each.name: each for each in (ACCURACY, MSE)}
 
 
 def _rows(metric: str, *, val: bool = True) -> list[dict[str, Any]]:
@@ -29,31 +35,27 @@ def _evaluation(metric: str, together: list[float], apart: list[float]) -> Evalu
     def curve(mean: list[float]) -> Curve:
         return Curve(tuple(mean), (0.01,) * len(mean))
 
-    return Evaluation("test", 600, metric, 100, "single", curve(together), curve(apart))
+    return Evaluation("test", 600, _DECLARED[metric], 100, "single", curve(together), curve(apart))
 
 
-@pytest.mark.parametrize(
-    ("metric", "kind"), [("accuracy", "classification"), ("mse", "regression")]
-)
-def test_learning_curve_shows_training_and_validation(
-    tmp_path: Path, metric: str, kind: Any
-) -> None:
-    path = run_figures.learning_curve(_rows(metric), tmp_path / "figures" / "x.png", metric, kind)
+@pytest.mark.parametrize("metric", [ACCURACY, MSE], ids=lambda metric: metric.name)
+def test_learning_curve_shows_training_and_validation(tmp_path: Path, metric: Declaration) -> None:
+    rows = _rows(metric.name)
+    path = run_figures.learning_curve(rows, tmp_path / "figures" / "x.png", metric)
     assert path == tmp_path / "figures" / "x.png"
     assert has_colour(path, run_figures.ORANGE)
     assert has_colour(path, run_figures.BLUE)
 
 
 def test_learning_curve_without_validation_has_no_validation(tmp_path: Path) -> None:
-    rows = _rows("loss", val=False)
-    path = run_figures.learning_curve(rows, tmp_path / "x.png", "loss", "classification")
+    path = run_figures.learning_curve(_rows("mse", val=False), tmp_path / "x.png", MSE)
     assert has_colour(path, run_figures.ORANGE)
     assert not has_colour(path, run_figures.BLUE)
 
 
 def test_learning_curve_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one row with 'mse'"):
-        run_figures.learning_curve(_rows("accuracy"), tmp_path / "x.png", "mse", "regression")
+        run_figures.learning_curve(_rows("accuracy"), tmp_path / "x.png", MSE)
 
 
 def test_inner_step_curve_draws_every_model(tmp_path: Path) -> None:
@@ -93,9 +95,19 @@ def test_inner_step_curve_refuses_two_metrics(tmp_path: Path) -> None:
         run_figures.inner_step_curve(models, tmp_path / "x.png")
 
 
+def test_learning_curve_of_a_metric_that_training_rows_lack_shows_validation(
+    tmp_path: Path,
+) -> None:
+    rows = [row for row in _rows("r2") if row["event"] == "val"]
+    declared = Declaration("r2", higher_is_better=True, label="coefficient of determination")
+    path = run_figures.learning_curve([*rows, *_rows("mse")], tmp_path / "x.png", declared)
+    assert has_colour(path, run_figures.BLUE)
+    assert not has_colour(path, run_figures.ORANGE)
+
+
 def test_drawing_leaves_pyplot_and_its_settings_alone(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    run_figures.learning_curve(_rows("mse"), tmp_path / "x.png", "mse", "regression")
+    run_figures.learning_curve(_rows("mse"), tmp_path / "x.png", MSE)
     assert dict(matplotlib.rcParams) == before
     from matplotlib import _pylab_helpers
 

@@ -57,6 +57,15 @@ def test_worse_by_chance_is_not_worse() -> None:
     assert not may_be_best(np.full(TASKS, np.inf), best, "min")
 
 
+def test_tasks_that_a_metric_is_not_defined_for_are_not_compared() -> None:
+    best = np.array(scores(0.8, 0.05, 1))
+    best[:5] = np.nan
+    close, far = np.array(scores(0.79, 0.1, 2)), np.array(scores(0.6, 0.1, 3))
+    assert may_be_best(close, best, "max")
+    assert not may_be_best(far, best, "max")
+    assert not may_be_best(np.full(TASKS, np.nan), best, "max")
+
+
 def test_the_tasks_being_the_same_tells_small_differences() -> None:
     """0.05 apart, where the tasks differ by 1: unpaired, 50 tasks would not tell."""
     best, worse = np.array(scores(0.8, 0.01, 1)), np.array(scores(0.75, 0.01, 2))

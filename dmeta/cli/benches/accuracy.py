@@ -142,7 +142,7 @@ def _table(rows: Sequence[AccuracyRow]) -> Table:
             f"{row.steps:,}",
             f"{row.seconds / row.steps:.3g}",
             f"{row.steps * row.tasks_per_step:,}",
-            score(row.metric, *row.transductive, decimals=2),
-            score(row.metric, *row.non_transductive, decimals=2),
+            score(row.declaration.unit, *row.transductive, decimals=2),
+            score(row.declaration.unit, *row.non_transductive, decimals=2),
         )
     return table

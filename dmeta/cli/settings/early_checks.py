@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmeta.cli.settings.choices import REGISTRIES, choice_of, options_of
 from dmeta.cli.settings.verb_configs import verb_config
+from dmeta.metrics.choice import check_registered
 from dmeta.options import NamedOptions, check_declared, checked_options
 from dmeta.registry import LazyEntry
 from dmeta.training.config import RunConfig, run_config
@@ -80,6 +81,7 @@ def _check_options(config: RunConfig) -> None:
         else:
             checked_options(entry.make, choice, group)
     init_options(config.model)
+    check_registered(config.eval.metrics or (), "eval.metrics")
     own = [
         each for each in choice_of("outer", config.outer.name).options if each.name != "outer.lr"
     ]

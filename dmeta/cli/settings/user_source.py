@@ -11,6 +11,7 @@ import torch
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.config import run_config
+from dmeta.training.metric_choice import KEY
 from dmeta.training.setup import own_names
 from dmeta.training.task_options import SIZE_KEYS
 
@@ -80,6 +81,8 @@ def refuse_ignored(overrides: Sequence[str], own: Mapping[str, Any]) -> None:
     """
     names = own_names(**own)
     for key in map(_key_of, overrides):
+        if key == KEY and own.get("metrics") is not None:
+            raise ValueError(f"{KEY} must not be set together with metrics=...; leave one out")
         group, dot, _ = key.partition(".")
         if not dot or group not in names or key in _SIZES:
             continue

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from dmeta.cli.terminal.results_table import fault_parts
 from dmeta.formatting import digits, duration, safe_text, score
+from dmeta.metrics.declaration import Declaration
 from dmeta.runs.metrics import Row
 from dmeta.runtime.messages import StepReport
 
@@ -66,7 +67,7 @@ class Display:
         self._console = Console() if console is None else console
         self._line_every_s, self._clock = line_every_s, clock
         self._total = self._step = 0
-        self._metric = "loss"
+        self._metric: Declaration | None = None
         self._train: Row | None = None
         self._val: Row | None = None
         self._pending: list[Row] = []
@@ -87,14 +88,16 @@ class Display:
             expand=True,
         )
 
-    def start(self, title: Sequence[str], total_steps: int, done_steps: int, metric: str) -> None:
+    def start(
+        self, title: Sequence[str], total_steps: int, done_steps: int, metric: Declaration
+    ) -> None:
         """Show the title and begin; what was shown of a run before stays as it is.
 
         Args:
             title: lines that say what is run.
             total_steps: outer steps of the whole run.
             done_steps: of those, how many an earlier run has done.
-            metric: ``accuracy`` or ``mse``.
+            metric: the primary one.
         """
         self.close()
         self._total, self._step, self._metric = total_steps, done_steps, metric
@@ -208,20 +211,22 @@ class Display:
         self._console.print(safe_text(text, self._console), soft_wrap=True, highlight=False)
 
 
-def _train_parts(row: Row, metric: str) -> list[str]:
+def _train_parts(row: Row, metric: Declaration | None) -> list[str]:
     parts = []
-    loss, value = row.get("loss"), row.get(metric)
-    # For a regression the loss is the metric, and once is enough.
-    if loss is not None and (metric == "accuracy" or value is None or loss != value):
+    loss, value = row.get("loss"), None if metric is None else row.get(metric.name)
+    # Where the loss is the metric, once is enough.
+    if loss is not None and (metric is None or metric.higher_is_better or loss != value):
         parts.append(f"loss {digits(loss, 3)}")
-    if value is not None and metric != "loss":
-        parts.append(f"{metric} {score(metric, value)}")
+    if metric is not None and value is not None:
+        parts.append(f"{metric.name} {score(metric.unit, value)}")
     if (speed := row.get("tasks_per_second")) is not None:
         parts.append(f"{digits(speed, 3)} tasks/s")
     return [*parts, *fault_parts(row.get("rejected", 0), row.get("retried_blocks", 0))]
 
 
-def _val_part(row: Row, metric: str) -> str:
+def _val_part(row: Row, metric: Declaration | None) -> str:
+    assert metric is not None  # a run that validates was begun
     count = row.get("num_non_finite", 0)
     tasks = f"{row['num_tasks']} tasks" + (f", {count} not finite" if count else "")
-    return f"val {metric} {score(metric, row[metric], row['ci95'])} ({tasks})"
+    value = score(metric.unit, row[metric.name], row["ci95"])
+    return f"val {metric.name} {value} ({tasks})"

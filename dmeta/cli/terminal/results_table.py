@@ -5,7 +5,7 @@ Letters: K inner steps at evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from dmeta.formatting import digits, duration, next_lines, plus_minus, safe_text, score
+from dmeta.metrics.declaration import Declaration
 from dmeta.quoting import printable
-from dmeta.training.evaluation import model_text, non_finite_line
+from dmeta.runs.declared_metrics import declared_metrics
+from dmeta.training.evaluation import model_text, non_finite_line, undefined_lines
+from dmeta.training.work.scores import MODES
 
 _MAX_SHOWN_STEPS = 6
+_WIDEST_NAME = 20
 
 
 def shown_steps(last: int) -> list[int]:
@@ -30,28 +34,48 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
     """The metric after 0..K inner steps, of the model and of the joint baseline if there is one.
 
     Args:
-        results: ``metric``, ``algorithm``, ``test`` (an `Evaluation` as a dict) and
+        results: ``metrics``, ``algorithm``, ``test`` (an `Evaluation` as a dict) and
             ``joint_baseline`` (None, or a dict with its own ``test``).
         plus_minus: the sign before an interval.
     """
-    metric, test = results["metric"], results["test"]
+    (metric, *further), test = declared_metrics(results), results["test"]
     models = [(escape(printable(str(results["algorithm"]))), test)]
     if results.get("joint_baseline"):
         models.append(("joint baseline", results["joint_baseline"]["test"]))
     steps = shown_steps(max(len(e["transductive"]["mean"]) for _, e in models) - 1)
     table = Table()
-    table.add_column("inner\nsteps", justify="right")
+    table.add_column("inner\nsteps", justify="right", max_width=_WIDEST_NAME, overflow="fold")
     cells: list[list[str]] = []
     for name, evaluation in models:
         tasks = f"{evaluation['num_tasks']} {evaluation['split']} tasks"
-        for mode, curve in _modes(evaluation):
-            table.add_column(f"{name}\n{tasks}\n{mode}", justify="right")
+        for heading, mode in _modes(evaluation):
+            table.add_column(f"{name}\n{tasks}\n{heading}", justify="right")
+            curve = evaluation[mode]
             scores = zip(curve["mean"], curve["ci95"], strict=True)
-            cells.append([score(metric, m, c, 2).replace("±", f" {plus_minus}") for m, c in scores])
+            cells.append([_cell(metric, m, c, plus_minus) for m, c in scores])
     for step in steps:
         # Learners may differ in their inner steps: a cell that no learner has is empty.
         table.add_row(str(step), *(column[step] if step < len(column) else "" for column in cells))
+    table.add_section()
+    for metric in further:
+        found = [
+            evaluation["further"][metric.name][mode]
+            for _, evaluation in models
+            for _, mode in _modes(evaluation)
+        ]
+        row = (_cell(metric, each["mean"], each["ci95"], plus_minus) for each in found)
+        table.add_row(escape(_with_unit(metric)), *row)
     return table
+
+
+def _cell(metric: Declaration, mean: float, ci95: float, plus_minus: str) -> str:
+    """A score without its unit, which is said once."""
+    unit = metric.unit if metric.is_fraction else ""
+    return score(unit, mean, ci95, 2).replace("±", f" {plus_minus}")
+
+
+def _with_unit(metric: Declaration) -> str:
+    return f"{metric.name} ({metric.shown_unit})" if metric.shown_unit else metric.name
 
 
 def print_results(
@@ -70,11 +94,13 @@ def print_results(
         console: where to; standard output if None.
     """
     console = Console() if console is None else console
-    test, sign = results["test"], plus_minus(console)
+    test, sign, metric = results["test"], plus_minus(console), declared_metrics(results)[0]
     heading = (
-        f"{results['metric']} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
+        f"{_with_unit(metric)} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
         f"{model_text(test['model'], test['num_models'])}, {test['step']} outer steps"
     )
+    if "further" in test:
+        heading += "; other metrics after the last inner step"
     console.print(safe_text(heading, console), soft_wrap=True)
     console.print(results_table(results, sign))
     joint = (results.get("joint_baseline") or {}).get("test")
@@ -82,7 +108,12 @@ def print_results(
     lines = [
         f"warning   {whose}{line}"
         for whose, evaluation in warnings.items()
-        if evaluation and (line := non_finite_line(evaluation))
+        if evaluation and (line := non_finite_line(evaluation, metric))
+    ]
+    lines += [
+        f"note      {whose}{line}"
+        for whose, evaluation in warnings.items()
+        for line in (undefined_lines(evaluation) if evaluation else ())
     ]
     if training := results.get("training"):
         parts = [
@@ -106,12 +137,18 @@ def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
     return f"{tasks['name']}: {sizes} per class"
 
 
-def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Transductive and non-transductive, or one column if they are the same numbers."""
-    together, apart = evaluation["transductive"], evaluation["non_transductive"]
-    if list(together["mean"]) == list(apart["mean"]):
-        return [("transductive\nor not: same", together)]
-    return [("transductive", together), ("non-\ntransductive", apart)]
+def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Heading and key: transductive and non-transductive, or one if they are the same numbers."""
+    others = [[each[mode]["mean"] for mode in MODES] for each in _further(evaluation)]
+    means = [[list(evaluation[mode]["mean"]) for mode in MODES], *others]
+    if all(together == apart for together, apart in means):
+        return [("transductive\nor not: same", MODES[0])]
+    return [("transductive", MODES[0]), ("non-\ntransductive", MODES[1])]
+
+
+def _further(evaluation: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    found: Mapping[str, Mapping[str, Any]] = evaluation.get("further", {})
+    return found.values()
 
 
 def fault_parts(rejected: int, retried: int) -> list[str]:

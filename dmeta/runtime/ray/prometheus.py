@@ -49,7 +49,7 @@ MEASURES: Mapping[str, Measure] = {
     "dropped_blocks": Measure("sum", "blocks computed again because nobody took their gradient"),
     "rejected_steps": Measure("sum", "steps whose meta-gradient was not applied"),
     "train_loss": Measure("gauge", "mean over the training tasks since the line before"),
-    "validation": Measure("gauge", "mean score of the last validation: accuracy, or squared error"),
+    "validation": Measure("gauge", "primary metric, mean of the last validation"),
     "validation_ci95": Measure("gauge", "half-width of its 95% confidence interval"),
 }
 """All metrics. What a runtime puts into `StepReport.measures` has its name here."""
@@ -58,8 +58,16 @@ MEASURES: Mapping[str, Measure] = {
 class Gauges:
     """Keeps the metrics of a run (a `dmeta.runs.metrics.Observer`); Ray must be connected."""
 
-    def __init__(self, run: str, algorithm: str, task: str) -> None:
-        """Says nothing yet; the labels are those of the run."""
+    def __init__(self, run: str, algorithm: str, task: str, metric: str) -> None:
+        """Says nothing yet.
+
+        Args:
+            run: label, as the next two.
+            algorithm: label.
+            task: label.
+            metric: the primary metric: key of the rows of validations.
+        """
+        self._metric = metric
         self._labels = {"run": run, "algorithm": algorithm, "task": task}
         self._instruments: dict[str, Counter | Gauge | Histogram] = {}
         self._sums: dict[str, float] = {}
@@ -73,8 +81,8 @@ class Gauges:
         if row["event"] == "train" and "loss" in row:
             self._note({"train_loss": [row["loss"]]})
         if row["event"] == "val":
-            score = row["accuracy"] if "accuracy" in row else row["mse"]
-            self._note({"validation": [score], "validation_ci95": [row["ci95"]]})
+            score, ci95 = row[self._metric], row["ci95"]
+            self._note({"validation": [score], "validation_ci95": [ci95]})
 
     def on_phase(self, what: str) -> None:
         """Nothing: no number."""

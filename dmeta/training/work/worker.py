@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +20,9 @@ from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
 from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined, one_by_one
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.surrogates import Estimator, predict_apart, predict_queries
-from dmeta.bilevel.types import Adapted, Kind, Params, Stage, Task
+from dmeta.bilevel.types import Adapted, Params, Stage, Task
+from dmeta.metrics import default_metric
+from dmeta.metrics.metric import Metric, scores
 from dmeta.runtime.messages import (
     Block,
     BlockReport,
@@ -35,43 +36,19 @@ from dmeta.training.devices.gpu_watch import GpuWatch, watched
 from dmeta.training.frozen_weights import PackedNetwork, packed, unpacked
 from dmeta.training.work.compile_lock import compiled_in_turn
 from dmeta.training.work.episodes import TaskSupply, task_seeds
+from dmeta.training.work.scores import (
+    MODES,
+    PREDICTIONS,
+    TARGET,
+    non_finite_of,
+    predictions_key,
+    scores_of,
+)
 from dmeta.training.work.timer import Laps
-
-StatisticsMode: TypeAlias = Literal["transductive", "non_transductive"]
-MODES: tuple[StatisticsMode, ...] = ("transductive", "non_transductive")
-TARGET = "target"
 
 BLOCK_PARTS = ("draw", "move", "mathematics", "pack")
 """Of the computation of a training block: its tasks are drawn, moved to the device (as are the
 meta-parameters) and preprocessed; their meta-gradient is computed, and made a result of."""
-
-
-def metric_name(kind: Kind) -> str:
-    """``accuracy`` (a fraction, higher is better) or ``mse`` (lower is better)."""
-    return "accuracy" if kind == "classification" else "mse"
-
-
-def metric_of(kind: Kind, prediction: Tensor, target: Tensor) -> Tensor:
-    """[..., Q, W] logits and [..., Q] labels, or [..., Q, D] values twice, to [...].
-
-    A classification that is not finite (`finite_rows`) is wrong, whatever the label; a squared
-    error of values that are not finite is NaN or infinite.
-    """
-    if kind == "classification":
-        right = (prediction.argmax(-1) == target) & finite_rows(kind, prediction)
-        return right.float().mean(-1)
-    return (prediction - target).square().flatten(-2).mean(-1)
-
-
-def finite_rows(kind: Kind, prediction: Tensor) -> Tensor:
-    """Which predictions [..., Q, D] mean anything: bool [..., Q].
-
-    A classification does if its largest logit is finite: one that is NaN makes ``argmax`` answer
-    with its place, while -inf is a class that is ruled out. Values do if all are finite.
-    """
-    if kind == "classification":
-        return prediction.amax(-1).isfinite()
-    return prediction.isfinite().all(-1)
 
 
 @dataclass(frozen=True)
@@ -91,6 +68,7 @@ class TaskWorkFactory:
         layout: names and shapes of the meta-parameter vector.
         seed: of the training tasks.
         eval_seed: of the validation and test tasks.
+        metrics: of these tasks; the first is the primary one.
     """
 
     algorithm: Algorithm
@@ -105,6 +83,7 @@ class TaskWorkFactory:
     layout: Layout
     seed: int
     eval_seed: int
+    metrics: tuple[Metric, ...]
 
     def build(self, device: str) -> TaskWork:
         """The worker's side."""
@@ -201,10 +180,12 @@ class TaskWork:
         laps.end("mathematics")
         flat = factory.layout.flatten(result.gradients)
         gradient = to_wire(flat, factory.gradient_precision)
-        metric = metric_of(factory.source.kind, result.predictions, inputs.tasks.query.y)
+        metric = default_metric(factory.source.kind)
+        ways, target = factory.training.ways, inputs.tasks.query.y
+        found = scores(metric, result.predictions, target, ways)
         sums = {
             "loss": float(result.losses.double().sum()),
-            metric_name(factory.source.kind): float(metric.double().sum()),
+            metric.name: float(found.double().sum()),
             **{name: float(value.double().sum()) for name, value in result.notes.items()},
         }
         finite = bool(flat.isfinite().all() and np.isfinite(list(sums.values())).all())
@@ -216,7 +197,7 @@ class TaskWork:
 
     @watched
     def evaluate(self, vector: Vector, block: Block) -> BlockReport:
-        """Per task and inner step: the metric, transductive and not ([T, K+1] each).
+        """Per task: the metrics, transductive and not (`scores_of`).
 
         And how many query predictions are not finite (`non_finite_of`), likewise. With
         predictions, also what `predict_task` says of them.
@@ -229,15 +210,21 @@ class TaskWork:
         params = arranged(factory.plan, self._params(vector))
         stage = Stage(training=False, ways=factory.evaluation.ways)
 
-        def scores(task: Task) -> dict[str, Tensor]:
+        apart = [metric for metric in factory.metrics if not metric.batched]
+        kept = block.with_predictions or bool(apart)
+
+        def mapped(task: Task) -> dict[str, Tensor]:
             predictions = predict_task(self._evaluation, params, task, stage)
-            kind = factory.source.kind
-            out = {**scores_of(kind, predictions), **non_finite_of(kind, predictions)}
-            return out | predictions if block.with_predictions else out
+            out = scores_of(factory.metrics, predictions, stage.ways, batched=True)
+            out |= non_finite_of(factory.source.kind, predictions)
+            return out | predictions if kept else out
 
         with torch.no_grad():
             parts = chunks((tasks, task_seeds(factory.eval_seed, block)), factory.chunk_size)
-            out = joined([for_each_task(factory.plan, scores, *part) for part in parts])
+            out = joined([for_each_task(factory.plan, mapped, *part) for part in parts])
+            if apart and not block.with_predictions:
+                out |= scores_of(factory.metrics, out, stage.ways, batched=False)
+                out = {name: value for name, value in out.items() if name not in PREDICTIONS}
         per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
         finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
         return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)
@@ -245,16 +232,6 @@ class TaskWork:
     def _params(self, vector: Vector) -> dict[str, Tensor]:
         # A copy: the vector may be shared memory, and nothing may ever write to it.
         return self._factory.layout.unflatten(torch.tensor(vector, device=self._device))
-
-
-def predictions_key(mode: StatisticsMode) -> str:
-    """Under which `predict_task` has the predictions of a mode."""
-    return f"{mode}_prediction"
-
-
-def non_finite_key(mode: StatisticsMode) -> str:
-    """Under which `non_finite_of` has the counts of a mode."""
-    return f"{mode}_non_finite"
 
 
 def predict_task(
@@ -278,23 +255,6 @@ def predict_task(
         apart = torch.stack([predict_apart(algorithm, state, task) for state in states])
     keys = [predictions_key(mode) for mode in MODES]
     return {**dict(zip(keys, (together, apart), strict=True)), TARGET: task.query.y}
-
-
-def scores_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The metric of what `predict_task` predicted: mode -> [..., K+1], tasks in front or not."""
-    scores: dict[str, Tensor] = {}
-    for mode in MODES:
-        target = predictions[TARGET].unsqueeze(-2 if kind == "classification" else -3)
-        scores[mode] = metric_of(kind, predictions[predictions_key(mode)], target)
-    return scores
-
-
-def non_finite_of(kind: Kind, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """How many query predictions of `predict_task` are not finite: [..., K+1] for each mode."""
-    return {
-        non_finite_key(mode): (~finite_rows(kind, predictions[predictions_key(mode)])).sum(-1)
-        for mode in MODES
-    }
 
 
 def _received(

@@ -41,11 +41,11 @@ def test_a_step_says_what_it_took():
 
 def test_a_measure_without_a_meaning_is_an_error():
     with pytest.raises(KeyError, match="stalenesss"):
-        Gauges("a", "b", "c").on_step(1, report(stalenesss=[1]))
+        Gauges("a", "b", "c", "mse").on_step(1, report(stalenesss=[1]))
 
 
 def test_nothing_of_a_counter_is_no_reason_to_fail(cluster):
-    Gauges("nothing", "b", "c").on_step(1, report(bytes_to_server=[0]))
+    Gauges("nothing", "b", "c", "mse").on_step(1, report(bytes_to_server=[0]))
 
 
 def exported(ray):
@@ -64,7 +64,7 @@ def exported(ray):
 
 @pytest.mark.slow
 def test_a_node_exports_what_a_run_says(cluster):
-    gauges = Gauges("scraped", "toys", "noise")
+    gauges = Gauges("scraped", "toys", "noise", "mse")
     with start(num_workers=1, cpus_per_worker=0.25) as runtime:
         for step, each in enumerate(train(runtime), start=1):
             gauges.on_step(step, each)
