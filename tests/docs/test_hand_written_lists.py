@@ -10,6 +10,7 @@ import pytest
 from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.cli.settings.choices import REGISTRIES
+from dmeta.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +26,11 @@ def test_the_guide_to_settings_names_every_choice(group: str) -> None:
 def test_the_guide_to_chains_names_every_transform() -> None:
     text = (ROOT / "docs" / "guides" / "inner_chain.md").read_text()
     assert [name for name in TRANSFORMS.builtin if f"| `{name}` |" not in text] == []
+
+
+def test_the_guide_to_metrics_names_every_metric() -> None:
+    text = (ROOT / "docs" / "guides" / "metrics.md").read_text()
+    assert [name for name in METRICS.builtin if f"| `{name}` |" not in text] == []
 
 
 def test_the_readme_names_every_method() -> None:
