@@ -92,7 +92,7 @@ def _measure(overrides: Sequence[str], bench: Mapping[str, Any]) -> None:
             say(console, f"not the same: {row.library}: its meta-gradient is another (difference)")
     for each in costs.left_out:
         say(console, f"not measured: {each.library}: {each.reason}")
-    folder = folder_of("peers", run, bench.get("out"))
+    folder = folder_of("peers", run.config, bench.get("out"))
     written = [
         write_report(run, options, _content(costs), folder / "peers.json"),
         peers_figure(costs, title, folder / "peers.png"),
