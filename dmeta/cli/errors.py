@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +27,35 @@ _MOST_CHOICES = 32
 
 def format_error(error: Exception, verb: str, overrides: Sequence[str]) -> tuple[str, int]:
     """Message and exit code of an error: 2 for what the user gave, 1 for what happened."""
-    if isinstance(error, HydraException | OmegaConfBaseException) or _NO_NAME in str(error):
+    if _is_hydras(error):
         return explain(error, verb, [as_text(override) for override in overrides]), 2
     if isinstance(error, ValueError):
         return "; ".join([str(error), *getattr(error, "__notes__", ())]), 2
     return f"{type(error).__name__}: {error}", 1
+
+
+@contextlib.contextmanager
+def explained(verb: str, overrides: Sequence[str]) -> Iterator[None]:
+    """Raise errors of composing the settings as a Python caller reads them.
+
+    Args:
+        verb: whose settings are composed.
+        overrides: of the caller.
+
+    Raises:
+        ValueError: the message of the command line, for an error of Hydra's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_hydras(error):
+            raise
+        raise ValueError(explain(error, verb, [as_text(each) for each in overrides])) from None
+
+
+def _is_hydras(error: Exception) -> bool:
+    """Whether it is one of composing the settings, in Hydra's words."""
+    return isinstance(error, HydraException | OmegaConfBaseException) or _NO_NAME in str(error)
 
 
 def explain(error: BaseException, verb: str, overrides: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from dmeta.bilevel.types import Loss
+from dmeta.cli.errors import explained
 from dmeta.cli.evaluation_file import set_evaluation_aside
 from dmeta.cli.preparation import prepared, with_plans
 from dmeta.cli.saved_run import read_saved
@@ -207,11 +208,13 @@ def _run_config(settings: Settings, own: Mapping[str, Any], trust: bool) -> RunC
     settings = [*settings, *trusting(trust)]
     refuse_ignored(settings, own)
     source, model, algorithm = (own[key] for key in ("source", "model", "algorithm"))
-    if source is None:
-        return _config_of(compose("train", settings), settings)
-    has_network = model is not None or hasattr(algorithm, "network")
-    chosen = defaults_for(source, settings, has_network=has_network)
-    return _config_of(compose("train", [*chosen, *settings]), settings)
+    chosen: list[str] = []
+    with explained("train", settings):
+        if source is not None:
+            has_network = model is not None or hasattr(algorithm, "network")
+            chosen = defaults_for(source, settings, has_network=has_network)
+        composed = compose("train", [*chosen, *settings])
+    return _config_of(composed, settings)
 
 
 def _config_of(composed: dict[str, Any], overrides: Sequence[str]) -> RunConfig:

@@ -12,6 +12,7 @@ from torch import nn
 
 from dmeta.addresses import is_address, local_path
 from dmeta.bilevel.types import Loss
+from dmeta.cli.errors import explained
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.cli.settings.planned_search import fixed_of, is_of_search, planned_search
 from dmeta.cli.settings.presets import named, own_presets
@@ -106,7 +107,6 @@ def tune(
     if isinstance(settings, Mapping):
         settings = _overrides_of(settings)
     settings = [*settings, *trusting(trust)]
-    fixed, space = split_overrides(settings)
     own = {
         "model": model,
         "source": source,
@@ -114,17 +114,23 @@ def tune(
         "loss": loss,
         "metrics": metrics,
     }
+    with explained("tune", settings):
+        search = _search_from_python(settings, own)
+        return _run(search, watchers, own)
+
+
+def _search_from_python(settings: Sequence[str], own: Mapping[str, Any]) -> Search:
+    fixed, space = split_overrides(settings)
     refuse_ignored(fixed, own)
     chosen: list[str] = []
-    if source is not None:
+    if (source := own["source"]) is not None:
         words = [each for each in (*fixed, *first_choices(space)) if not is_of_search(each)]
-        has_network = model is not None or hasattr(algorithm, "network")
+        has_network = own["model"] is not None or hasattr(own["algorithm"], "network")
         chosen = defaults_for(source, words, has_network=has_network)
         fixed = [*chosen, *fixed]
     presets = own_presets(fixed)
     composed = compose("tune", [*fixed, *first_choices(space)], presets=presets)
-    search = _search_of(composed, fixed, space, list(settings), presets, chosen)
-    return _run(search, watchers, own)
+    return _search_of(composed, fixed, space, list(settings), presets, chosen)
 
 
 def tune_command(
