@@ -10,13 +10,12 @@ import copy
 import dataclasses
 import io
 import json
-import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -228,19 +227,19 @@ def _settings_of(place: RunPlace) -> dict[str, Any]:
 def _read_file(location: str) -> dict[str, Tensor]:
     content = _content(location)
     try:
-        if location.endswith(".safetensors"):
-            return safetensors.torch.load(content)
-        loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        loaded = _loaded(content, is_safetensors=location.endswith(".safetensors"))
+    except Exception:  # torch raises whatever its reader runs into, a KeyError for a text
         raise ValueError(
-            f"{_KEY} must be a .safetensors file or a torch file of tensors alone, got {location} "
-            f"({reason}); save it with torch.save(module.state_dict(), FILE)"
+            f"{_KEY} must be a .safetensors file or a torch file of a state dict (tensors alone), "
+            f"got {location}, which is none; save it with "
+            "torch.save(module.state_dict(), FILE)"
         ) from None
     for key in _NESTED:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    is_state = isinstance(loaded, Mapping) and all(isinstance(t, Tensor) for t in loaded.values())
+    is_state = isinstance(loaded, Mapping) and all(
+        isinstance(name, str) and isinstance(t, Tensor) for name, t in loaded.items()
+    )
     if not is_state:
         raise ValueError(
             f"{_KEY} must hold a state dict (name -> tensor), got {type(loaded).__name__} in "
@@ -248,6 +247,14 @@ def _read_file(location: str) -> dict[str, Tensor]:
         )
     prefix = "module." if all(name.startswith("module.") for name in loaded) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
+
+
+def _loaded(content: bytes, *, is_safetensors: bool) -> Any:
+    if is_safetensors:
+        return safetensors.torch.load(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an unusual pickle protocol
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _content(location: str) -> bytes:

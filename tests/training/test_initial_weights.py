@@ -170,15 +170,22 @@ class Unsafe:
         return exec, ("raise SystemExit",)
 
 
-@pytest.mark.parametrize("content", [Unsafe(), [1, 2], {"a": 3}])
+@pytest.mark.parametrize("content", [Unsafe(), [1, 2], {"a": 3}, {1: torch.ones(1)}])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: Any) -> None:
     file = tmp_path / "w.pth"
     torch.save(content, file)
     with pytest.raises(ValueError, match=r"model\.init_from must .*; save it with torch\.save"):
         read_weights(str(file))
-    (tmp_path / "w.safetensors").write_bytes(b"no such thing")
-    with pytest.raises(ValueError, match=r"model\.init_from must be a \.safetensors file"):
-        read_weights(str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"no such thing", b"hello", b"\x89PNG\r\n", b"e\0\0"])
+def test_a_file_of_no_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    message = r"must be a \.safetensors file or a torch file of a state dict .*which is none; save"
+    with pytest.raises(ValueError, match=message):
+        read_weights(str(file))
 
 
 def test_a_place_without_weights_is_refused(tmp_path: Path) -> None:
