@@ -8,7 +8,7 @@ This module knows nothing of what is registered.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from typing import Any, Generic, TypeVar
@@ -71,6 +71,15 @@ def nearest(name: str, known: Iterator[str] | list[str]) -> str:
     """`` (did you mean 'x'?)`` for the closest known name, or the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def check_names(registry: Registry[Any], names: Iterable[str], key: str) -> None:
+    """Raise ValueError, with the setting's key and the nearest name, if one is not registered."""
+    for name in names:
+        try:
+            registry[name]
+        except UnknownNameError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def plugin_names(kind: str) -> list[str]:

@@ -17,9 +17,11 @@ from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
+from dmeta.algorithms import ALGORITHMS
 from dmeta.bench.profile import ProfileOptions, profile
 from dmeta.metrics.declaration import Declaration, as_plain
 from dmeta.options import check_fields
+from dmeta.registry import check_names
 from dmeta.runs.declared_metrics import DECLARED, declared_metrics
 from dmeta.runs.files import replace_file
 from dmeta.runs.json_lines import read_rows
@@ -52,10 +54,11 @@ class AccuracyOptions:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
+        """Refuses impossible numbers and unknown names."""
         if self.methods == ():
             raise ValueError("bench.methods must have an entry, got none; add one, or set null")
         check_fields(self, "bench")
+        check_names(ALGORITHMS, self.methods or (), "bench.methods")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import BlockGradient, PlanName, block_gradient, eager
 from dmeta.bilevel.surrogates import Estimator
 from dmeta.options import check_fields
+from dmeta.registry import check_names
 from dmeta.training.autotune.gradient_error import in_float64
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.memory_prediction import (
@@ -64,8 +65,7 @@ class GradientsOptions:
             if getattr(self, key) == ():
                 raise ValueError(f"bench.{key} must have an entry, got none; add one, or set null")
         check_fields(self, "bench")
-        for name in self.gradients or ():
-            ESTIMATORS[name]
+        check_names(ESTIMATORS, self.gradients or (), "bench.gradients")
         _ = self.limit_bytes
 
     @property

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import torch
 from pydantic import PositiveInt
 
+from dmeta.algorithms import ALGORITHMS
 from dmeta.bench.timing import seconds_in_turn
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.plans import BlockGradient
 from dmeta.options import check_fields
+from dmeta.registry import check_names
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.peak_memory import peak_bytes
 from dmeta.training.setup import Run
@@ -41,10 +43,12 @@ class MethodsOptions:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
+        """Refuses impossible numbers and unknown names."""
         if self.methods == ():
             raise ValueError("bench.methods must have an entry, got none; add one, or set null")
         check_fields(self, "bench")
+        check_names(ALGORITHMS, self.methods or (), "bench.methods")
+        check_names(ALGORITHMS, [self.reference], "bench.reference")
 
 
 @dataclass(frozen=True)
