@@ -41,8 +41,8 @@ class InnerLoop:
         inner_optimizer: ``sgd``; ``adam`` with beta1 = 0 as in Reptile; or ``lstm``, a meta-learned
             rule (Andrychowicz et al. 2016, arXiv:1606.04474).
         carry_moments: with ``adam``, learn its second moments along with the weights instead of
-            starting each task without any, as Reptile's code does; for ``gradient=displacement``
-            (with any other they stay zero).
+            starting each task without any, as Reptile's code does (only with
+            ``gradient=displacement``).
         inner_momentum: momentum of ``sgd`` (0: none).
         inner_clip_norm: bound on the 2-norm of a step's gradient over all tensors; None: no bound.
         inner_proximal: lambda of a term lambda/2 |w - start|^2 that is added to the objective
@@ -61,7 +61,7 @@ class InnerLoop:
         inner_chain: None: `inner_clip_norm`, `precondition`, then `inner_optimizer` with its
             momentum and rate; or the transforms of the inner gradient in the order in which they
             are applied, by name or with options (``[{name: clip, max_norm: 1}, momentum, rate]``).
-            ``rate`` takes `inner_lr` and `learn_inner_lr`.
+            ``rate`` takes `inner_lr` and `learn_inner_lr`; without it (``[]``, say) the rate is 1.
         multi_step_loss_until: outer step up to which the query losses after every inner step enter
             the meta-loss: with equal weights at first, then with falling weights for those before
             the last (MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4); 0: never.

@@ -10,7 +10,8 @@ momentum are two rules. Differentiated like the rest of the inner loop, through 
 
 A meta-parameter of a transform has a name that begins with ``inner_``, then a word and a slash. One
 whose name begins with ``inner_moment`` is carried: it is part of the iterate, where the transform's
-state of the same name starts, and it is written back after every step.
+state of the same name starts, and it is written back after every step. Only
+``gradient=displacement`` moves it; a run with another meta-gradient is refused.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from dmeta.algorithms.algorithm import (
     moving_averages,
     with_network,
 )
+from dmeta.bilevel.chain import is_carried
 from dmeta.bilevel.compiled import CompiledBlocks
 from dmeta.bilevel.flat import Layout
 from dmeta.bilevel.plans import PlanName, block_gradient
@@ -130,7 +131,7 @@ def _check_gradient(
     stage = Stage(training=True, ways=ways, inner_steps=1)
     with torch.random.fork_rng(devices=[]):
         try:
-            block_gradient("loop", estimator, algorithm, initial, task, stage)
+            found = block_gradient("loop", estimator, algorithm, initial, task, stage).gradients
         except RuntimeError as error:  # NotImplementedError is one
             if "not implemented" not in str(error):
                 raise
@@ -139,6 +140,7 @@ def _check_gradient(
                 f"differentiate so often, got: {first_line(error)}; choose gradient=first_order, "
                 "or replace that operation"
             ) from error
+        _check_carried(config, found)
         if config.compute.plan in ("vmap", "compiled"):
             try:
                 block_gradient("vmap", estimator, algorithm, initial, task, stage)
@@ -150,6 +152,18 @@ def _check_gradient(
                 ) from error
         if config.compute.plan == "compiled":
             CompiledBlocks(estimator, algorithm).num_operations(initial, task, stage, None)
+
+
+def _check_carried(config: RunConfig, gradients: Params) -> None:
+    """Raises ValueError if what the inner update carries from task to task is never moved."""
+    carried = [name for name in gradients if is_carried(name)]
+    if carried and not any(gradients[name].any() for name in carried):
+        raise ValueError(
+            "gradient must be displacement with an inner update that hands its state on to the "
+            f"next tasks, got {config.gradient.name}, with which {carried[0]} stays 0; set "
+            "gradient=displacement, or remove what asks for it (carried_adam in "
+            "algorithm.inner_chain, algorithm.carry_moments)"
+        )
 
 
 def prepare(

@@ -9,7 +9,8 @@ Adam, whatever has been averaged since):
     t <- beta2 t + (1 - beta2),   v <- beta2 v + (1 - beta2) u^2
     u <- u / (sqrt(v / t + eps^2) + eps)
 
-For ``gradient=displacement``; with any other meta-gradient the moments stay zero.
+For ``gradient=displacement``: with any other meta-gradient the moments would stay zero, which a run
+refuses.
 """
 
 from __future__ import annotations
