@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 """Of batch-norms, which take batch statistics here."""
 
 _MOST_SHOWN = 8
-_FEW_LAYERS = 2  # such as the last layer under its name here and there
+_FEW = 2  # layers, such as the last one under its name here and there, or kinds of parameters
 
 
 def with_initial_weights(config: RunConfig, network: Network) -> tuple[RunConfig, Network]:
@@ -119,13 +119,15 @@ def with_weights(
     return dataclasses.replace(network, module=module)
 
 
-def _check_patterns(skip: Iterable[str], names: Iterable[str]) -> None:
+def _check_patterns(skip: Sequence[str], names: Iterable[str]) -> None:
     names = tuple(names)
+    fitting = [pattern for pattern in skip if any(fnmatchcase(name, pattern) for name in names)]
     for pattern in skip:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if pattern not in fitting:
             raise ValueError(
-                f"model.init_skip must be patterns of the names of parameters, got {pattern!r}, "
-                f"which none has ({_shown(list(names))}); correct it"
+                "model.init_skip must be patterns of the names of parameters, of the network or of "
+                f"the file, got {pattern!r}, which none has ({_shown(list(names))}); correct it, "
+                f"or remove it: model.init_skip=[{','.join(fitting)}]"
             )
 
 
@@ -146,14 +148,25 @@ def _check_names(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], 
         return
     got = "; ".join(f"{kind}: {_shown(names)}" for kind, names in problems.items() if names)
     names = [*missing, *unexpected, *(text.partition(" ")[0] for text in other)]
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
-    few = len(layers) <= _FEW_LAYERS and all(layers)
-    patterns = ",".join(f"{layer}.*" for layer in layers) if few else "PATTERN,..."
-    remedy = f"model.init_skip=[{patterns}]"
+    remedy = f"model.init_skip=[{_patterns_of(names, [n for n in wanted if n not in names])}]"
     raise ValueError(
         f"{_KEY} must have the network's parameters, got {where} ({got}); give a file of the same "
         f"network, or leave out what is to be drawn from the seed: {remedy}"
     )
+
+
+def _patterns_of(names: Iterable[str], fitting: Sequence[str]) -> str:
+    """Few patterns of the names that do not fit and of no other, or a placeholder.
+
+    A kind of parameter that no name that fits is of (``*.alpha_scale``), else a layer (``head.*``).
+    """
+    known = {name.rpartition(".")[2] for name in fitting}
+    split = [(layer, kind) for layer, _, kind in (name.rpartition(".") for name in names)]
+    kinds = dict.fromkeys(kind for _, kind in split if known and kind not in known)
+    layers = dict.fromkeys(layer for layer, kind in split if kind not in kinds)
+    if max(len(kinds), len(layers)) > _FEW or not all(layers):
+        return "PATTERN,..."
+    return ",".join([*(f"*.{kind}" for kind in kinds), *(f"{layer}.*" for layer in layers)])
 
 
 def _shown(names: list[str]) -> str:

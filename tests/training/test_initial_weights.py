@@ -154,6 +154,16 @@ def test_what_does_not_fit_is_named(source: Any, target: Any, message: str) -> N
         with_weights(conv4(target), conv4(source).init_params(), [], "FILE")
 
 
+def test_the_message_names_a_kind_of_parameter_that_the_file_has_not() -> None:
+    plain = conv4(3)
+    normed = Network.of(plain.module, batch_norm="task_norm")
+    others = {**plain.init_params(), "fc.weight": torch.ones(1)}
+    for tensors, more in ((plain.init_params(), ""), (others, r",fc\.\*")):
+        message = rf"model\.init_skip=\[\*\.alpha_scale,\*\.alpha_offset{more}\]$"
+        with pytest.raises(ValueError, match=message):
+            with_weights(normed, tensors, [], "FILE")
+
+
 def test_running_statistics_are_not_needed_and_weights_must_be_finite() -> None:
     at = conv4(3)
     tensors = {**at.init_params(), "block1.1.running_mean": torch.ones(2)}
@@ -217,6 +227,13 @@ def test_keys_of_a_file_that_is_not_given_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         prepare(tiny_config(Path("unused"), **changes))
+
+
+def test_a_pattern_of_nothing_is_named_and_the_others_kept() -> None:
+    made = conv4(None)
+    message = r"got 'head\.\*', which none has .*or remove it: model\.init_skip=\[block1\.\*\]"
+    with pytest.raises(ValueError, match=message):
+        with_weights(made, made.init_params(), ("head.*", "block1.*"), "a file")
 
 
 @pytest.mark.parametrize(("skip", "message"), [("typo.*", "which none has"), ("*", "leaves out")])
