@@ -233,6 +233,27 @@ def check_fields(options: Any, prefix: str, but: Collection[str] = ()) -> None:
             )
 
 
+def refuse_unread(options: Any, names: Sequence[str], prefix: str, unless: str) -> None:
+    """Refuse settings that nothing reads, for they would change nothing: all but their defaults.
+
+    Args:
+        options: an object of a dataclass.
+        names: of the fields that it does not read, as its other fields are.
+        prefix: the group, for messages.
+        unless: with which they are read, such as ``algorithm.head=svm``.
+
+    Raises:
+        ValueError: one of them is not at its default.
+    """
+    defaults = {each.name: each.default for each in dataclasses.fields(options)}
+    for name in names:
+        if (value := getattr(options, name)) != defaults[name]:
+            raise ValueError(
+                f"{_join(prefix, name)} must not be set without {unless}, which alone reads it, "
+                f"got {value}; remove it, or set {unless}"
+            )
+
+
 def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str) -> None:
     for key in values:
         if key not in known:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dmeta.declared import REQUIRED
-from dmeta.options import NamedOptions, checked_options, default_options
+from dmeta.options import NamedOptions, checked_options, default_options, refuse_unread
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]
@@ -76,3 +76,18 @@ def test_partials_and_functions_are_factories_too(make: Any) -> None:
     assert checked_options(make, NamedOptions("factory", {"width": 4}), "model") == {"width": 4}
     with pytest.raises(ValueError, match=r"unknown key 'model\.widht' \(did you mean 'width'"):
         checked_options(make, NamedOptions("factory", {"widht": 4}), "model")
+
+
+@dataclass(frozen=True)
+class Convex:
+    """Reads `strength` if it is to."""
+
+    ridge: bool = False
+    strength: float = 1.0
+
+
+def test_a_setting_that_nothing_reads_is_refused_but_at_its_default() -> None:
+    refuse_unread(Convex(), ["strength"], "algorithm", "algorithm.ridge=true")
+    message = r"algorithm\.strength must not be set without algorithm\.ridge=true, .*got 3\.0"
+    with pytest.raises(ValueError, match=message):
+        refuse_unread(Convex(strength=3.0), ["strength"], "algorithm", "algorithm.ridge=true")

@@ -43,7 +43,7 @@ from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
-from dmeta.options import check_fields
+from dmeta.options import check_fields, refuse_unread
 from dmeta.randomness import random_order
 
 
@@ -57,7 +57,7 @@ class MatchingNet:
         input_shape: of one example.
         scale: factor of the cosines; the paper has 1, with 10 training is faster.
         full_context: embed every example in the context of the whole support set, by LSTMs.
-        context_steps: steps of the LSTM that embeds a query, with full context.
+        context_steps: steps of the LSTM that embeds a query (only with ``full_context=true``).
         init_seed: of the LSTMs' initial weights.
     """
 
@@ -75,6 +75,8 @@ class MatchingNet:
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "algorithm", but=PROVIDED)
+        if not self.full_context:
+            refuse_unread(self, ["context_steps"], "algorithm", "algorithm.full_context=true")
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, and with full context those of three LSTMs."""

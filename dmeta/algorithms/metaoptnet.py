@@ -35,7 +35,7 @@ from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Examples, Kind, Loss, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
-from dmeta.options import check_fields
+from dmeta.options import check_fields, refuse_unread
 
 SCALE = "metaoptnet/scale"
 """Name of the learned scale."""
@@ -49,9 +49,9 @@ class MetaOptNet:
         network: the embedding, [N, *input_shape] -> [N, D].
         loss: query loss on the logits.
         head: the convex problem: ``svm`` or ``ridge``.
-        svm_cost: C, by which the dual variables of ``svm`` are bounded.
-        solver_steps: steps of the interior-point method of ``svm``.
-        ridge_strength: lambda of ``ridge``.
+        svm_cost: C, by which the dual variables are bounded (only with ``head=svm``).
+        solver_steps: steps of the interior-point method (only with ``head=svm``).
+        ridge_strength: lambda (only with ``head=ridge``).
         scale: factor of the logits, at first; it is learned.
     """
 
@@ -69,6 +69,10 @@ class MetaOptNet:
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "algorithm", but=PROVIDED)
+        if self.head == "svm":
+            refuse_unread(self, ["ridge_strength"], "algorithm", "algorithm.head=ridge")
+        else:
+            refuse_unread(self, ["svm_cost", "solver_steps"], "algorithm", "algorithm.head=svm")
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, and the scale []."""

@@ -42,7 +42,7 @@ from dmeta.bilevel.solvers import Solver
 from dmeta.bilevel.types import Adapted, Examples, Kind, Loss, Outcome, Params, Stage
 from dmeta.declared import PROVIDED
 from dmeta.models.network import Network
-from dmeta.options import check_fields
+from dmeta.options import check_fields, refuse_unread
 
 ADAPTER = "tsa/adapter/"
 """Of what a task learns besides M: a prefix of the names of the convolutions' weights."""
@@ -60,7 +60,7 @@ class Tsa:
         input_shape: of one example.
         num_base_classes: classes of the training split.
         adapters: whether convolutions have adapters; false: the map of the features alone.
-        adapter_lr: learning rate of adapters.
+        adapter_lr: learning rate of adapters (only with ``adapters=true``).
         features: how the map of a task's features is learned, and the adapters with it.
         init_seed: of the initial layer of the training classes.
     """
@@ -81,6 +81,8 @@ class Tsa:
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "algorithm", but=PROVIDED)
+        if not self.adapters:
+            refuse_unread(self, ["adapter_lr"], "algorithm", "algorithm.adapters=true")
 
     def init_meta_params(self) -> Params:
         """The network's initial weights, and the layer of the training classes."""
