@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +17,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def a_few(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c, and 11 more``: the first ones, of which there are so many that few would do."""
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return ", ".join([*names[:most], f"and {len(names) - most} more"])
 
 
 def safe_text(text: str, console: Console) -> Text:

@@ -159,7 +159,8 @@ class Learner:
                 labels, sorted, are the columns of the logits (`AdaptedLearner.classes`): labels
                 0..W-1 are columns themselves.
             inner_steps: instead of the run's eval_inner_steps, for a method that has them.
-            resize: resize images of other sizes, here and in the predictions.
+            resize: resize images of other sizes, here and in the predictions. Their colours are
+                not converted: a learner of grey images takes those of one channel.
 
         Raises:
             ValueError: shapes, values or labels do not fit; the message says what to change.

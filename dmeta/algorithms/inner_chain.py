@@ -67,7 +67,8 @@ def check_chain(inner: InnerLoop) -> None:
             shown = "null" if wanted is None else str(wanted).lower()
             raise ValueError(
                 f"algorithm.{key} must be {shown} with algorithm.inner_chain, which says the whole "
-                f"update rule, got {value}; set it so, and name the transform in the chain"
+                f"update rule, got {value}; name the transform in the chain and set it so, or "
+                "choose algorithm=maml, which has it so"
             )
     named_chain(inner)
 

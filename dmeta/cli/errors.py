@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dmeta.cli.settings.choices import REGISTRIES, choice_of, choices_of
 from dmeta.cli.settings.hydra_app import compose
 from dmeta.cli.settings.schema import GROUPS, names_of
+from dmeta.formatting import a_few
 from dmeta.quoting import as_override, as_text, shell_word
 from dmeta.registry import nearest
 from dmeta.training.moved_keys import MOVED
@@ -102,6 +103,11 @@ def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
         )
     known = swept[0][1] if swept else _known_keys(verb, overrides)
     group, _, name = key.rpartition(".")
+    if (root := key.partition(".")[0]) in GROUPS and not _under(root, known):
+        return (
+            f"dmeta {verb.replace('_', ' ')} takes no {root}.* key, got '{key}'; remove it (there "
+            f"are {', '.join(_at_the_top(known))})"
+        )
     others = [other for other in known if other != key]
     siblings = {o.rpartition(".")[2]: o for o in others if o.rpartition(".")[0] == group}
     elsewhere = [other for other in others if group and other.rpartition(".")[2] == name]
@@ -114,9 +120,22 @@ def unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
         near = nearest(key, [other for other in others if other != group])
     owners = [f"{group}={each}" for each in choices_of(group) if _has(group, each, key)]
     if owners:
-        near = f", which is a key of {', '.join(owners)}"
+        near = f", which is a key of {a_few(owners)}"
     has = f"; {group} has {', '.join(siblings)}" if group and siblings else ""
     return f"unknown key '{key}'{near}{has}"
+
+
+def _under(group: str, known: Sequence[str]) -> bool:
+    """Whether there are keys in a group."""
+    return any(each.startswith(f"{group}.") for each in known)
+
+
+def _at_the_top(known: Sequence[str]) -> list[str]:
+    """Keys that are in no group, then the groups that have keys."""
+    heads = dict.fromkeys(key.partition(".")[0] for key in known)
+    groups = [head for head in heads if _under(head, known)]
+    own = [head for head in heads if head not in groups and head not in GROUPS]
+    return [*own, *(f"{group}.*" for group in groups)]
 
 
 def _has(group: str, choice: str, key: str) -> bool:

@@ -10,7 +10,9 @@ from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
 from dmeta.cli.saved_run import Shapes
 from dmeta.cli.settings.hydra_app import compose
-from dmeta.options import NamedOptions, checked
+from dmeta.formatting import a_few
+from dmeta.options import NamedOptions, checked, default_options
+from dmeta.registry import nearest
 from dmeta.tasks import TASKS
 from dmeta.tasks.source import BatchSize, EpisodeSize, TaskSource
 from dmeta.training.config import RunConfig
@@ -39,16 +41,35 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
     evaluation = checked(EpisodeSize, sizes, "task")
     trained = config.task.evaluation.ways
     if shapes.ways is not None and evaluation.ways != trained:
-        others = ", ".join(name for name, entry in ALGORITHMS.items() if embeds(entry.make))
+        others = a_few([name for name, entry in ALGORITHMS.items() if embeds(entry.make)])
         raise ValueError(
             f"task.ways must be {trained}, as in training, for algorithm={config.algorithm.name}, "
             f"whose network has one output for each class, got {evaluation.ways}; remove it, or "
             f"evaluate a run of a method whose output does not depend on the ways ({others})"
         )
+    _check_keys(given, source.name)
     source = NamedOptions(source.name, {**source.options, **given})
     own_size = config.task.training
     training = own_size if isinstance(own_size, BatchSize) else evaluation
     return dataclasses.replace(config, task=TaskOptions(source, evaluation, training))
+
+
+def _check_keys(given: Mapping[str, Any], name: str) -> None:
+    """Refuse what is neither a size of the tasks nor an option of the source of that name."""
+    options = default_options(TASKS[name].make) if name in TASKS else {}
+    known = list(dict.fromkeys(["name", *EPISODE_KEYS, *options]))
+    for key, value in given.items():
+        if key in SIZE_KEYS:
+            own = key.removeprefix("train_")
+            remedy = f"set task.{own}, or remove it" if own in EPISODE_KEYS else "remove it"
+            raise ValueError(
+                f"task.{key} must not be set in an evaluation, for it is of training, got {value}; "
+                f"{remedy}"
+            )
+        if key not in known:
+            raise ValueError(
+                f"unknown key 'task.{key}'{nearest(key, known)}; task has {', '.join(known)}"
+            )
 
 
 def _named(name: str, own: NamedOptions) -> NamedOptions:

@@ -15,6 +15,8 @@ from dmeta.models.sizes import check_image
 from dmeta.registry import nearest
 from dmeta.torchvision_compat import import_models
 
+_CHANNELS = 3
+
 
 def torchvision(
     input_shape: tuple[int, ...], num_outputs: int | None, arch: str = "resnet18"
@@ -22,15 +24,20 @@ def torchvision(
     """A network of `torchvision.models`.
 
     Args:
-        input_shape: (channels, height, width), of 3 channels for most.
+        input_shape: (channels, height, width), of 3 channels.
         num_outputs: width of the last layer; None: no such layer, an embedding.
         arch: its name in torchvision, such as ``resnet18``, ``vgg11_bn``, ``mobilenet_v3_small`` or
             ``convnext_tiny``: one of ``torchvision.models.list_models(torchvision.models)``.
 
     Raises:
-        ValueError: there is no such classifier; the input is no image.
+        ValueError: there is no such classifier; the input is no image of 3 channels.
     """
     check_image("torchvision", input_shape, 1, "choose a task of larger images")
+    if input_shape[0] != _CHANNELS:
+        raise ValueError(
+            f"model=torchvision must have images of {_CHANNELS} channels, which its networks take, "
+            f"got {input_shape[0]}; choose model=resnet18, which takes any number, or other images"
+        )
     models = import_models()
     known = models.list_models(module=models)
     if arch not in known:

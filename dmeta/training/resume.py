@@ -160,6 +160,9 @@ def _check_settings(config: RunConfig, run_dir: Path) -> None:
     if saved["fingerprint"] != config.fingerprint():
         changed = ", ".join(_differences(saved["settings"], config.as_mapping()))
         changed = changed or "config.json was altered"
+        there, here = saved["settings"]["algorithm"]["name"], config.algorithm.name
+        if there != here:  # then other keys differ, too
+            changed = f"algorithm: {there} there, {here} here"
         if f"model.{FROZEN}" in changed or f"algorithm.{FROZEN}" in changed:
             raise other_weights(_named(config, run_dir))
         raise ValueError(

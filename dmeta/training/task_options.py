@@ -78,6 +78,7 @@ def _training(evaluation: EpisodeSize, given: dict[str, Any]) -> Size:
     if clash := [key for key in EPISODE_KEYS if key in given]:
         raise ValueError(
             f"task.train_{clash[0]} must be null with task.train_examples, which makes training on "
-            f"mini-batches instead of on few-shot tasks, got {given[clash[0]]}; remove one of them"
+            f"mini-batches instead of on few-shot tasks, got {given[clash[0]]}; remove "
+            f"task.train_{clash[0]} (a method that is trained on mini-batches needs the other)"
         )
     return BatchSize(**given)

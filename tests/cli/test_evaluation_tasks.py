@@ -71,10 +71,16 @@ def test_options_of_the_source_may_differ(maml: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ({"ways": 4}, r"task.ways must be 3, as in training, .* \(protonet, .*\)$"),
+        ({"ways": 4}, r"task.ways must be 3, as in training, .* \(protonet, .*, and \d+ more\)$"),
         ({"name": "sinusoid"}, "tasks of kind classification, .* got sinusoid with regression"),
         ({"name": "glyfs"}, r"task must be one of .*did you mean 'glyphs'"),
-        ({"shotts": 2}, r"unknown key 'task.shotts'"),
+        (
+            {"shotts": 2},
+            r"unknown key 'task.shotts' \(did you mean 'shots'\?\); task has na",
+        ),
+        ({"wayz": 2}, r"task has name, ways, shots, queries, num_classes, drawings, seed"),
+        ({"train_shots": 2}, r"task.train_shots must not be set in an evaluation.*set task.shots"),
+        ({"train_examples": 2}, r"for it is of training, got 2; remove it"),
         ({"shots": "many"}, r"task.shots must be a whole number"),
         ({"shots": 9}, r"lower task.shots"),
     ],

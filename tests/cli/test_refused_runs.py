@@ -161,6 +161,7 @@ GO_ON = "train run_dir=runs/run resume=true "
 OF_A_RUN = [
     (whole, "train run_dir=runs/run compute.plan=vmap", r"run_dir must be new.*add resume=true"),
     (whole, GO_ON + "algorithm.inner_lr=0.5", r"\(different: algorithm.inner_lr\)"),
+    (whole, GO_ON + "algorithm=meta_sgd", r"\(different: algorithm: maml there, meta_sgd here\)"),
     (whole, GO_ON + "model.hidden=9", r"\(different: model.hidden\)"),
     (whole, GO_ON + "seed=1 outer.lr=1", r"\(different: outer.lr, seed\)"),
     (whole, GO_ON + "steps=1", r"steps must be >= 2, the steps that runs/run has done, got 1"),

@@ -12,7 +12,7 @@ COMMAND_LINE = [
     ("train +stepz=3", r"unknown key 'stepz' \(did you mean 'steps'"),
     ("train ~stepz", r"unknown key 'stepz' \(did you mean 'steps'"),
     ("train algoritm=maml", r"did you mean 'algorithm'"),
-    ("train bench.repeats=3", r"unknown key 'bench.repeats'"),
+    ("train bench.repeats=3", r"dmeta train takes no bench\.\* key, got 'bench.repeats'"),
     ("train experiment=omniglot_5w1s_mml", r"did you mean 'omniglot_5w1s_maml'"),
     ("train experiment=[sinusoid_maml_10shot,nothing]", r"experiment must be one of .*got 'not"),
     ("train steps", r"got 'steps' .*write key=value"),
@@ -188,6 +188,10 @@ TASK = [
 ]
 
 MODEL = [
+    (
+        GLYPHS + "model=torchvision",
+        r"images of 3 channels, .*got 1; choose model=resnet18, which takes any number",
+    ),
     ("train model=conv5", r"did you mean 'conv4'"),
     ("train model.name=null", r"model.name must be a registered name, got None"),
     ("train model=conv4", r"model=conv4 must have images"),
@@ -214,7 +218,7 @@ ALGORITHM = [
     ("train algorithm.iner_lr=0.1", r"did you mean 'algorithm.inner_lr'"),
     (
         "train algorithm=protonet algorithm.inner_lr=1",
-        r"which is a key of algorithm=maml, ",
+        r"which is a key of algorithm=maml, algorithm=fomaml, algorithm=reptile, and \d+ more; alg",
     ),
     ("train algorithm.inner_lr=0", r"algorithm.inner_lr must be > 0"),
     ("train algorithm.inner_lr=inf", r"algorithm.inner_lr must be finite"),
@@ -237,6 +241,8 @@ ALGORITHM = [
     ("train algorithm.inner_clip_norm=0", r"algorithm.inner_clip_norm must be > 0 or null"),
     ("train algorithm.proximal_at=last", r"algorithm.proximal_at must be every_step or end"),
     ("train algorithm.proximal_at=end", r"algorithm.proximal_at must be every_step without"),
+    ("train algorithm=reptile algorithm.inner_chain=[clip,rate]", r"or choose algorithm=maml"),
+    (GLYPHS + "algorithm=baseline task.train_shots=5", r"got 5; remove task.train_shots"),
     ("train algorithm.inner_proximal=-1", r"algorithm.inner_proximal must be >= 0"),
     ("train algorithm.inner_batch_size=0", r"algorithm.inner_batch_size must be >= 1 or null"),
     ("train algorithm.adapt=[haed]", r"got 'haed', which fits none"),
@@ -303,7 +309,12 @@ OTHER_VERBS = [
     ("evaluate run_dir=nowhere inner_steps=-1", r"inner_steps must be >= 0"),
     ("evaluate run_dir=nowhere checkpoint=worst", r"checkpoint must be a whole number or last or"),
     ("evaluate run_dir=nowhere split=all", r"split must be train or val or test"),
-    ("evaluate run_dir=nowhere model.filters=3", r"unknown key 'model.filters'"),
+    (
+        "evaluate run_dir=nowhere model.filters=3",
+        r"dmeta evaluate takes no model\.\* key, got 'model.filters'; .*run_dir, .*task\.\*",
+    ),
+    ("evaluate run_dir=nowhere algorithm=maml", r"dmeta evaluate takes no algorithm\.\* key"),
+    ("embed run_dir=nowhere task.ways=3", r"dmeta embed takes no task\.\* key"),
     ("evaluate run_dir=nowhere task.ways=x", r"task.ways must be a whole number"),
     ("evaluate run_dir=nowhere task.shots=0", r"task.shots must be >= 1 or null, got 0"),
     ("evaluate run_dir=nowhere runtime=spark", r"runtime must be one of local, ray"),

@@ -54,10 +54,13 @@ def _model_for(source: TaskSource, overrides: Sequence[str]) -> str:
         return "conv4" if min(shape[1:]) >= _LEAST_POOLED else "conv4_strided"
     if len(shape) == 1 and _takes_floats(source, overrides):
         return "mlp"
-    what = "whole numbers" if len(shape) == 1 else f"examples of {len(shape)} dimensions"
+    what, named = f"examples of {len(shape)} dimensions", "{'model': 'mlp'}"
+    if len(shape) == 1:
+        what = "whole numbers"
+        named = "for token ids {'model': 'transformer', 'model.num_tokens': ...}, or 'lstm'"
     raise ValueError(
         f"a model must be given for a source of {what} (input_shape {shape}), got none; pass "
-        "model=, your own nn.Module, or name one in the settings ({'model': 'mlp'})"
+        f"model=, your own nn.Module, or name one in the settings ({named})"
     )
 
 

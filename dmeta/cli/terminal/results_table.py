@@ -133,8 +133,15 @@ def print_results(
 
 
 def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{tasks[key]} {key}" for key in ("ways", "shots", "queries"))
-    return f"{tasks['name']}: {sizes} per class"
+    sizes = [_counted(tasks["ways"], "way", "ways"), _counted(tasks["shots"], "shot", "shots")]
+    return (
+        f"{tasks['name']}: {', '.join(sizes)}, {_counted(tasks['queries'], 'query', 'queries')} "
+        "per class"
+    )
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
