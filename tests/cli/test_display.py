@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,17 @@ def test_errors_have_three_digits_and_equal_modes_share_a_column() -> None:
     assert "3.90 ±0.0031" in text
     assert "or not: same" in text
     assert "non-" not in text
+
+
+def test_a_method_without_an_inner_loop_has_no_column_of_inner_steps() -> None:
+    test = _evaluation("accuracy", [0.5], [0.4])
+    tasks = {"name": "glyphs", "ways": 5, "shots": 1, "queries": 15}
+    text = _printed({"metric": "accuracy", "algorithm": "protonet", "test": test, "tasks": tasks})
+    assert text.startswith("accuracy: mean ± 95% confidence interval, single model, 60000 outer")
+    assert "inner" not in text
+    assert re.search(r"│ +50.00 ±0.31% │ +40.00 ±0.44% │", text)
+    assert "tasks     glyphs: 5 ways, 1 shot, 15 queries per class" in text
+    assert "accuracy after 0, 1, ... inner steps: mean" in _printed(_RESULTS)
 
 
 def test_predictions_that_are_not_finite_are_told_under_the_table_and_of_a_validation() -> None:

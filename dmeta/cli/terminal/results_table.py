@@ -33,6 +33,8 @@ def shown_steps(last: int) -> list[int]:
 def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
     """The metric after 0..K inner steps, of the model and of the joint baseline if there is one.
 
+    Without any inner steps (K = 0) the rows are the metrics; a single one needs no name.
+
     Args:
         results: ``metrics``, ``algorithm``, ``test`` (an `Evaluation` as a dict) and
             ``joint_baseline`` (None, or a dict with its own ``test``).
@@ -43,8 +45,11 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
     if results.get("joint_baseline"):
         models.append(("joint baseline", results["joint_baseline"]["test"]))
     steps = shown_steps(max(len(e["transductive"]["mean"]) for _, e in models) - 1)
-    table = Table()
-    table.add_column("inner\nsteps", justify="right", max_width=_WIDEST_NAME, overflow="fold")
+    has_steps, table = steps != [0], Table()
+    named = has_steps or bool(further)
+    if named:
+        title = "inner\nsteps" if has_steps else "metric"
+        table.add_column(title, justify="right", max_width=_WIDEST_NAME, overflow="fold")
     cells: list[list[str]] = []
     for name, evaluation in models:
         tasks = f"{evaluation['num_tasks']} {evaluation['split']} tasks"
@@ -55,7 +60,9 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
             cells.append([_cell(metric, m, c, plus_minus) for m, c in scores])
     for step in steps:
         # Learners may differ in their inner steps: a cell that no learner has is empty.
-        table.add_row(str(step), *(column[step] if step < len(column) else "" for column in cells))
+        label = str(step) if has_steps else escape(_with_unit(metric))
+        row = [column[step] if step < len(column) else "" for column in cells]
+        table.add_row(*([label] if named else []), *row)
     table.add_section()
     for metric in further:
         found = [
@@ -63,7 +70,7 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
             for _, evaluation in models
             for _, mode in _modes(evaluation)
         ]
-        row = (_cell(metric, each["mean"], each["ci95"], plus_minus) for each in found)
+        row = [_cell(metric, each["mean"], each["ci95"], plus_minus) for each in found]
         table.add_row(escape(_with_unit(metric)), *row)
     return table
 
@@ -95,15 +102,17 @@ def print_results(
     """
     console = Console() if console is None else console
     test, sign, metric = results["test"], plus_minus(console), declared_metrics(results)[0]
+    joint = (results.get("joint_baseline") or {}).get("test")
+    has_steps = any(len(e["transductive"]["mean"]) > 1 for e in (test, joint) if e)
+    after = " after 0, 1, ... inner steps" if has_steps else ""
     heading = (
-        f"{_with_unit(metric)} after 0, 1, ... inner steps: mean {sign} 95% confidence interval, "
+        f"{_with_unit(metric)}{after}: mean {sign} 95% confidence interval, "
         f"{model_text(test['model'], test['num_models'])}, {test['step']} outer steps"
     )
-    if "further" in test:
+    if "further" in test and has_steps:
         heading += "; other metrics after the last inner step"
     console.print(safe_text(heading, console), soft_wrap=True)
     console.print(results_table(results, sign))
-    joint = (results.get("joint_baseline") or {}).get("test")
     warnings = {"": test, "joint baseline: ": joint}
     lines = [
         f"warning   {whose}{line}"
