@@ -17,8 +17,8 @@ There is no inner loop.
 Differs from the paper and the authors' code (github.com/Sha-Lab/FEAT): x_i above are the support
 examples, there the query examples, too, whose labels `adapt` does not have. One outer rate for all
 weights, there ten times that of the embedding for the attention's, and no pre-training as a
-classifier: start from trained weights for that. As in the code and not in the paper, attention
-weights are dropped out, too.
+classifier: for that, train ``algorithm=simpleshot`` first, and begin with its weights
+(``model.init_from=RUN``). As in the code and not in the paper, attention weights are dropped out, too.
 
 Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding.
 """
