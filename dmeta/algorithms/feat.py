@@ -18,7 +18,8 @@ Differs from the paper and the authors' code (github.com/Sha-Lab/FEAT): x_i abov
 examples, there the query examples, too, whose labels `adapt` does not have. One outer rate for all
 weights, there ten times that of the embedding for the attention's, and no pre-training as a
 classifier: for that, train ``algorithm=simpleshot`` first, and begin with its weights
-(``model.init_from=RUN``). As in the code and not in the paper, attention weights are dropped out, too.
+(``model.init_from=RUN``). As in the code and not in the paper, attention weights are dropped out,
+too.
 
 Letters: S support examples, N examples to predict, W ways, D dimensions of the embedding.
 """
