@@ -349,7 +349,7 @@ OTHER_VERBS = [
     ("bench profile bench.steps=0", r"bench.steps must be >= 1, got 0"),
     ("list everything", r"takes nothing"),
     ("data place=here", r"takes root=FOLDER"),
-    ("data root", r"takes root=FOLDER, got root"),
+    ("data root", r"takes check task=..., or root=FOLDER, got 'root'"),
     ("data root=a root=b", r"takes root=FOLDER, got root=a root=b"),
 ]
 
