@@ -13,7 +13,8 @@ from rich.console import Console
 from dmeta.cli.terminal.display import Display
 from dmeta.cli.terminal.results_table import print_results, shown_steps
 from dmeta.formatting import duration, score
-from dmeta.metrics import default_metric
+from dmeta.metrics import METRICS, default_metric
+from dmeta.metrics.declaration import as_plain
 from dmeta.runtime.messages import ApplyReport, StepReport
 
 ACCURACY = default_metric("classification").declaration
@@ -255,6 +256,18 @@ def test_a_method_without_an_inner_loop_has_no_column_of_inner_steps() -> None:
     assert re.search(r"│ +50.00 ±0.31% │ +40.00 ±0.44% │", text)
     assert "tasks     glyphs: 5 ways, 1 shot, 15 queries per class" in text
     assert "accuracy after 0, 1, ... inner steps: mean" in _printed(_RESULTS)
+
+
+def test_further_metrics_without_inner_steps_are_rows_by_name() -> None:
+    metrics = [as_plain(METRICS[name].make().declaration) for name in ("accuracy", "ece")]
+    score = {"mean": 0.07, "ci95": 0.01}
+    test = _evaluation("accuracy", [0.5], [0.4]) | {
+        "further": {"ece": {"transductive": score, "non_transductive": score}}
+    }
+    text = _printed({"metrics": metrics, "algorithm": "protonet", "test": test})
+    assert "inner" not in text
+    assert re.search(r"│ +accuracy │ +50.00 ±0.31% │ +40.00 ±0.44% │", text)
+    assert re.search(r"│ +ece │ +7.00 ±1.00% │", text)
 
 
 def test_predictions_that_are_not_finite_are_told_under_the_table_and_of_a_validation() -> None:

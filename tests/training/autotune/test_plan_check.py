@@ -278,7 +278,9 @@ def test_a_model_that_cannot_evaluate_at_all_is_refused(
         raise RuntimeError(f"no prediction in {block.phase}")
 
     monkeypatch.setattr(TaskWork, "evaluate", fail)
-    with pytest.raises(ValueError, match=r"evaluation that fails: no prediction in test; change th"):
+    with pytest.raises(
+        ValueError, match=r"evaluation that fails: no prediction in test; change th"
+    ):
         planned(run_of(compute__plan=plan))
 
 
