@@ -92,8 +92,8 @@ def test_all_metrics_are_written_and_shown(classified: Result) -> None:
     out = io.StringIO()
     print_results(classified.summary, [], "x", Console(file=out, width=100, color_system=None))
     text = out.getvalue()
-    assert "│ nll (nats) │" in text
-    assert "│      auroc │" in text
+    assert "│        nll (nats) │" in text
+    assert "│             auroc │" in text
     assert max(map(len, text.splitlines())) <= 160  # the heading; lines of the table:
     assert max(len(each) for each in text.splitlines() if each[0] in "┏┃┡│├└") <= 100
 
