@@ -182,7 +182,7 @@ FEATURES: dict[str, tuple[dict[str, Any], str]] = {
     "too few splits": ({"class_splits": np.array(["val"])}, r"class_splits must say"),
     "no test classes": (
         {"class_splits": np.array(["train", "train", "train", "val", "val", "train"])},
-        r"ways must be <= 0 \(classes of split 'test'\)",
+        r"split 'test' must have classes, got none; choose other splits",
     ),
     "objects": ({"labels": np.array([object()] * N)}, r"an .npz of plain arrays"),
 }
