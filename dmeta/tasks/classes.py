@@ -65,7 +65,8 @@ def check_episode(
     check_positive(split, size)
     if not len(classes):
         raise ValueError(
-            f"split {split!r} must have classes, got none; choose other splits"
+            f"split {split!r} must have classes, got none; change the splits of the data, or "
+            "task.split_ratio"
             + ("" if split != "val" else ", or train without validation (eval.every=0)")
         )
     if size.ways > len(classes):

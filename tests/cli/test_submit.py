@@ -213,7 +213,7 @@ def test_an_image_and_packages_are_rays_business(capsys: pytest.CaptureFixture[s
     words, _ = dry(TRAIN + "submit.pip=auto", capsys)
     needed = json.loads(words[words.index("--runtime-env-json") + 1])["pip"]
     names = {re.split(r"[^\w-]", each)[0] for each in needed}
-    assert {"hydra-core", "torchmetrics"} <= names
+    assert "hydra-core" in names
     assert not {"torch", "torchvision", "ray"} & names
 
 
