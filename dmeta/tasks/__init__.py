@@ -75,6 +75,12 @@ TASKS: Registry[TaskSource] = Registry(
             "Lake et al. 2015; split of Vinyals et al. 2016, arXiv:1606.04080",
             {"model": "conv4_strided", "task.queries": 1},
         ),
+        "series": LazyEntry(
+            "dmeta.tasks.series:load_series",
+            "your own time series with labels, from .ts files (UCR and UEA archives)",
+            "dmeta; archives: Dau et al. 2019, arXiv:1810.07758",
+            {"model": "mlp", "model.hidden": 128, "task.queries": 5},
+        ),
         "sinusoid": LazyEntry(
             "dmeta.tasks.sinusoid:Sinusoid",
             "regression of sine waves; needs no data",

@@ -96,6 +96,27 @@ def resolve_root(root: str | None, name: str, wanted: Sequence[Sequence[str]]) -
     return folder
 
 
+def own_file(value: str, key: str, what: str) -> Path:
+    """A file of the user's own, on this machine; one at an address is fetched.
+
+    Args:
+        value: as the setting names it.
+        key: the setting.
+        what: the file must be, such as ``a table``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not value:
+        raise ValueError(f"{key} must be {what}, got nothing; set {key}=FILE")
+    if is_address(value):
+        return fetch_file(value, what)
+    path = local_path(value)
+    if not path.is_file():
+        raise ValueError(f"{key} must be {what}, got {path}, which is no file; correct it")
+    return path
+
+
 def fetch_file(address: str, name: str) -> Path:
     """A copy of one file that ``task.file`` names by its address; `name` is of the data set.
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeInt, PositiveInt
 
-from dmeta.addresses import is_address, local_path
 from dmeta.tasks.arrays import READ_ERRORS, read_arrays
 from dmeta.tasks.class_splits import (
     Division,
@@ -24,7 +23,7 @@ from dmeta.tasks.class_splits import (
     split_classes,
     warn_of_left_out,
 )
-from dmeta.tasks.data_root import fetch_file
+from dmeta.tasks.data_root import own_file
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.images import ImageClasses
@@ -124,11 +123,7 @@ def load_arrays(
     Raises:
         ValueError: the file is damaged, or the arrays are not what they must be.
     """
-    if not file:
-        raise ValueError("task.file must be an npz file, got nothing; set task.file=FILE")
-    path = fetch_file(file, "arrays") if is_address(file) else local_path(file)
-    if not path.is_file():
-        raise ValueError(f"task.file must be a file, got {path}, which is none; correct it")
+    path = own_file(file, "task.file", "an npz file")
     digest = checked_digest(path, sha256)
     there = _names(path)
     wanted = [_one_of(there, x, _X_NAMES, "x", path), _one_of(there, y, _Y_NAMES, "y", path)]

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from dmeta.addresses import is_address, local_path
 from dmeta.tasks.class_splits import (
     Division,
     Ratio,
@@ -22,7 +21,7 @@ from dmeta.tasks.class_splits import (
     split_classes,
     warn_of_left_out,
 )
-from dmeta.tasks.data_root import fetch_file
+from dmeta.tasks.data_root import own_file
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.grouped_rows import GroupedRows
@@ -75,7 +74,7 @@ def load_table(
     """
     division = Division(split_by, split_ratio, split_seed)
     division.check()
-    path = _found(file)
+    path = own_file(file, "task.file", "a table")
     digest = checked_digest(path, sha256)
     rows = read_rows(path)
     used = _columns(path, rows, target, group, inputs, ignore)
@@ -99,17 +98,6 @@ def load_table(
     y = _target(path, target, [_cell(row, goal) for row in rows])
     y = standardized(y, is_training) if standardize else y
     return GroupedRows(x, y[:, None], found.class_names, found.starts, splits, digest)
-
-
-def _found(file: str) -> Path:
-    if not file:
-        raise ValueError("task.file must be a table, got nothing; set task.file=FILE")
-    if is_address(file):
-        return fetch_file(file, "table")
-    path = local_path(file)
-    if not path.is_file():
-        raise ValueError(f"task.file must be a file, got {path}, which is none; correct it")
-    return path
 
 
 def _columns(

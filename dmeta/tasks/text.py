@@ -6,13 +6,11 @@ Texts become vectors (`dmeta.tasks.ngrams`); classes are split as the table says
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from dmeta.addresses import is_address, local_path
 from dmeta.tasks.class_splits import (
     Division,
     Ratio,
@@ -21,7 +19,7 @@ from dmeta.tasks.class_splits import (
     split_classes,
     warn_of_left_out,
 )
-from dmeta.tasks.data_root import fetch_file
+from dmeta.tasks.data_root import own_file
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.ngrams import ngram_vectors, words
@@ -69,7 +67,7 @@ def load_text(
     """
     division = Division(split_by, split_ratio, split_seed)
     division.check()
-    path = _found(file)
+    path = own_file(file, "task.file", "a table of texts")
     digest = checked_digest(path, sha256)
     rows = read_table(path, (text_column, label_column), (_SPLIT,))
     used = _without_repeats(rows, text_column, label_column)
@@ -95,17 +93,6 @@ def load_text(
         digest,
         input_form="unit_vectors",
     )
-
-
-def _found(file: str) -> Path:
-    if not file:
-        raise ValueError("task.file must be a table of texts, got nothing; set task.file=FILE")
-    if is_address(file):
-        return fetch_file(file, "text")
-    path = local_path(file)
-    if not path.is_file():
-        raise ValueError(f"task.file must be a file, got {path}, which is none; correct it")
-    return path
 
 
 def _without_repeats(rows: Sequence[TableRow], text: str, label: str) -> list[TableRow]:

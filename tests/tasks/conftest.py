@@ -90,6 +90,17 @@ def write_groups(path: Path, num_groups: int, num_rows: int) -> Path:
     return path
 
 
+def write_series(path: Path, counts: Mapping[str, int]) -> Path:
+    """A .ts file of series of 6 random numbers, every one another. Returns path."""
+    rng = np.random.default_rng(0)
+    lines = ["@problemName tiny", "@classLabel true", "@data"]
+    for label, count in counts.items():
+        for values in rng.normal(size=(count, 6)):
+            lines.append(f"{','.join(map(str, values.tolist()))}:{label}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 TINY_OMNIGLOT = {
     "images_background": {
         "Greek": 2, "Hebrew": 1, "Latin": 1, "Braille": 1, "Korean": 1, "Futurama": 1, "Tagalog": 1,

@@ -26,6 +26,7 @@ from dmeta.tasks.source import (
 from tests.tasks.conftest import (
     write_groups,
     write_pictures,
+    write_series,
     write_texts,
     write_tiny_features,
 )
@@ -48,6 +49,10 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         x = np.random.default_rng(0).normal(size=(800, 6))
         np.savez(file, x=x, y=np.repeat(np.arange(100), 8))
         return TASKS["arrays"].make(file=str(file))
+    if request.param == "series":
+        counts = {f"class{number}": 8 for number in range(100)}
+        file = write_series(tmp_path_factory.mktemp("series") / "x.ts", counts)
+        return TASKS["series"].make(file=str(file))
     if request.param == "table":
         file = write_groups(tmp_path_factory.mktemp("table") / "t.csv", num_groups=20, num_rows=20)
         return TASKS["table"].make(file=str(file), target="y", group="school")

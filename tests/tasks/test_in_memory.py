@@ -128,7 +128,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> 
     np.savez(file, x=np.ones((2, 2)), y=[0, 2], class_names=["a", "b"])
     with pytest.raises(ValueError, match=r"labels of .* must be 0\.\.1, the places of its class"):
         load_arrays(file=str(file))
-    for wrong, message in (("", "got nothing"), ("nowhere.npz", "must be a file")):
+    for wrong, message in (("", "got nothing"), ("nowhere.npz", "which is no file")):
         with pytest.raises(ValueError, match=message):
             load_arrays(file=wrong)
 

@@ -103,7 +103,7 @@ def test_without_a_group_rows_are_classified(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"file": ""}, r"task\.file must be a table, got nothing"),
-        ({"file": "no.csv"}, r"task\.file must be a file, got .*no\.csv"),
+        ({"file": "no.csv"}, r"task\.file must be a.*, got .*no\.csv, which is no file"),
         ({"target": ""}, r"task\.target must be of the columns .*\(school, a, b, y\), got ''"),
         ({"group": "pupil"}, r"task\.group must be of the columns .* got 'pupil'"),
         ({"inputs": ("a", "c")}, r"task\.inputs must be of the columns .* got 'c'"),

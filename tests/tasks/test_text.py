@@ -87,7 +87,7 @@ def test_repeated_texts_and_small_classes_are_left_out_and_counted(tmp_path: Pat
     ("options", "message"),
     [
         ({"file": ""}, r"task\.file must be a table of texts, got nothing"),
-        ({"file": "nowhere.csv"}, r"task\.file must be a file, got .*nowhere\.csv"),
+        ({"file": "nowhere.csv"}, r"task\.file must be a.*, got .*nowhere\.csv, which is no file"),
         ({"label_column": "intent"}, r"must have the columns text, intent, got label, text"),
         ({"split_ratio": (0, 0, 0)}, r"task\.split_ratio must be the shares"),
         ({"sha256": "0" * 64}, r"must be the file that the run was begun with"),
