@@ -163,12 +163,12 @@ def check_data() -> Finding:
     # Features are made by `dmeta embed`: nobody lacks them.
     read = [s for s in inventory(root) if s.needs_data and s.name != "features"]
     complete = [status.name for status in read if status.complete]
-    missing = [status.name for status in read if not status.complete]
-    found = f"root {root}: {', '.join(complete) or 'nothing'} complete"
-    if missing:
+    missing = ", ".join(status.name for status in read if not status.complete)
+    if not complete:
         return Finding(
             "warning",
-            f"{found}, {', '.join(missing)} missing",
+            f"root {root}: nothing complete, {missing} missing",
             "`dmeta data` says how to get them; task=sinusoid and task=glyphs need no data",
         )
-    return Finding("ok", found)
+    found = f"root {root}: {', '.join(complete)} complete"
+    return Finding("ok", f"{found}, {missing} missing (dmeta data)" if missing else found)
