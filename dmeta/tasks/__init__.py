@@ -118,5 +118,11 @@ TASKS: Registry[TaskSource] = Registry(
             "Ren et al. 2018, arXiv:1803.00676",
             {"model": "conv4", "task.queries": 15},
         ),
+        "torchvision": LazyEntry(
+            "dmeta.tasks.torchvision_images:load_torchvision",
+            "MNIST, Fashion-MNIST, KMNIST, EMNIST, CIFAR-10, CIFAR-100, SVHN, USPS",
+            "torchvision.datasets",
+            {"model": "conv4", "task.queries": 15},
+        ),
     },
 )

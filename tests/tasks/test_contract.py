@@ -31,7 +31,9 @@ from tests.tasks.conftest import (
     write_tiny_features,
 )
 
-NEEDS_DATA = {"cifar_fs", "cub", "fc100", "miniimagenet", "omniglot", "tiered_imagenet"}
+NEEDS_DATA = {
+    "cifar_fs", "cub", "fc100", "miniimagenet", "omniglot", "tiered_imagenet", "torchvision",
+}  # fmt: skip
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
 
 
