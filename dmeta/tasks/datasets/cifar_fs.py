@@ -7,12 +7,11 @@ The split has 64/16/20 classes.
 
 from __future__ import annotations
 
+import functools
 import re
-from pathlib import Path
 
 from pydantic import PositiveInt
 
-from dmeta.tasks.data_root import DistantFile
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -21,7 +20,6 @@ from dmeta.tasks.image_set import (
     split_list,
 )
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.status import DataSetStatus
 
 CIFAR_FS = ImageSet(
     name="cifar_fs",
@@ -51,11 +49,8 @@ def load_cifar_fs(
     return load_image_set(CIFAR_FS, split_list("cifar_fs"), root=root, size=size, cache=cache)
 
 
-def status(root: Path) -> DataSetStatus:
-    """What of it lies under `root`."""
-    return image_set_status(CIFAR_FS, split_list("cifar_fs"), root)
+status = functools.partial(image_set_status, CIFAR_FS, split_list("cifar_fs"))
+"""What of it lies in a folder: see `dmeta.tasks.inventory.ReadsFiles`."""
 
-
-def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
-    """Its archive below a URL, and whether it is there."""
-    return distant_image_set(CIFAR_FS, root)
+distant_files = functools.partial(distant_image_set, CIFAR_FS)
+"""Its archive below a URL, and whether it is there."""

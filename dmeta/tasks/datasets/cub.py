@@ -7,12 +7,11 @@ As distributed: ``CUB_200_2011/images/<class>/*.jpg``. The split is that of Chen
 
 from __future__ import annotations
 
+import functools
 import re
-from pathlib import Path
 
 from pydantic import PositiveInt
 
-from dmeta.tasks.data_root import DistantFile
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -21,7 +20,6 @@ from dmeta.tasks.image_set import (
     split_list,
 )
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.status import DataSetStatus
 
 CUB = ImageSet(
     name="cub",
@@ -51,11 +49,8 @@ def load_cub(
     return load_image_set(CUB, split_list("cub"), root=root, size=size, cache=cache)
 
 
-def status(root: Path) -> DataSetStatus:
-    """What of it lies under `root`."""
-    return image_set_status(CUB, split_list("cub"), root)
+status = functools.partial(image_set_status, CUB, split_list("cub"))
+"""What of it lies in a folder: see `dmeta.tasks.inventory.ReadsFiles`."""
 
-
-def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
-    """Its archive below a URL, and whether it is there."""
-    return distant_image_set(CUB, root)
+distant_files = functools.partial(distant_image_set, CUB)
+"""Its archive below a URL, and whether it is there."""

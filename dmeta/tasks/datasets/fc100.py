@@ -6,31 +6,21 @@ are the same. The split has the classes of 12/4/4 superclasses: 60/20/20.
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import dataclasses
+import functools
 
 from pydantic import PositiveInt
 
-from dmeta.tasks.data_root import DistantFile
+from dmeta.tasks.datasets.cifar_fs import CIFAR_FS
 from dmeta.tasks.image_set import (
-    ImageSet,
     distant_image_set,
     image_set_status,
     load_image_set,
     split_list,
 )
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.status import DataSetStatus
 
-FC100 = ImageSet(
-    name="fc100",
-    title="FC100",
-    places=("cifar100.zip", "cifar100"),
-    class_of=re.compile(r"/data/(?P<class>[^/]+)/[^/]+\.(?:png|jpg)$"),
-    images_per_class=600,
-    how_to_get="download cifar100.zip (as in github.com/bertinetto/r2d2) and place it in the data "
-    "root (DMETA_DATA or task.root), or extract it there, as cifar100/data/<class>/*.png",
-)
+FC100 = dataclasses.replace(CIFAR_FS, name="fc100", title="FC100")
 
 
 def load_fc100(
@@ -50,11 +40,8 @@ def load_fc100(
     return load_image_set(FC100, split_list("fc100"), root=root, size=size, cache=cache)
 
 
-def status(root: Path) -> DataSetStatus:
-    """What of it lies under `root`."""
-    return image_set_status(FC100, split_list("fc100"), root)
+status = functools.partial(image_set_status, FC100, split_list("fc100"))
+"""What of it lies in a folder: see `dmeta.tasks.inventory.ReadsFiles`."""
 
-
-def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
-    """Its archive below a URL, and whether it is there."""
-    return distant_image_set(FC100, root)
+distant_files = functools.partial(distant_image_set, FC100)
+"""Its archive below a URL, and whether it is there."""

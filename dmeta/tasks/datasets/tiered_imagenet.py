@@ -6,12 +6,11 @@ split has the classes of 20/6/8 superclasses: 351/97/160. Images of any size bec
 
 from __future__ import annotations
 
+import functools
 import re
-from pathlib import Path
 
 from pydantic import PositiveInt
 
-from dmeta.tasks.data_root import DistantFile
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -20,7 +19,6 @@ from dmeta.tasks.image_set import (
     split_list,
 )
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.status import DataSetStatus
 
 TIERED_IMAGENET = ImageSet(
     name="tiered_imagenet",
@@ -52,11 +50,8 @@ def load_tiered_imagenet(
     )
 
 
-def status(root: Path) -> DataSetStatus:
-    """What of it lies under `root`."""
-    return image_set_status(TIERED_IMAGENET, split_list("tiered_imagenet"), root)
+status = functools.partial(image_set_status, TIERED_IMAGENET, split_list("tiered_imagenet"))
+"""What of it lies in a folder: see `dmeta.tasks.inventory.ReadsFiles`."""
 
-
-def distant_files(root: str) -> list[tuple[str, DistantFile | None]]:
-    """Its archive below a URL, and whether it is there."""
-    return distant_image_set(TIERED_IMAGENET, root)
+distant_files = functools.partial(distant_image_set, TIERED_IMAGENET)
+"""Its archive below a URL, and whether it is there."""
