@@ -63,7 +63,7 @@ def test_it_has_the_bits_of_a_runs_block(
 ) -> None:
     run = run_of(tmp_path, task, algorithm, compute__plan=plan)
     work, vector = run.work.build("cpu"), run.outer.initial
-    expected, inputs = work.gradient(vector, BLOCK), work.block_inputs(vector, BLOCK)
+    expected, (inputs,) = work.gradient(vector, BLOCK), work.block_inputs(vector, BLOCK)
     gradients, report = dmeta.meta_gradient(
         run.algorithm,
         inputs.meta_params,
@@ -84,7 +84,7 @@ def test_a_registered_name_is_the_runs_method(tmp_path: Path, algorithm: str) ->
     """Its estimator included."""
     run = run_of(tmp_path, "sinusoid", algorithm)
     work, vector = run.work.build("cpu"), run.outer.initial
-    inputs = work.block_inputs(vector, BLOCK)
+    (inputs,) = work.block_inputs(vector, BLOCK)
     gradients, _ = dmeta.meta_gradient(
         algorithm,
         inputs.meta_params,

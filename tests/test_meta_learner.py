@@ -351,7 +351,8 @@ def test_an_own_loop_learns_what_a_run_learns(tmp_path: Path, algorithm: str) ->
     learner = dmeta.MetaLearner(run.algorithm.network.module, algorithm)
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.outer.lr)
     for step in range(config.steps):
-        inputs = work.block_inputs(vector, Block("train", step, 0, 0, config.meta_batch_size))
+        block = Block("train", step, 0, 0, config.meta_batch_size)
+        (inputs,) = work.block_inputs(vector, block)
         optimizer.zero_grad()
         learner.backward(*tuple_of(inputs.tasks))
         optimizer.step()

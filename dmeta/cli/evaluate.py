@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 from torch import nn
 
 from dmeta.bilevel.types import Loss
@@ -42,7 +42,7 @@ from dmeta.training.model_evaluation import (
 )
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
-from dmeta.training.task_options import EPISODE_KEYS
+from dmeta.training.task_options import EPISODE_KEYS, size_type
 from dmeta.typed_values import AtLeastTwo, typed
 
 
@@ -85,7 +85,7 @@ class EvaluateConfig:
         if self.metrics is not None:
             check_names(self.metrics, "metrics")
         for key in EPISODE_KEYS:
-            typed(self.task.get(key), PositiveInt | None, f"task.{key}")
+            typed(self.task.get(key), size_type(key) | None, f"task.{key}")
 
 
 @alone_in_process("dmeta.evaluate")

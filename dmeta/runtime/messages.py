@@ -46,6 +46,21 @@ class Block:
 
 
 @dataclass(frozen=True)
+class TaskPredictions:
+    """What was predicted for tasks of one size.
+
+    Attributes:
+        places: which of the block's slots they have, counted from 0.
+        ways: classes of each.
+        arrays: name -> [len(places), ...] float32.
+    """
+
+    places: Sequence[int]
+    ways: int
+    arrays: Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class BlockReport:
     """The small part of a block's result; the large part is the gradient vector.
 
@@ -58,6 +73,7 @@ class BlockReport:
         part_seconds: part of the computation -> those of it, which together are `seconds`
             (training only; the parts are the work's to name).
         warnings: what the worker has warned of so far: that its bits may be others the next time.
+        predictions: of its tasks, those of one size together (evaluation only, if asked for).
     """
 
     block: Block
@@ -67,6 +83,7 @@ class BlockReport:
     per_task: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     part_seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    predictions: Sequence[TaskPredictions] = ()
 
 
 class GradientResult(NamedTuple):

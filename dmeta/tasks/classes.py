@@ -3,7 +3,7 @@
 What the rows are (images, features) is unknown here, and so what a pick of one says besides its
 number.
 
-Letters: N rows, C stored classes, V classes of a split, W ways, K shots, Q queries per class, B
+Letters: N rows, C stored classes, V classes of a split, W ways, S support and Q query examples, B
 examples of a mini-batch, P numbers of a pick.
 """
 
@@ -18,6 +18,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dmeta.tasks.samplers import (
+    OF_CLASSES,
+    check_sampler,
+    draw_composition,
+    least_examples,
+    min_ways,
+)
 from dmeta.tasks.sizes import check_positive, key
 from dmeta.tasks.source import (
     SPLITS,
@@ -37,10 +44,10 @@ class Episode(NamedTuple):
 
     Attributes:
         chosen: [W] places in the split's list of classes; label w is the w-th of them.
-        support: [W*K] rows, in random order.
-        support_y: [W*K] labels.
-        query: [W*Q] rows, sorted by label.
-        query_y: [W*Q] labels.
+        support: [S] rows, in random order.
+        support_y: [S] labels.
+        query: [Q] rows, sorted by label.
+        query_y: [Q] labels.
     """
 
     chosen: IntArray
@@ -69,15 +76,22 @@ def check_episode(
             "task.split_ratio"
             + ("" if split != "val" else ", or train without validation (eval.every=0)")
         )
-    if size.ways > len(classes):
+    check_sampler(split, size, OF_CLASSES)
+    if min_ways(size) > len(classes):
+        name = "ways" if min_ways(size) == size.ways else "min_ways"
         raise ValueError(
-            f"ways must be <= {len(classes)} (classes of split {split!r}), got {size.ways}; "
-            f"lower {key(split, 'ways')}"
+            f"{name} must be <= {len(classes)} (classes of split {split!r}), got {min_ways(size)}; "
+            f"lower {key(split, name)}"
         )
     counts = starts[classes + 1] - starts[classes]
     least = int(np.argmin(counts))
-    needed = size.shots + size.queries
+    needed = least_examples(size)
     if needed > counts[least]:
+        if size.sampler in ("at_most", "meta_dataset"):
+            raise ValueError(
+                f"every class must have 2 examples at least, got {counts[least]} of class "
+                f"{names[classes[least]]!r}; leave out small classes"
+            )
         too_many = "queries" if size.shots < counts[least] else "shots"
         raise ValueError(
             f"shots + queries must be <= {counts[least]} (class {names[classes[least]]!r}), got "
@@ -88,9 +102,10 @@ def check_episode(
 def draw_episode(
     size: EpisodeSize, classes: IntArray, starts: IntArray, rng: np.random.Generator
 ) -> Episode:
-    """W classes without replacement; of each, K + Q rows without replacement.
+    """W classes without replacement; of each, its shots and queries without replacement.
 
-    Labels 0..W-1 follow the order in which the classes were drawn.
+    Labels 0..W-1 follow the order in which the classes were drawn. W and the numbers of examples
+    are as the size's sampler draws them.
 
     Args:
         size: checked by `check_episode`.
@@ -98,18 +113,20 @@ def draw_episode(
         starts: [C + 1] offsets into the rows.
         rng: where the randomness comes from.
     """
-    chosen = rng.choice(len(classes), size.ways, replace=False)
-    first = starts[classes[chosen]]
-    counts = starts[classes[chosen] + 1] - first
-    rows = first[:, None] + _draw_distinct(counts, size.shots + size.queries, rng)
-    labels = np.arange(size.ways)
-    order = rng.permutation(size.ways * size.shots)
+    sizes = starts[classes + 1] - starts[classes]
+    chosen, shots, queries = draw_composition(size, sizes, rng)
+    drawn = _draw_distinct(sizes[chosen], int((shots + queries).max()), rng)
+    rows = starts[classes[chosen]][:, None] + drawn
+    column, labels = np.arange(drawn.shape[1]), np.arange(len(chosen))
+    in_support = column < shots[:, None]
+    in_query = ~in_support & (column < (shots + queries)[:, None])
+    order = rng.permutation(shots.sum())
     return Episode(
         chosen,
-        rows[:, : size.shots].ravel()[order],
-        np.repeat(labels, size.shots)[order],
-        rows[:, size.shots :].ravel(),
-        np.repeat(labels, size.queries),
+        rows[in_support][order],
+        np.repeat(labels, shots)[order],
+        rows[in_query],
+        np.repeat(labels, queries),
     )
 
 
@@ -182,11 +199,13 @@ def rows_of(examples: Tensor, rows: Tensor) -> Tensor:
 def _draw_distinct(counts: IntArray, k: int, rng: np.random.Generator) -> IntArray:
     """[W, k]: row w holds k distinct numbers of 0..counts[w]-1, each ordered choice as likely.
 
+    Of a class with fewer, only the first counts[w] mean something.
+
     The first k steps of a Fisher-Yates shuffle. Only the places that a step has swapped are
     remembered, so the cost does not grow with the class, and one call of the generator serves
     all rows (`Generator.choice` would be called once per class).
     """
-    places = rng.integers(np.arange(k), counts[:, None])
+    places = rng.integers(np.minimum(np.arange(k), counts[:, None] - 1), counts[:, None])
     picked = np.empty_like(places)
     for w, row in enumerate(places.tolist()):
         moved: dict[int, int] = {}

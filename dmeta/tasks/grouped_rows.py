@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dmeta.bilevel.types import Kind
 from dmeta.tasks.classes import IntArray
+from dmeta.tasks.samplers import capped, check_sampler, draw_shots, least_examples
 from dmeta.tasks.sizes import check_positive, key
 from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
 from dmeta.tasks.table_columns import FloatArray
@@ -74,22 +75,28 @@ class GroupedRows:
                 f"split {split!r} must have groups, got none; change task.split_ratio"
                 + ("" if split != "val" else ", or train without validation (eval.every=0)")
             )
+        check_sampler(split, size, ("fixed", "at_most", "uniform"))
         counts = self.starts[groups + 1] - self.starts[groups]
-        least, needed = int(np.argmin(counts)), size.shots + size.queries
+        least, needed = int(np.argmin(counts)), least_examples(size)
         if needed > counts[least]:
             raise ValueError(
                 f"shots + queries must be <= {counts[least]} (group "
-                f"{self.group_names[groups[least]]!r}), got {needed}; lower "
-                f"{key(split, 'shots')}, or leave out small groups with task.min_per_group"
+                f"{self.group_names[groups[least]]!r}), got {needed}; lower {key(split, 'shots')}, "
+                "leave out small groups with task.min_per_group, or set task.sampler=at_most"
+                if size.sampler != "at_most"
+                else f"every group must have 2 rows at least, got {counts[least]} of group "
+                f"{self.group_names[groups[least]]!r}; leave it out with task.min_per_group=2"
             )
 
     def draw(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
         """A group, all equally likely; of it K + Q rows without replacement."""
         self.check(split, size)
         group = int(rng.choice(self.splits[split]))
-        first, end = self.starts[group], self.starts[group + 1]
-        rows = first + rng.choice(end - first, size.shots + size.queries, replace=False)
-        support, query = rows[: size.shots], rows[size.shots :]
+        first, count = self.starts[group], self.starts[group + 1] - self.starts[group]
+        wanted = draw_shots(size, rng)
+        shots, queries = (int(n) for n in capped(wanted, size.queries, count))
+        rows = first + rng.choice(count, shots + queries, replace=False)
+        support, query = rows[:shots], rows[shots:]
         return DrawnTask(self.x[support], self.y[support], self.x[query], self.y[query])
 
     def preprocess(self, x: Tensor) -> Tensor:

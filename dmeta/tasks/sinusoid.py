@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dmeta.bilevel.types import Kind
+from dmeta.tasks.samplers import check_sampler, draw_shots
 from dmeta.tasks.sizes import check_positive, key
 from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
 
@@ -75,6 +76,7 @@ class Sinusoid:
     def check(self, split: Split, size: EpisodeSize) -> None:
         """Raises ValueError unless ways is 1 and there is a support and a query point."""
         check_positive(split, size)
+        check_sampler(split, size, ("fixed", "uniform"))
         if size.ways != 1:
             raise ValueError(
                 f"ways must be 1 for the sinusoid (regression has no classes), got {size.ways}; "
@@ -86,12 +88,12 @@ class Sinusoid:
         self.check(split, size)
         amplitude = rng.uniform(self.amplitude_min, self.amplitude_max)
         phase = rng.uniform(0.0, self.phase_max)
-        x = rng.uniform(self.x_min, self.x_max, size=(size.shots + size.queries, 1))
+        k = draw_shots(size, rng)
+        x = rng.uniform(self.x_min, self.x_max, size=(k + size.queries, 1))
         # Drawn last: waves of one frequency are then those that they always were.
         frequency = rng.uniform(self.frequency_min, self.frequency_max)
         y = (amplitude * np.sin(frequency * x - phase)).astype(np.float32)
         x = x.astype(np.float32)
-        k = size.shots
         return DrawnTask(x[:k].copy(), y[:k].copy(), x[k:].copy(), y[k:].copy())
 
     def preprocess(self, x: Tensor) -> Tensor:

@@ -36,28 +36,42 @@ Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
+Sampler: TypeAlias = Literal["fixed", "at_most", "uniform", "meta_dataset", "source"]
+"""How the sizes of tasks are drawn: see `EpisodeSize`."""
+
+
 @dataclass(frozen=True)
 class EpisodeSize:
-    """How large one task is.
+    """How large one task is; with a sampler other than ``fixed``, how large at most.
 
     Attributes:
         ways: classes per task (1 for regression).
         shots: support examples per class.
         queries: query examples per class.
+        sampler: how the sizes of tasks are drawn. ``fixed``: all are alike. ``at_most``: a class
+            (or group) with too few examples is used with those that it has. ``uniform``: ways and
+            shots are drawn uniformly for each task. ``meta_dataset``: that of Meta-Dataset
+            (variable ways and shots, unequal classes; `dmeta.tasks.samplers`). ``source``: your own
+            source decides.
+        min_ways: fewest classes of a task of ``uniform`` (None: 2) and ``meta_dataset`` (None: 5).
+        max_support: most support examples of a task of ``meta_dataset``.
     """
 
     ways: PositiveInt
     shots: PositiveInt
     queries: PositiveInt
+    sampler: Sampler = "fixed"
+    min_ways: PositiveInt | None = None
+    max_support: PositiveInt = 500
 
     @property
     def num_support(self) -> int:
-        """S."""
+        """S, where all tasks are alike."""
         return self.ways * self.shots
 
     @property
     def num_query(self) -> int:
-        """Q."""
+        """Q, where all tasks are alike."""
         return self.ways * self.queries
 
 
@@ -111,12 +125,18 @@ Size: TypeAlias = EpisodeSize | BatchSize
 """Of what one task slot computes."""
 
 
+def is_fixed(size: Size) -> bool:
+    """Whether all tasks, or mini-batches, are equally large."""
+    return isinstance(size, BatchSize) or size.sampler == "fixed"
+
+
 class DrawnTask(NamedTuple):
     """One task as drawn, in storage form (images still uint8).
 
-    All tasks of a split have the same S and Q. Labels of other whole types, and float targets of
-    other types, are converted. A run checks its first tasks before it starts. Support rows are in
-    random order, so that consecutive slices are fair mini-batches.
+    All tasks of a split have the same S and Q, unless the size's sampler is another than ``fixed``;
+    then the support set has an example of each of the task's classes. Labels of other whole types,
+    and float targets of other types, are converted. A run checks its first tasks before it starts.
+    Support rows are in random order, so that consecutive slices are fair mini-batches.
 
     Attributes:
         support_x: [S, *stored_shape].

@@ -24,7 +24,12 @@ from dmeta.training.byte_size import parse_bytes
 from dmeta.training.init_options import INIT_KEYS
 from dmeta.training.moved_keys import refuse_moved
 from dmeta.training.outer.options import OuterOptions
-from dmeta.training.task_options import EPISODE_KEYS, TaskOptions, task_options
+from dmeta.training.task_options import (
+    EPISODE_KEYS,
+    SAMPLING_DEFAULTS,
+    TaskOptions,
+    task_options,
+)
 from dmeta.typed_values import AtLeastTwo
 
 _T = TypeVar("_T")
@@ -219,6 +224,9 @@ class RunConfig:
         # Sizes of evaluation tasks and where the data lies do not touch the parameters.
         left_out = DATA_LOCATION.union(EPISODE_KEYS)
         task = {k: v for k, v in plain["task"].items() if k not in left_out}
+        for key, usual in SAMPLING_DEFAULTS.items():  # as in runs from before there were such keys
+            if task.get(f"train_{key}", ()) == usual:
+                del task[f"train_{key}"]
         deciding["task"] = {k: _without_location(v) for k, v in task.items()}
         deciding["mode"] = self.runtime.mode
         # The weights are known by their digest; without any, runs are those of earlier versions.

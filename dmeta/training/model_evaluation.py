@@ -71,8 +71,7 @@ def evaluate_ensemble(
         restore(runtime, checkpoint)
         models.append(runtime.evaluate(blocks))
         steps.append(checkpoint.step)
-    ways = run.config.task.evaluation.ways
-    return summarize_ensemble(models, split, steps[0], run.source.kind, run.metrics, ways)
+    return summarize_ensemble(models, split, steps[0], run.source.kind, run.metrics)
 
 
 def final_evaluation(

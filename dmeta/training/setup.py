@@ -32,7 +32,8 @@ from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.metrics.metric import Metric
 from dmeta.models import MODELS
 from dmeta.options import NamedOptions
-from dmeta.tasks.source import SPLITS, Split, TaskSource
+from dmeta.tasks.source import SPLITS, Split, TaskSource, is_fixed
+from dmeta.tasks.tensors import ways_of
 from dmeta.training.autotune.memory_prediction import PeakMemory
 from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
@@ -126,7 +127,13 @@ def _check_gradient(
             f"model={config.model.name} without parameters; choose another model, or for mlp raise "
             "model.num_layers"
         )
-    ways = config.task.training.ways
+    size = config.task.training
+    if config.compute.plan == "compiled" and not is_fixed(size):
+        raise ValueError(
+            "compute.plan must be auto, measure, loop or vmap where tasks are of several sizes "
+            f"(task.train_sampler={getattr(size, 'sampler', '')}), got compiled; change it"
+        )
+    ways = size.ways if is_fixed(size) else ways_of(probe.support.y)
     task: Task = pytree.tree_map(lambda rows: rows[None], probe)
     stage = Stage(training=True, ways=ways, inner_steps=1)
     with torch.random.fork_rng(devices=[]):

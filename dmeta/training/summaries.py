@@ -19,7 +19,7 @@ import torch
 
 from dmeta.bilevel.types import Kind
 from dmeta.metrics.metric import Metric
-from dmeta.runtime.messages import BlockReport
+from dmeta.runtime.messages import BlockReport, TaskPredictions
 from dmeta.tasks.source import Split
 from dmeta.training.evaluation import Curve, Estimate, Evaluation, Further
 from dmeta.training.intervals import half_width
@@ -51,7 +51,6 @@ def summarize_ensemble(
     step: int,
     kind: Kind,
     metrics: Sequence[Metric],
-    ways: int,
 ) -> Evaluation:
     """The evaluation of the models' average prediction: probabilities, or values of a regression.
 
@@ -61,24 +60,40 @@ def summarize_ensemble(
         step: of the best model.
         kind: of the tasks.
         metrics: of them.
-        ways: classes of a task.
     """
-    averaged = {TARGET: torch.from_numpy(_all_tasks(models[0], TARGET))}
+    found: list[dict[str, npt.NDArray[Any]]] = []
+    places: list[int] = []
+    for reports in zip(*models, strict=True):
+        first = len(places)
+        for same in zip(*(report.predictions for report in reports), strict=True):
+            places += [first + place for place in same[0].places]
+            found.append(_ensemble_scores(same, kind, metrics))
+    order = np.argsort(places)
+    arrays = {key: np.concatenate([each[key] for each in found])[order] for key in found[0]}
+    return _evaluation(arrays, metrics, split, step, num_models=len(models))
+
+
+def _ensemble_scores(
+    models: Sequence[TaskPredictions], kind: Kind, metrics: Sequence[Metric]
+) -> dict[str, npt.NDArray[Any]]:
+    """`score_key` and `non_finite_key` -> [T, ...] of T tasks of one size, as each model has them.
+
+    Args: models: all of the same tasks.
+    """
+    targets = torch.from_numpy(models[0].arrays[TARGET])
+    averaged = {TARGET: targets.long() if kind == "classification" else targets}
     for key in map(predictions_key, MODES):
-        predictions = [torch.from_numpy(_all_tasks(reports, key)) for reports in models]
+        predictions = [torch.from_numpy(each.arrays[key]) for each in models]
         if kind == "classification":
             # Metrics take logits. In float64 different probabilities keep different logarithms.
             mean = torch.stack([logits.softmax(-1) for logits in predictions]).mean(0)
             averaged[key] = mean.double().log()
         else:
             averaged[key] = torch.stack(predictions).mean(0)
-    if kind == "classification":
-        averaged[TARGET] = averaged[TARGET].long()
     found = non_finite_of(kind, averaged)
     for batched in (True, False):
-        found |= scores_of(metrics, averaged, ways, batched=batched)
-    arrays = {key: value.numpy() for key, value in found.items()}
-    return _evaluation(arrays, metrics, split, step, num_models=len(models))
+        found |= scores_of(metrics, averaged, models[0].ways, batched=batched)
+    return {key: value.numpy() for key, value in found.items()}
 
 
 def _evaluation(

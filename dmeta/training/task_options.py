@@ -7,14 +7,19 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import PositiveInt
-
 from dmeta.options import NamedOptions, check_fields, checked, named_options
 from dmeta.tasks.source import BatchSize, EpisodeSize, Size
 from dmeta.typed_values import typed
 
-EPISODE_KEYS = ("ways", "shots", "queries")
-BATCH_KEYS = ("examples", "classes", "class_sizes")
+EPISODE_KEYS = tuple(field.name for field in dataclasses.fields(EpisodeSize))
+BATCH_KEYS = tuple(field.name for field in dataclasses.fields(BatchSize))
+
+SAMPLING_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(EpisodeSize)
+    if field.default is not dataclasses.MISSING
+}
+"""Keys that say how sizes are drawn -> what they are where all tasks are alike."""
 
 SIZE_KEYS = (*EPISODE_KEYS, *(f"train_{key}" for key in (*EPISODE_KEYS, *BATCH_KEYS)))
 """Keys of ``task`` that a run reads, whatever its task source."""
@@ -51,19 +56,21 @@ def task_options(group: Any) -> TaskOptions:
     """
     choice = named_options(group, "task")
     options = dict(choice.options)
-    sizes: dict[str, Any] = {key: options.pop(key, 1) for key in EPISODE_KEYS}
+    sizes = {key: options.pop(key, SAMPLING_DEFAULTS.get(key, 1)) for key in EPISODE_KEYS}
     evaluation = checked(EpisodeSize, sizes, "task")
     own = {key: options.pop(f"train_{key}", None) for key in (*EPISODE_KEYS, *BATCH_KEYS)}
     given = {
-        key: typed(value, _TYPES.get(key, PositiveInt), f"task.train_{key}")
+        key: typed(value, size_type(key), f"task.train_{key}")
         for key, value in own.items()
         if value is not None
     }
     return TaskOptions(NamedOptions(choice.name, options), evaluation, _training(evaluation, given))
 
 
-_TYPES = {"class_sizes": tuple[PositiveInt, ...]}
-"""Of keys that are not a number."""
+def size_type(key: str) -> Any:
+    """What the size of a task or mini-batch called `key` may be."""
+    owner = EpisodeSize if key in EPISODE_KEYS else BatchSize
+    return typing.get_type_hints(owner, include_extras=True)[key]
 
 
 def _training(evaluation: EpisodeSize, given: dict[str, Any]) -> Size:

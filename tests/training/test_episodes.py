@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from dmeta.bilevel.types import Kind
+from dmeta.bilevel.types import Kind, Task
 from dmeta.runtime.messages import Block
 from dmeta.tasks.glyphs import make_glyphs
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.sinusoid import Sinusoid
-from dmeta.tasks.source import BatchSize, DrawnTask, EpisodeSize, Split, TaskSource, can_pick
+from dmeta.tasks.source import (
+    BatchSize,
+    DrawnTask,
+    EpisodeSize,
+    Size,
+    Split,
+    TaskSource,
+    can_pick,
+)
 from dmeta.training.setup import prepare
 from dmeta.training.work.episodes import TaskSupply, task_rng
 from tests.conftest import tiny_config
@@ -49,11 +57,22 @@ def block(step: int, index: int, phase: Split = "train") -> Block:
     return Block(phase, step, index, 3 * index, 3)
 
 
+def drawn(supply: TaskSupply, of: Block, size: Size) -> DrawnTask:
+    """Of a block whose tasks are of one size."""
+    (group,) = supply.draw(of, 7, size)
+    assert (group.places, group.ways) == (tuple(range(of.num_slots)), size.ways)
+    return group.tasks
+
+
+def placed(supply: TaskSupply, of: Block, size: Size) -> Task:
+    return supply.place(drawn(supply, of, size))
+
+
 def one_by_one(source: TaskSource, size: EpisodeSize, of: Block) -> list[list[list[torch.Tensor]]]:
     tasks = []
     for slot in range(of.first_slot, of.first_slot + of.num_slots):
-        drawn = source.draw(of.phase, size, task_rng(7, of, slot))
-        x, y, query_x, query_y = map(torch.from_numpy, drawn)
+        arrays = source.draw(of.phase, size, task_rng(7, of, slot))
+        x, y, query_x, query_y = map(torch.from_numpy, arrays)
         tasks.append([[source.preprocess(x), y], [source.preprocess(query_x), query_y]])
     return tasks
 
@@ -73,7 +92,7 @@ def test_a_blocks_tasks_are_those_that_the_source_draws(
 ) -> None:
     supply = TaskSupply(source, "cpu")
     for of in (block(0, 0), block(5, 2), block(0, 1, "test")):
-        got = supply.place(supply.draw(of, 7, size))
+        got = placed(supply, of, size)
         for i, task in enumerate(one_by_one(source, size, of)):
             for examples, expected in zip(got, task, strict=True):
                 for tensor, wanted in zip(examples, expected, strict=True):
@@ -108,7 +127,7 @@ def test_what_is_drawn_ahead_is_what_follows_and_changes_nothing() -> None:
 
     def drawn_now(of: Block) -> int:
         before = len(counting.draws)
-        got, expected = supply.draw(of, 7, size), plain.draw(of, 7, size)
+        got, expected = drawn(supply, of, size), drawn(plain, of, size)
         assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
         now = len(counting.draws) - before
         if of.phase == "train":
@@ -142,7 +161,8 @@ def test_a_step_back_is_a_step_like_any_other() -> None:
     supply, plain = TaskSupply(Sinusoid(), "cpu"), TaskSupply(Sinusoid(), "cpu")
     size = EpisodeSize(1, 5, 6)
     for step in (0, 1, 2, 0, 1):
-        got, expected = supply.draw(block(step, 0), 7, size), plain.draw(block(step, 0), 7, size)
+        of = block(step, 0)
+        got, expected = drawn(supply, of, size), drawn(plain, of, size)
         assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
         supply.draw_ahead(block(step, 0), 7, size)
 
@@ -176,8 +196,8 @@ def test_who_draws_in_another_way_is_asked_to_draw() -> None:
     inherited = Inherited(glyphs.images, glyphs.class_names, glyphs.starts, glyphs.splits)
     for source in (Noisy(glyphs), inherited):
         assert not can_pick(source)
-        drawn = TaskSupply(source, "cpu").draw(block(0, 0), 7, SIZE)  # type: ignore[arg-type]
-        assert not drawn.query_y.any()
+        supply = TaskSupply(source, "cpu")  # type: ignore[arg-type]
+        assert not drawn(supply, block(0, 0), SIZE).query_y.any()
     assert can_pick(HandedThrough(glyphs))  # type: ignore[arg-type]
 
 
@@ -199,7 +219,7 @@ def test_a_mini_batch_is_the_support_and_the_query_set() -> None:
     source, of = turned_glyphs(), block(3, 1)
     for each in (source, HandedThrough(source)):
         supply = TaskSupply(each, "cpu")  # type: ignore[arg-type]
-        got = supply.place(supply.draw(of, 7, BatchSize(6, source.num_classes("train"))))
+        got = placed(supply, of, BatchSize(6, source.num_classes("train")))
         assert got.support is got.query
         for i, slot in enumerate(range(of.first_slot, of.first_slot + of.num_slots)):
             x, y = source.draw_batch("train", 6, task_rng(7, of, slot))

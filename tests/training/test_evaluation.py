@@ -13,7 +13,7 @@ from dmeta.metrics.classification import ACCURACY, accuracy
 from dmeta.metrics.finite import finite_rows
 from dmeta.metrics.regression import MSE, mse
 from dmeta.runs.progress import fresh
-from dmeta.runtime.messages import Block, BlockReport
+from dmeta.runtime.messages import Block, BlockReport, TaskPredictions
 from dmeta.training.evaluation import (
     Curve,
     Evaluation,
@@ -68,16 +68,17 @@ def test_an_ensemble_averages_probabilities_not_logits() -> None:
 
     def report(logits: list[float]) -> list[BlockReport]:
         row = np.array([[[logits]]], dtype=np.float32)  # T, K+1, Q, W = 1, 1, 1, 2
-        per_task = {
+        arrays = {
             "transductive_prediction": row,
             "non_transductive_prediction": -row,
             "target": np.array([[0]]),
         }
         block = Block("test", 0, 0, 0, 1, with_predictions=True)
-        return [BlockReport(block, {}, True, 0.0, per_task)]
+        predicted = (TaskPredictions((0,), 2, arrays),)
+        return [BlockReport(block, {}, True, 0.0, predictions=predicted)]
 
     models = [report([3.0, 0.0]), report([3.0, 0.0]), report([0.0, 100.0])]
-    result = summarize_ensemble(models, "test", 7, "classification", [ACCURACY], 2)
+    result = summarize_ensemble(models, "test", 7, "classification", [ACCURACY])
     assert result.transductive.mean == (1.0,)
     assert result.non_transductive.mean == (0.0,)
     assert (result.step, result.num_models, result.num_tasks) == (7, 3, 1)
@@ -121,8 +122,11 @@ def _report(predictions: list[list[list[list[float]]]]) -> list[BlockReport]:
     found["target"] = torch.zeros(logits.shape[0], logits.shape[2], dtype=torch.int64)
     counted = scores_of([ACCURACY], found, 2, batched=True)
     counted |= non_finite_of("classification", found)
-    per_task = {name: value.numpy() for name, value in {**counted, **found}.items()}
-    return [BlockReport(Block("test", 0, 0, 0, len(logits)), {}, True, 0.0, per_task)]
+    per_task = {name: value.numpy() for name, value in counted.items()}
+    arrays = {name: value.numpy() for name, value in found.items()}
+    predicted = (TaskPredictions(range(len(logits)), 2, arrays),)
+    block = Block("test", 0, 0, 0, len(logits))
+    return [BlockReport(block, {}, True, 0.0, per_task, predictions=predicted)]
 
 
 def test_tasks_without_a_finite_prediction_are_counted_after_every_inner_step() -> None:
@@ -141,7 +145,7 @@ def test_tasks_without_a_finite_prediction_are_counted_after_every_inner_step() 
     assert "2 of 3 test tasks" in line
     del plain["num_non_finite"]  # as earlier versions wrote it
     assert non_finite_line(plain, ACCURACY.declaration) is None
-    both = summarize_ensemble([reports, reports], "test", 7, "classification", [ACCURACY], 2)
+    both = summarize_ensemble([reports, reports], "test", 7, "classification", [ACCURACY])
     assert both.transductive == result.transductive
 
 

@@ -48,6 +48,9 @@ def test_a_block_has_the_same_bits_on_any_worker_in_any_order(algorithm: str, ki
         assert again.per_task.keys() == scores[i].per_task.keys()
         for name, value in again.per_task.items():
             assert np.array_equal(value, scores[i].per_task[name])
+        ((mine,), (theirs,)) = again.predictions, scores[i].predictions
+        for name, value in mine.arrays.items():
+            assert np.array_equal(value, theirs.arrays[name])
     assert not np.array_equal(first[0].gradient, first[1].gradient)
 
 

@@ -159,7 +159,10 @@ def _sizes(entry: Entry[Any] | LazyEntry) -> list[Option]:
     if kind == "regression":
         defaults |= {"shots": 10, "queries": 10}
     declared = options_named("tasks.source:EpisodeSize")
-    evaluation = [dataclasses.replace(each, default=defaults[each.name]) for each in declared]
+    evaluation = [
+        dataclasses.replace(each, default=defaults.get(each.name, each.default))
+        for each in declared
+    ]
     training = [
         Option(
             f"train_{each.name}",

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmeta.cli.help import HELP_FLAGS, help_text
+from dmeta.cli.settings.choices import options_named
 from dmeta.cli.settings.config_files import config_dir
 from dmeta.cli.settings.expansion_limits import check_interpolations
 from dmeta.cli.settings.presets import check_run_dir, composed_with, own_presets
@@ -198,6 +199,7 @@ def _with_any_task(verb: str, arguments: Iterable[str]) -> list[str]:
     """
     if verb != "evaluate":
         return list(arguments)
-    known = "|".join(f"task.{key}" for key in ("name", "ways", "shots", "queries"))
+    sizes = [each.name for each in options_named("tasks.source:EpisodeSize")]
+    known = "|".join(f"task.{key}" for key in ("name", *sizes))
     named = [re.sub(r"^task=", "task.name=", argument) for argument in arguments]
     return [re.sub(rf"^(?!({known})=)task\.", "+task.", argument) for argument in named]

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 
 import torch
+from torch.utils import _pytree as pytree
 
 from dmeta.bilevel import ESTIMATORS
 from dmeta.bilevel.plans import one_by_one
+from dmeta.bilevel.types import Task
 from dmeta.options import NamedOptions
 from dmeta.runtime.blocks import blocks_of
 from dmeta.training.autotune.memory_prediction import (
@@ -60,7 +62,8 @@ def within_budget(run: Run) -> Run:
 def first_block_inputs(run: Run, num_tasks: int | None = None) -> BlockInputs:
     """What the run's first meta-gradient is computed from, on the device that it is meant for.
 
-    Without a GPU in this process, on the CPU.
+    Without a GPU in this process, on the CPU. Where the sizes of tasks vary, those of the block's
+    largest size, repeated until they fill the block: about the most that a block may need.
 
     Args:
         run: the run.
@@ -71,7 +74,23 @@ def first_block_inputs(run: Run, num_tasks: int | None = None) -> BlockInputs:
     block = blocks_of("train", 0, config.meta_batch_size, config.compute.block_size)[0]
     if num_tasks is not None:
         block = dataclasses.replace(block, num_slots=num_tasks)
-    return run.work.build("cuda" if on_gpu else "cpu").block_inputs(run.outer.initial, block)
+    groups = run.work.build("cuda" if on_gpu else "cpu").block_inputs(run.outer.initial, block)
+    if len(groups) == 1:
+        return groups[0]
+    largest = max(groups, key=lambda inputs: _numbers_of_one(inputs.tasks))
+    return _repeated(largest, block.num_slots)
+
+
+def _repeated(inputs: BlockInputs, num_tasks: int) -> BlockInputs:
+    """So many tasks, which are those of `inputs` again and again."""
+    rows = torch.arange(num_tasks) % len(inputs.task_seeds)
+    tasks = pytree.tree_map(lambda part: part[rows.to(part.device)], inputs.tasks)
+    return inputs._replace(tasks=tasks, task_seeds=inputs.task_seeds[rows])
+
+
+def _numbers_of_one(tasks: Task) -> int:
+    """Numbers that a task, of several that are stacked, is given in."""
+    return sum(part[0].numel() for part in pytree.tree_leaves(tasks))
 
 
 def memory_line(run: Run) -> str | None:

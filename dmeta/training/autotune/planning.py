@@ -23,6 +23,7 @@ from dmeta.bilevel.plans import PlanName, block_gradient, has_images, one_by_one
 from dmeta.capacity import available_memory_bytes
 from dmeta.runtime.messages import ALONE, Seat
 from dmeta.runtime.options import ComputeOptions
+from dmeta.tasks.source import is_fixed
 from dmeta.training.autotune.memory_budget import first_block_inputs
 from dmeta.training.autotune.memory_prediction import block_peak, most_inner_steps, sized
 from dmeta.training.autotune.operations import operations_of
@@ -184,7 +185,9 @@ def _fastest(run: Run, seat: Seat) -> PlanChoice:
         for plan in ("loop_channels_last", "loop_mixed"):
             seconds[plan] = eager_seconds(run, plan, inputs, chunk_size)
     compiled = CompiledBlocks(run.work.estimator, inputs.algorithm, chunk_size)
-    if "vmap" in seconds:
+    if not is_fixed(run.config.task.training):
+        left_out["compiled"] = "tasks are of several sizes"
+    elif "vmap" in seconds:
         outcome = compiled_seconds(run, inputs, compiled, min(seconds.values()), seat)
         if isinstance(outcome, str):
             left_out["compiled"] = outcome

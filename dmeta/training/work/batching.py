@@ -3,13 +3,16 @@
 Whole numbers are int64 (labels, token ids), all others float32. Whose tasks they are is unknown
 here.
 
+Tasks of one size are stacked and computed together. Where sizes vary, each size is a group of its
+own: no example is made up to fill a task, so a method and its batch statistics see what was drawn.
+
 Letters: T tasks, S support examples, Q query examples, W ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,48 @@ from dmeta.bilevel.types import Kind
 from dmeta.tasks.source import DrawnTask
 
 _REMEDY = "correct the source's draw"
+
+
+class TaskGroup(NamedTuple):
+    """Tasks of a block that are of one size.
+
+    Attributes:
+        places: which of the block's slots they have, counted from 0.
+        ways: W of each; 1 for a regression.
+        tasks: stacked in this order, as drawn.
+    """
+
+    places: tuple[int, ...]
+    ways: int
+    tasks: DrawnTask
+
+
+def one_group(tasks: DrawnTask, ways: int) -> list[TaskGroup]:
+    """All tasks of a block, which are of one size."""
+    return [TaskGroup(tuple(range(len(tasks.support_y))), ways, tasks)]
+
+
+def grouped(tasks: Sequence[DrawnTask], kind: Kind, most_ways: int) -> list[TaskGroup]:
+    """Tasks of any sizes by their size, in the order in which the sizes first come.
+
+    Args:
+        tasks: as drawn.
+        kind: of the tasks.
+        most_ways: classes that a task may have at most.
+
+    Raises:
+        ValueError: as of `stacked`; or a task's support set lacks one of its classes.
+    """
+    _check_form(tasks)
+    by_size: dict[Any, list[int]] = {}
+    for place, task in enumerate(tasks):
+        ways = 1 if kind == "regression" else _ways_of(task, most_ways)
+        shapes = tuple(np.shape(part) for part in task)
+        by_size.setdefault((ways, shapes), []).append(place)
+    return [
+        TaskGroup(tuple(places), ways, stacked([tasks[i] for i in places], kind, ways))
+        for (ways, _), places in by_size.items()
+    ]
 
 
 def stacked(tasks: Sequence[DrawnTask], kind: Kind, ways: int) -> DrawnTask:
@@ -35,11 +80,7 @@ def stacked(tasks: Sequence[DrawnTask], kind: Kind, ways: int) -> DrawnTask:
     Raises:
         ValueError: they are of different sizes, of no numbers, or have a label outside 0..W-1.
     """
-    if wrong := [task for task in tasks if not isinstance(task, tuple) or len(task) != 4]:
-        raise ValueError(
-            "draw must return support_x, support_y, query_x and query_y (a "
-            f"dmeta.tasks.source.DrawnTask), got {type(wrong[0]).__name__}; {_REMEDY}"
-        )
+    _check_form(tasks)
     parts = {name: _together(name, [task[i] for task in tasks]) for i, name in enumerate(_NAMES)}
     for name in ("support_y", "query_y"):
         parts[name] = _targets(name, parts[name], kind, ways)
@@ -58,6 +99,32 @@ def as_input(x: Tensor) -> Tensor:
     if x.dtype.is_floating_point or x.dtype == torch.bool:
         return x.to(torch.float32)
     return x.to(torch.int64)
+
+
+def _check_form(tasks: Sequence[DrawnTask]) -> None:
+    if wrong := [task for task in tasks if not isinstance(task, tuple) or len(task) != 4]:
+        raise ValueError(
+            "draw must return support_x, support_y, query_x and query_y (a "
+            f"dmeta.tasks.source.DrawnTask), got {type(wrong[0]).__name__}; {_REMEDY}"
+        )
+
+
+def _ways_of(task: DrawnTask, most: int) -> int:
+    """W: the labels of the support set are 0..W-1, each of them at least once."""
+    labels = np.unique(task.support_y)
+    if not len(labels):
+        raise ValueError(f"support_y must have a label at least, got none; {_REMEDY}")
+    if labels.dtype.kind not in "iub" or not np.array_equal(labels, np.arange(len(labels))):
+        raise ValueError(
+            "the support set must have an example of each class, labelled from 0 on, got labels "
+            f"{', '.join(map(str, labels[:10]))}; {_REMEDY}"
+        )
+    if len(labels) > most:
+        raise ValueError(
+            f"a task must have at most {most} classes (task.ways), got {len(labels)}; raise "
+            f"task.ways, or {_REMEDY}"
+        )
+    return len(labels)
 
 
 def _together(name: str, parts: Sequence[Any]) -> npt.NDArray[Any]:

@@ -27,7 +27,7 @@ from dmeta.tasks.source import (
     draws_batches,
 )
 from dmeta.training.devices.gpu_memory import free_gpu_bytes
-from dmeta.training.work.batching import as_input, stacked
+from dmeta.training.work.batching import TaskGroup, as_input, grouped, one_group, stacked
 
 PHASES = {"train": 0, "val": 1, "test": 2}
 """Numbers that stand for the phases where randomness is seeded."""
@@ -80,7 +80,7 @@ class TaskSupply:
         self._examples: Tensor | None = None
         if can_pick(source):
             self._examples = shared_tensor(source.examples)
-        self._ahead: tuple[_Wanted, DrawnTask] | None = None
+        self._ahead: tuple[_Wanted, list[TaskGroup]] | None = None
         self._followers: dict[int, Block] = {}  # index -> the next block, of so many steps later
         self._last: Block | None = None
 
@@ -91,8 +91,10 @@ class TaskSupply:
         if stored is not None and not is_there and self._has_room(stored.nbytes):
             self._examples = stored.to(self._device)
 
-    def draw(self, block: Block, seed: int, size: Size) -> DrawnTask:
-        """The tasks of a block, stacked, on the CPU; a mini-batch is its support and query set.
+    def draw(self, block: Block, seed: int, size: Size) -> list[TaskGroup]:
+        """The tasks of a block, those of one size stacked, on the CPU.
+
+        A mini-batch is its support and query set.
 
         Args:
             block: the block.
@@ -129,14 +131,17 @@ class TaskSupply:
     def _examples_of(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> Examples:
         return Examples(self._inputs(x), torch.from_numpy(y).to(self._device))
 
-    def _drawn(self, wanted: _Wanted) -> DrawnTask:
+    def _drawn(self, wanted: _Wanted) -> list[TaskGroup]:
         block, source, size = wanted.block, self._source, wanted.size
         slots = range(block.first_slot, block.first_slot + block.num_slots)
         rngs = [task_rng(wanted.seed, block, slot) for slot in slots]
         if isinstance(size, BatchSize):
-            return self._batches(block.phase, size, rngs)
+            return one_group(self._batches(block.phase, size, rngs), size.ways)
         draw = source.pick if can_pick(source) else source.draw
-        return stacked([draw(block.phase, size, rng) for rng in rngs], source.kind, size.ways)
+        tasks = [draw(block.phase, size, rng) for rng in rngs]
+        if size.sampler == "fixed":
+            return one_group(stacked(tasks, source.kind, size.ways), size.ways)
+        return grouped(tasks, source.kind, size.ways)
 
     def _batches(
         self, split: Split, size: BatchSize, rngs: Sequence[np.random.Generator]

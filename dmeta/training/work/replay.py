@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dmeta.bilevel.types import Task
 from dmeta.runtime.messages import Block, Vector
 from dmeta.runtime.reduction import widened
 from dmeta.training.setup import Run
@@ -51,7 +52,7 @@ def replay_block(
 
     Returns: the block and then its tasks; and as arrays ``meta_params`` [P], ``gradient`` [P] (the
         block's) and ``support_x``, ``support_y``, ``query_x``, ``query_y`` [T, ...], as the network
-        gets them.
+        gets them; of tasks of several sizes ``support_x_0`` [S, ...], ``support_x_1`` and so on.
     """
     work = run.work.build(device)
     alone = [
@@ -69,8 +70,19 @@ def replay_block(
         replayed.append(Replayed(part, seeds, report.finite, norm, norms, dict(report.sums)))
         if part is block:
             arrays["gradient"] = total.numpy().copy()
-    tasks = work.block_inputs(vector, block).tasks
-    for name, examples in (("support", tasks.support), ("query", tasks.query)):
-        arrays[f"{name}_x"] = examples.x.cpu().numpy()
-        arrays[f"{name}_y"] = examples.y.cpu().numpy()
+    groups = work.block_inputs(vector, block)
+    if len(groups) == 1:
+        return replayed, arrays | _arrays_of(groups[0].tasks)
+    for place, part in enumerate(alone):
+        (inputs,) = work.block_inputs(vector, part)
+        arrays |= {f"{name}_{place}": a[0] for name, a in _arrays_of(inputs.tasks).items()}
     return replayed, arrays
+
+
+def _arrays_of(tasks: Task) -> dict[str, npt.NDArray[Any]]:
+    """``support_x``, ``support_y``, ``query_x``, ``query_y`` of stacked tasks."""
+    return {
+        f"{name}_{part}": getattr(getattr(tasks, name), part).cpu().numpy()
+        for name in ("support", "query")
+        for part in ("x", "y")
+    }

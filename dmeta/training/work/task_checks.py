@@ -14,7 +14,15 @@ from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.messages import Block
-from dmeta.tasks.source import SPLITS, BatchSize, Size, Split, TaskSource
+from dmeta.tasks.source import (
+    SPLITS,
+    DrawnTask,
+    EpisodeSize,
+    Size,
+    Split,
+    TaskSource,
+    is_fixed,
+)
 from dmeta.training.config import RunConfig
 from dmeta.training.work.episodes import TaskSupply
 
@@ -42,24 +50,28 @@ def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = 
         size = config.task.training if is_training else config.task.evaluation
         seed = config.seed if is_training else config.eval.seed
         try:
-            drawn = supply.draw(Block(split, 0, 0, 0, _NUM_TASKS), seed, size)
+            groups = supply.draw(Block(split, 0, 0, 0, _NUM_TASKS), seed, size)
         except ValueError as error:
             raise ValueError(f"tasks of split {split!r}: {error}") from error
-        try:
-            tasks[split] = supply.place(drawn)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            shape = list(drawn.support_x.shape)
-            raise ValueError(
-                "the source's preprocess must take [..., *stored_shape] with any dimensions in "
-                f"front, got {shape} and: {error}; correct it"
-            ) from error
-        for name, examples, count in (
-            ("support", tasks[split].support, size.num_support),
-            ("query", tasks[split].query, size.num_query),
-        ):
-            _check(f"{name} set of split {split!r}", examples, count, size, source)
+        placed = [_placed(supply, group.tasks) for group in groups]
+        for group, stacked in zip(groups, placed, strict=True):
+            for name in ("support", "query"):
+                what = f"{name} set of split {split!r}"
+                _check(what, getattr(stacked, name), len(group.places), size, source)
+        tasks[split] = placed[0]
     first: Task = pytree.tree_map(lambda rows: rows[0], tasks[splits[0]])
     return first
+
+
+def _placed(supply: TaskSupply, drawn: DrawnTask) -> Task:
+    try:
+        return supply.place(drawn)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shape = list(drawn.support_x.shape)
+        raise ValueError(
+            "the source's preprocess must take [..., *stored_shape] with any dimensions in "
+            f"front, got {shape} and: {error}; correct it"
+        ) from error
 
 
 def probe_of(task: Task) -> Task:
@@ -85,17 +97,20 @@ def _few(examples: Examples) -> Examples:
     return Examples(x[rows], y[rows])
 
 
-def _check(what: str, examples: Examples, rows: int, size: Size, source: TaskSource) -> None:
+def _check(what: str, examples: Examples, num_tasks: int, size: Size, source: TaskSource) -> None:
+    """Args: examples: of so many tasks of one size, stacked; what: they are."""
     x, y = examples
-    x_shape = [_NUM_TASKS, rows, *source.input_shape]
+    rows = _rows_wanted(what, x, size)
+    x_shape = [num_tasks, rows, *source.input_shape]
     if list(x.shape) != x_shape:
-        which = "" if isinstance(size, BatchSize) else f"ways {size.ways} x {rows // size.ways} "
+        is_episode = isinstance(size, EpisodeSize) and is_fixed(size)
+        which = f"ways {size.ways} x {rows // size.ways} " if is_episode else ""
         raise ValueError(
             f"the {what} must have x of shape {x_shape[1:]} ({which}examples, "
             f"each of the source's input_shape) when preprocessed, got {list(x.shape[1:])}; "
             "correct the source's draw, preprocess or input_shape"
         )
-    y_shape = [_NUM_TASKS, rows]
+    y_shape = [num_tasks, rows]
     if source.kind == "regression":
         y_shape.append(source.num_outputs(size.ways))
     if list(y.shape) != y_shape:
@@ -112,3 +127,15 @@ def _check(what: str, examples: Examples, rows: int, size: Size, source: TaskSou
                 f"the {what} must have finite {name}, got NaN or infinity (in float32); correct "
                 "the source's data"
             )
+
+
+def _rows_wanted(what: str, x: Tensor, size: Size) -> int:
+    """S or Q; where sizes vary, as many as there are, which must be one at least."""
+    if is_fixed(size):
+        return size.num_support if what.startswith("support") else size.num_query
+    if x.dim() < 2 or not x.shape[1]:
+        raise ValueError(
+            f"the {what} must have an example at least, got x of shape {list(x.shape[1:])}; "
+            "correct the source's draw"
+        )
+    return x.shape[1]

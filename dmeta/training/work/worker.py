@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dmeta.algorithms.algorithm import Algorithm, with_network
 from dmeta.bilevel.compiled import block_program
 from dmeta.bilevel.flat import Layout, WirePrecision, to_wire
-from dmeta.bilevel.plans import PlanName, arranged, chunks, for_each_task, joined, one_by_one
+from dmeta.bilevel.plans import (
+    PlanName,
+    arranged,
+    chunks,
+    for_each_task,
+    joined,
+    one_by_one,
+)
 from dmeta.bilevel.solvers import recording
 from dmeta.bilevel.surrogates import Estimator, predict_apart, predict_queries
 from dmeta.bilevel.types import Adapted, Params, Stage, Task
@@ -27,6 +36,7 @@ from dmeta.runtime.messages import (
     Block,
     BlockReport,
     GradientResult,
+    TaskPredictions,
     Vector,
 )
 from dmeta.runtime.options import Precision
@@ -34,6 +44,7 @@ from dmeta.tasks.source import EpisodeSize, Size, TaskSource
 from dmeta.training.devices.gpu import set_up_gpu
 from dmeta.training.devices.gpu_watch import GpuWatch, watched
 from dmeta.training.frozen_weights import PackedNetwork, packed, unpacked
+from dmeta.training.work.batching import TaskGroup
 from dmeta.training.work.compile_lock import compiled_in_turn
 from dmeta.training.work.episodes import TaskSupply, task_seeds
 from dmeta.training.work.scores import (
@@ -148,19 +159,24 @@ class TaskWork:
             what = f"{factory.layout} {factory.training} {factory.chunk_size}"
             self._block_gradient = compiled_in_turn(self._block_gradient, what)
 
-    def block_inputs(self, vector: Vector, block: Block) -> BlockInputs:
-        """What the meta-gradient of a training block is computed from, on this device."""
-        return self._inputs(vector, block, Laps(self._device))
+    def block_inputs(self, vector: Vector, block: Block) -> list[BlockInputs]:
+        """What the meta-gradient of a training block is computed from, on this device.
 
-    def _inputs(self, vector: Vector, block: Block, laps: Laps) -> BlockInputs:
+        One for each size that its tasks have.
+        """
+        return list(self._inputs(vector, block, Laps(self._device)))
+
+    def _inputs(self, vector: Vector, block: Block, laps: Laps) -> Iterator[BlockInputs]:
         factory = self._factory
-        drawn = self._supply.draw(block, factory.seed, factory.training)
+        groups = self._supply.draw(block, factory.seed, factory.training)
         seeds = task_seeds(factory.seed, block)
         laps.end("draw")
-        params, tasks = self._params(vector), self._supply.place(drawn)
-        laps.end("move")
-        stage = Stage(training=True, ways=factory.training.ways, step=block.step, seed=factory.seed)
-        return BlockInputs(self._training, params, tasks, stage, seeds)
+        params = self._params(vector)
+        for group in groups:
+            tasks = self._supply.place(group.tasks)
+            laps.end("move")
+            stage = Stage(training=True, ways=group.ways, step=block.step, seed=factory.seed)
+            yield BlockInputs(self._training, params, tasks, stage, seeds[list(group.places)])
 
     def tasks_at_once(self, block: Block) -> int:
         """Most tasks of the block that are computed at a time."""
@@ -173,21 +189,22 @@ class TaskWork:
         self._supply.bring_examples()
         laps = Laps(self._device)
         factory = self._factory
-        inputs = self._inputs(vector, block, laps)
-        result = self._block_gradient(*inputs[1:])
+        metric = default_metric(factory.source.kind)
+        total: dict[str, Tensor] = {}
+        reported: list[dict[str, Tensor]] = []
+        for inputs in self._inputs(vector, block, laps):
+            result = self._block_gradient(*inputs[1:])
+            target, ways = inputs.tasks.query.y, inputs.stage.ways
+            found = scores(metric, result.predictions, target, ways)
+            reported.append({"loss": result.losses, metric.name: found, **result.notes})
+            total = {n: total[n] + g if total else g for n, g in result.gradients.items()}
+            laps.end("mathematics")
         if self._queues:
             self._supply.draw_ahead(block, factory.seed, factory.training)
-        laps.end("mathematics")
-        flat = factory.layout.flatten(result.gradients)
+            laps.end("mathematics")
+        flat = factory.layout.flatten(total)
         gradient = to_wire(flat, factory.gradient_precision)
-        metric = default_metric(factory.source.kind)
-        ways, target = factory.training.ways, inputs.tasks.query.y
-        found = scores(metric, result.predictions, target, ways)
-        sums = {
-            "loss": float(result.losses.double().sum()),
-            metric.name: float(found.double().sum()),
-            **{name: float(value.double().sum()) for name, value in result.notes.items()},
-        }
+        sums = _summed(reported)
         finite = bool(flat.isfinite().all() and np.isfinite(list(sums.values())).all())
         laps.end("pack")
         parts = laps.seconds()
@@ -200,34 +217,56 @@ class TaskWork:
         """Per task: the metrics, transductive and not (`scores_of`).
 
         And how many query predictions are not finite (`non_finite_of`), likewise. With
-        predictions, also what `predict_task` says of them.
+        predictions, also what `predict_task` says of the tasks of each size.
         """
         started = time.perf_counter()
         self._supply.bring_examples()
         factory = self._factory
-        drawn = self._supply.draw(block, factory.eval_seed, factory.evaluation)
-        tasks = self._supply.place(drawn)
+        groups = self._supply.draw(block, factory.eval_seed, factory.evaluation)
         params = arranged(factory.plan, self._params(vector))
-        stage = Stage(training=False, ways=factory.evaluation.ways)
+        seeds = task_seeds(factory.eval_seed, block)
+        found: list[dict[str, npt.NDArray[np.float32]]] = []
+        predicted: list[TaskPredictions] = []
+        for group in groups:
+            with torch.no_grad():
+                own = seeds[list(group.places)]
+                out = self._evaluated(params, group, own, keep=block.with_predictions)
+            arrays = {name: value.float().cpu().numpy() for name, value in out.items()}
+            kept = {name: arrays.pop(name) for name in PREDICTIONS if name in arrays}
+            found.append(arrays)
+            if kept:
+                predicted.append(TaskPredictions(group.places, group.ways, kept))
+        per_task = _in_place(found, [group.places for group in groups])
+        values = [*per_task.values(), *(a for each in predicted for a in each.arrays.values())]
+        return BlockReport(
+            block,
+            {},
+            all(bool(np.isfinite(value).all()) for value in values),
+            time.perf_counter() - started,
+            per_task,
+            predictions=tuple(predicted),
+        )
 
+    def _evaluated(
+        self, params: Params, group: TaskGroup, seeds: Tensor, *, keep: bool
+    ) -> dict[str, Tensor]:
+        """Name -> [T, ...] of the tasks of a group; their predictions if those are to be kept."""
+        factory = self._factory
+        stage = Stage(training=False, ways=group.ways)
         apart = [metric for metric in factory.metrics if not metric.batched]
-        kept = block.with_predictions or bool(apart)
 
         def mapped(task: Task) -> dict[str, Tensor]:
             predictions = predict_task(self._evaluation, params, task, stage)
             out = scores_of(factory.metrics, predictions, stage.ways, batched=True)
             out |= non_finite_of(factory.source.kind, predictions)
-            return out | predictions if kept else out
+            return out | predictions if keep or apart else out
 
-        with torch.no_grad():
-            parts = chunks((tasks, task_seeds(factory.eval_seed, block)), factory.chunk_size)
-            out = joined([for_each_task(factory.plan, mapped, *part) for part in parts])
-            if apart and not block.with_predictions:
-                out |= scores_of(factory.metrics, out, stage.ways, batched=False)
-                out = {name: value for name, value in out.items() if name not in PREDICTIONS}
-        per_task = {name: value.float().cpu().numpy() for name, value in out.items()}
-        finite = all(bool(np.isfinite(value).all()) for value in per_task.values())
-        return BlockReport(block, {}, finite, time.perf_counter() - started, per_task)
+        parts = chunks((self._supply.place(group.tasks), seeds), factory.chunk_size)
+        out = joined([for_each_task(factory.plan, mapped, *part) for part in parts])
+        if apart and not keep:
+            out |= scores_of(factory.metrics, out, stage.ways, batched=False)
+            out = {name: value for name, value in out.items() if name not in PREDICTIONS}
+        return out
 
     def _params(self, vector: Vector) -> dict[str, Tensor]:
         # A copy: the vector may be shared memory, and nothing may ever write to it.
@@ -255,6 +294,23 @@ def predict_task(
         apart = torch.stack([predict_apart(algorithm, state, task) for state in states])
     keys = [predictions_key(mode) for mode in MODES]
     return {**dict(zip(keys, (together, apart), strict=True)), TARGET: task.query.y}
+
+
+def _summed(reported: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Name -> sum over the tasks of all groups."""
+    sums: dict[str, float] = {}
+    for group in reported:
+        for name, value in group.items():
+            sums[name] = sums.get(name, 0.0) + float(value.double().sum())
+    return sums
+
+
+def _in_place(
+    found: Sequence[Mapping[str, npt.NDArray[np.float32]]], places: Sequence[Sequence[int]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Name -> [num_slots, ...], from the groups' arrays."""
+    order = np.argsort(np.concatenate(places))
+    return {name: np.concatenate([group[name] for group in found])[order] for name in found[0]}
 
 
 def _received(

@@ -35,7 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 def inputs_of(run_dir: Path, num_tasks: int, **changes: Any) -> tuple[BlockInputs, Any]:
     run = prepare(tiny_config(run_dir, **changes))
     block = Block("train", 0, 0, 0, num_tasks)
-    return run.work.build("cpu").block_inputs(run.outer.initial, block), run.config.compute.plan
+    (inputs,) = run.work.build("cpu").block_inputs(run.outer.initial, block)
+    return inputs, run.config.compute.plan
 
 
 @pytest.mark.slow
