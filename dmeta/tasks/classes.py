@@ -9,6 +9,7 @@ examples of a mini-batch, P numbers of a pick.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -77,10 +78,14 @@ def check_episode(
             + ("" if split != "val" else ", or train without validation (eval.every=0)")
         )
     check_sampler(split, size, OF_CLASSES)
-    if min_ways(size) > len(classes):
+    most, of = len(classes), ""
+    if size.within == "superclass":
+        most = int(np.bincount(_superclasses(split, classes, names)).max())
+        of = " of the largest superclass"
+    if min_ways(size) > most:
         name = "ways" if min_ways(size) == size.ways else "min_ways"
         raise ValueError(
-            f"{name} must be <= {len(classes)} (classes of split {split!r}), got {min_ways(size)}; "
+            f"{name} must be <= {most} (classes{of} of split {split!r}), got {min_ways(size)}; "
             f"lower {key(split, name)}"
         )
     counts = starts[classes + 1] - starts[classes]
@@ -100,22 +105,37 @@ def check_episode(
 
 
 def draw_episode(
-    size: EpisodeSize, classes: IntArray, starts: IntArray, rng: np.random.Generator
+    split: Split,
+    size: EpisodeSize,
+    classes: IntArray,
+    starts: IntArray,
+    names: Sequence[str],
+    rng: np.random.Generator,
 ) -> Episode:
     """W classes without replacement; of each, its shots and queries without replacement.
 
     Labels 0..W-1 follow the order in which the classes were drawn. W and the numbers of examples
-    are as the size's sampler draws them.
+    are as the size's sampler draws them. Within a superclass: one that has enough classes, all
+    equally likely.
 
     Args:
+        split: the split.
         size: checked by `check_episode`.
         classes: [V] stored class of each class of the split.
         starts: [C + 1] offsets into the rows.
+        names: of the C stored classes.
         rng: where the randomness comes from.
     """
-    sizes = starts[classes + 1] - starts[classes]
-    chosen, shots, queries = draw_composition(size, sizes, rng)
-    drawn = _draw_distinct(sizes[chosen], int((shots + queries).max()), rng)
+    places = np.arange(len(classes))
+    if size.within == "superclass":
+        owners = _superclasses(split, classes, names)
+        large = np.flatnonzero(np.bincount(owners) >= min_ways(size))
+        places = np.flatnonzero(owners == rng.choice(large))
+    of_places = classes[places]
+    sizes = starts[of_places + 1] - starts[of_places]
+    drawn_places, shots, queries = draw_composition(size, sizes, rng)
+    chosen = places[drawn_places]
+    drawn = _draw_distinct(sizes[drawn_places], int((shots + queries).max()), rng)
     rows = starts[classes[chosen]][:, None] + drawn
     column, labels = np.arange(drawn.shape[1]), np.arange(len(chosen))
     in_support = column < shots[:, None]
@@ -128,6 +148,28 @@ def draw_episode(
         rows[in_query],
         np.repeat(labels, queries),
     )
+
+
+def _superclasses(split: Split, classes: IntArray, names: Sequence[str]) -> IntArray:
+    """[V] which superclass each class of a split is of: the part of its name before the last ``/``.
+
+    Raises:
+        ValueError: a name has no such part.
+    """
+    return _numbered_owners(split, tuple(names[c] for c in classes.tolist()))
+
+
+@functools.lru_cache(maxsize=16)
+def _numbered_owners(split: Split, names: tuple[str, ...]) -> IntArray:
+    owners = [name.rpartition("/")[0] for name in names]
+    if "" in owners:
+        raise ValueError(
+            f"{key(split, 'within')}=superclass must have classes whose names are "
+            f"superclass/class, got {names[owners.index('')]!r}; rename the classes, or set it to "
+            "all"
+        )
+    numbers: IntArray = np.unique(owners, return_inverse=True)[1].astype(np.int64)
+    return numbers
 
 
 def draw_rows(

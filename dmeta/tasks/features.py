@@ -113,7 +113,7 @@ class FeatureClasses:
     def pick(self, split: Split, size: EpisodeSize, rng: np.random.Generator) -> DrawnTask:
         """`draw`, but of each vector only its row: x are [S, 1] and [Q, 1]."""
         self.check(split, size)
-        drawn = draw_episode(size, self.splits[split], self.starts, rng)
+        drawn = draw_episode(split, size, self.splits[split], self.starts, self.class_names, rng)
         return DrawnTask(
             drawn.support[:, None], drawn.support_y, drawn.query[:, None], drawn.query_y
         )

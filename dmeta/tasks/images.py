@@ -131,7 +131,7 @@ class ImageClasses:
         """`draw`, but of each image only its row and its quarter turns: x are [S, 2], [Q, 2]."""
         self.check(split, size)
         classes = self.splits[split]
-        drawn = draw_episode(size, classes[:, 0], self.starts, rng)
+        drawn = draw_episode(split, size, classes[:, 0], self.starts, self.class_names, rng)
         turns = classes[drawn.chosen, 1]
         if split in self.turned_per_task:
             turns = (turns + rng.integers(4, size=len(turns))) % 4

@@ -52,6 +52,11 @@ def least_examples(size: EpisodeSize) -> int:
 
 def check_sampler(split: Split, size: EpisodeSize, known: tuple[Sampler, ...]) -> None:
     """Raises ValueError if the sampler is not one of `known`, or its options are impossible."""
+    if size.within != "all" and known != OF_CLASSES:
+        raise ValueError(
+            f"within must be all for a source without classes, got {size.within}; remove "
+            f"{key(split, 'within')}"
+        )
     if size.sampler not in known:
         raise ValueError(
             f"sampler must be {' or '.join(known)} for this source, got {size.sampler}; change "

@@ -55,6 +55,8 @@ class EpisodeSize:
             source decides.
         min_ways: fewest classes of a task of ``uniform`` (None: 2) and ``meta_dataset`` (None: 5).
         max_support: most support examples of a task of ``meta_dataset``.
+        within: ``all``: classes are drawn from all of the split; ``superclass``: from one
+            superclass, such as an alphabet, that is drawn first.
     """
 
     ways: PositiveInt
@@ -63,6 +65,7 @@ class EpisodeSize:
     sampler: Sampler = "fixed"
     min_ways: PositiveInt | None = None
     max_support: PositiveInt = 500
+    within: Literal["all", "superclass"] = "all"
 
     @property
     def num_support(self) -> int:

@@ -15,6 +15,7 @@ from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize
 
 COUNTS = np.array([20, 3, 40, 7, 200, 12, 2, 90])
+NAMES = [str(count) for count in COUNTS]
 META = EpisodeSize(6, 15, 10, "meta_dataset", max_support=60)
 
 
@@ -103,11 +104,11 @@ SAMPLED = [
 @pytest.mark.parametrize("size", SAMPLED, ids=lambda size: size.sampler)
 def test_an_episode_has_no_row_twice_and_all_rows_of_their_classes(size: EpisodeSize) -> None:
     starts, classes = make_starts(COUNTS.tolist()), np.arange(len(COUNTS))
-    check_episode("test", size, classes, starts, [str(n) for n in COUNTS])
+    check_episode("test", size, classes, starts, NAMES)
     of_row = np.repeat(classes, COUNTS)
     used = np.zeros(len(of_row), np.int64)
     for i in range(300):
-        episode = draw_episode(size, classes, starts, np.random.default_rng(i))
+        episode = draw_episode("test", size, classes, starts, NAMES, np.random.default_rng(i))
         rows = np.concatenate([episode.support, episode.query])
         labels = np.concatenate([episode.support_y, episode.query_y])
         assert len(np.unique(rows)) == len(rows)
@@ -147,8 +148,7 @@ def test_points_of_a_regression_are_drawn_uniformly() -> None:
 
 
 def of_classes(size: EpisodeSize) -> None:
-    names = [str(n) for n in COUNTS]
-    check_episode("test", size, np.arange(8), make_starts(COUNTS.tolist()), names)
+    check_episode("test", size, np.arange(8), make_starts(COUNTS.tolist()), NAMES)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,37 @@ def test_impossible_sizes_are_refused(
 def test_a_class_with_a_single_example_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"2 examples at least, got 1 of class 'small'"):
         check_episode("test", META, np.arange(6), make_starts([9, 9, 9, 9, 9, 1]), ["a"] * 5 + ["small"])  # noqa: E501  # fmt: skip
+
+
+def test_within_a_superclass_all_classes_are_of_one_that_is_large_enough() -> None:
+    names = ["a/0", "a/1", "a/2", "b/0", "c/0", "c/1", "c/2", "c/3"]
+    size = EpisodeSize(3, 1, 1, within="superclass")
+    classes, starts = np.arange(1, 8), make_starts([2] * 8)  # a has two in this split
+    check_episode("train", size, classes, starts, names)
+    seen = set()
+    for i in range(60):
+        episode = draw_episode("train", size, classes, starts, names, np.random.default_rng(i))
+        assert {names[classes[c]][0] for c in episode.chosen} == {"c"}
+        assert np.array_equal(episode.support // 2, classes[episode.chosen[episode.support_y]])
+        seen.add(tuple(episode.chosen.tolist()))
+    assert len(seen) > 15
+    both = EpisodeSize(2, 1, 1, within="superclass")
+    drawn = [draw_episode("train", both, classes, starts, names, np.random.default_rng(i)).chosen for i in range(400)]  # noqa: E501  # fmt: skip
+    share = np.mean([names[classes[chosen[0]]][0] == "a" for chosen in drawn])
+    assert abs(share - 0.5) < 0.1, "superclasses are equally likely, not classes"
+
+
+@pytest.mark.parametrize(
+    ("names", "size", "message"),
+    [
+        (["a/0", "a/1", "b"], EpisodeSize(2, 1, 1, within="superclass"), r"task\.within=superclass must have classes whose names are superclass/class, got 'b'"),  # noqa: E501
+        (["a/0", "a/1", "b/0"], EpisodeSize(3, 1, 1, within="superclass"), r"ways must be <= 2 \(classes of the largest superclass of split 'test'\), got 3"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_superclasses_that_there_are_not_are_refused(
+    names: list[str], size: EpisodeSize, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_episode("test", size, np.arange(3), make_starts([2, 2, 2]), names)
+    with pytest.raises(ValueError, match=r"within must be all for a source without classes"):
+        Sinusoid().check("test", EpisodeSize(1, 2, 2, within="superclass"))
