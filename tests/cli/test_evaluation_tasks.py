@@ -78,7 +78,10 @@ def test_options_of_the_source_may_differ(maml: Path) -> None:
             {"shotts": 2},
             r"unknown key 'task.shotts' \(did you mean 'shots'\?\); task has na",
         ),
-        ({"wayz": 2}, r"task has name, ways, shots, queries, num_classes, drawings, seed"),
+        (
+            {"wayz": 2},
+            r"task has name, ways, shots, queries, sampler, .*, num_classes, drawings, seed",
+        ),
         ({"train_shots": 2}, r"task.train_shots must not be set in an evaluation.*set task.shots"),
         ({"train_examples": 2}, r"for it is of training, got 2; remove it"),
         ({"shots": "many"}, r"task.shots must be a whole number"),
@@ -109,9 +112,15 @@ def test_the_file_says_what_was_evaluated_on(
     main.main([*line, "task=glyphs", "task.ways=7", "task.shots=2", "task.num_classes=50"])
     written = json.loads((protonet / "evaluation.json").read_text())
     assert written["tasks"] == {
-        "name": "glyphs", "ways": 7, "shots": 2, "queries": 2,
+        "name": "glyphs", "ways": 7, "shots": 2, "queries": 2, "sampler": "fixed",
+        "min_ways": None, "max_support": 500, "within": "all",
         "num_classes": 50, "drawings": 8, "seed": 0,
     }  # fmt: skip
     assert "tasks     glyphs: 7 ways, 2 shots, 2 queries per class" in capsys.readouterr().out
+    main.main([*line, "task.sampler=meta_dataset", "task.ways=6", "task.min_ways=3"])
+    assert (
+        "glyphs: at most 6 ways, 1 shot, 2 queries per class (sampler meta"
+        in capsys.readouterr().out
+    )
     main.main(line)
     assert json.loads((protonet / "evaluation.json").read_text())["tasks"]["ways"] == 3

@@ -143,9 +143,12 @@ def print_results(
 
 def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
     sizes = [_counted(tasks["ways"], "way", "ways"), _counted(tasks["shots"], "shot", "shots")]
+    sampler = tasks.get("sampler", "fixed")  # of results of earlier versions: none
+    most = "" if sampler == "fixed" else "at most "
     return (
-        f"{tasks['name']}: {', '.join(sizes)}, {_counted(tasks['queries'], 'query', 'queries')} "
-        "per class"
+        f"{tasks['name']}: {most}{', '.join(sizes)}, "
+        f"{_counted(tasks['queries'], 'query', 'queries')} per class"
+        + (f" (sampler {sampler})" if most else "")
     )
 
 
