@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dmeta.capacity import usable_cpus
 
@@ -169,8 +169,10 @@ _DECODE_ERRORS = (
 
 
 def _unreadable(path: Path, name: str, error: Exception) -> ValueError:
+    # Pillow's own words name an object in memory.
+    why = "no image" if isinstance(error, UnidentifiedImageError) else error
     return ValueError(
-        f"every file must be readable, got {name!r} in {path} ({error}); "
+        f"every file must be readable, got {name!r} in {path} ({why}); "
         "copy, extract or download it again"
     )
 

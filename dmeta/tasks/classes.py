@@ -101,6 +101,7 @@ def check_episode(
         raise ValueError(
             f"shots + queries must be <= {counts[least]} (class {names[classes[least]]!r}), got "
             f"{needed}; lower {key(split, too_many)}"
+            + (f", or set {key(split, 'sampler')} to at_most" if size.sampler == "fixed" else "")
         )
 
 

@@ -110,7 +110,7 @@ def test_the_same_picture_counts_once_and_of_no_class_if_it_is_in_two(tmp_path: 
 def test_unreadable_pictures_are_refused_or_left_out(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"a": 3, "b": 3})
     (tmp_path / "b" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"must be readable, got 'b/1\.png'"):
+    with pytest.raises(ValueError, match=r"must be readable, got 'b/1\.png' in .* \(no image\); "):
         load(tmp_path)
     with pytest.warns(UserWarning, match=r"1 pictures that cannot be read \('b/1\.png'\)"):
         source = load(tmp_path, skip_unreadable=True, split_ratio=[1, 0, 0])
@@ -121,7 +121,7 @@ def test_small_classes_are_left_out_and_named(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"a": 3, "b\n": 2, "c": 4})
     with pytest.warns(UserWarning, match=r"1 classes with fewer pictures .*\('b\\n'\)"):
         assert load(tmp_path, min_per_class=3, split_ratio=[1, 0, 0]).class_names == ("a", "c")
-    with pytest.raises(ValueError, match=r"<= 2 \(class 'b\\n'\), got 3"):
+    with pytest.raises(ValueError, match=r"<= 2 \(class 'b\\n'\), got 3.*at_most$"):
         load(tmp_path, split_ratio=[1, 0, 0]).check("train", EpisodeSize(2, 1, 2))
 
 
