@@ -28,6 +28,7 @@ from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
 from dmeta.runs.progress import progress_of
 from dmeta.runtime.options import RuntimeOptions
+from dmeta.tasks.in_memory import Arrays, source_of
 from dmeta.tasks.source import Split, TaskSource
 from dmeta.training.build import make_source
 from dmeta.training.config import RunConfig
@@ -103,6 +104,7 @@ def evaluate(
     task: Mapping[str, Any] | None = None,
     model: nn.Module | None = None,
     source: TaskSource | None = None,
+    data: Arrays | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
@@ -124,8 +126,9 @@ def evaluate(
         task: other tasks than the run's own: ``ways`` (of a method whose output does not depend on
             them), ``shots``, ``queries``, ``name`` of another task source, and options of the
             source, as in ``{"shots": 5}`` or ``{"name": "omniglot", "split": "lake"}``.
-        model: your own object that the run was trained with, if it was; likewise the next three.
+        model: your own object that the run was trained with, if it was; likewise the next four.
         source: see `model`.
+        data: arrays instead of a source, as for `dmeta.train`.
         algorithm: see `model`.
         loss: see `model`.
         metrics: names, or your own (`dmeta.Metric`), the primary one first; None: those of the run,
@@ -150,7 +153,7 @@ def evaluate(
     )
     own = {
         "model": model,
-        "source": source,
+        "source": source_of(source, data),
         "algorithm": algorithm,
         "loss": loss,
         "metrics": metrics,

@@ -31,6 +31,7 @@ from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import CONFIG
 from dmeta.runs.metrics import Observer
 from dmeta.runtime.threads import torch_threads
+from dmeta.tasks.in_memory import Arrays, source_of
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_budget import memory_line
 from dmeta.training.autotune.planning import plan_line
@@ -52,6 +53,7 @@ def train(
     *,
     model: nn.Module | None = None,
     source: TaskSource | None = None,
+    data: Arrays | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
@@ -68,6 +70,8 @@ def train(
         model: your own `nn.Module` instead of the named model.
         source: your own `dmeta.tasks.source.TaskSource` instead of the named task. Without a model,
             images get ``conv4`` and vectors ``mlp``; no joint baseline is trained unless asked for.
+        data: instead of a source, arrays: (x, y) or (x, y, splits), as `dmeta.from_arrays` takes
+            them.
         algorithm: your own method: a class called with ``network=`` and ``loss=``, or a ready
             `dmeta.algorithms.algorithm.Algorithm`.
         loss: your own loss instead of the named one, of support and query sets alike: (prediction
@@ -89,7 +93,7 @@ def train(
     """
     own = {
         "model": model,
-        "source": source,
+        "source": source_of(source, data),
         "algorithm": algorithm,
         "loss": loss,
         "metrics": metrics,

@@ -34,6 +34,7 @@ from dmeta.search.search_state import NO_SEARCH, read_search
 from dmeta.search.space import Dimension
 from dmeta.search.space_check import check_search_without_data
 from dmeta.search.tune_callback import Watcher
+from dmeta.tasks.in_memory import Arrays, source_of
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
 
@@ -75,6 +76,7 @@ def tune(
     *,
     model: nn.Module | None = None,
     source: TaskSource | None = None,
+    data: Arrays | None = None,
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
@@ -89,9 +91,10 @@ def tune(
             that is a text which begins with a function of that syntax: ``{"outer.lr":
             "choice(0.001,0.01)"}``; every other value is taken as it is.
         model: your own `nn.Module` in every trial instead of the named model, as for `dmeta.train`;
-            likewise the next three. They must be picklable: what is defined in a script or a
+            likewise the next four. They must be picklable: what is defined in a script or a
             notebook is sent to the trials by value.
         source: your own task source instead of the named task.
+        data: arrays instead of a source, as for `dmeta.train`.
         algorithm: your own method instead of the named one.
         loss: your own loss instead of the named one.
         metrics: instead of ``eval.metrics``, as for `dmeta.train`.
@@ -109,7 +112,7 @@ def tune(
     settings = [*settings, *trusting(trust)]
     own = {
         "model": model,
-        "source": source,
+        "source": source_of(source, data),
         "algorithm": algorithm,
         "loss": loss,
         "metrics": metrics,

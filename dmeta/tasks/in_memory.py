@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,36 @@ from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.rotations import Rotations, with_rotations
-from dmeta.tasks.source import SPLITS, Split
+from dmeta.tasks.source import SPLITS, Split, TaskSource
 
 _X_NAMES = ("x", "images", "features", "data", "inputs")
 _Y_NAMES = ("y", "labels", "label", "targets", "target")
 _CLASS_NAMES, _SPLITS = "class_names", "splits"
 
 Source = ImageClasses | FeatureClasses
+
+
+Arrays: TypeAlias = tuple[Any, Any] | tuple[Any, Any, Any]
+"""Examples, labels and, if they are given, splits, as `from_arrays` takes them."""
+
+
+def source_of(source: TaskSource | None, data: Arrays | None) -> TaskSource | None:
+    """The user's own source, or one of the user's arrays; None: neither.
+
+    Raises:
+        ValueError: both are given, or the arrays are not what they must be.
+    """
+    if data is None:
+        return source
+    if source is not None:
+        raise ValueError("data must be None with source, which brings the tasks; pass one of them")
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(
+            f"data must be (x, y) or (x, y, splits), got {type(data).__name__}"
+            + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
+            + "; give examples and labels, or pass source=dmeta.from_arrays(...)"
+        )
+    return from_arrays(*data)
 
 
 def from_arrays(

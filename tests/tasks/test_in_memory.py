@@ -151,3 +151,30 @@ def test_ten_digits_of_mnist() -> None:
     source = load_arrays(file=str(root / "mnist" / "mnist_t10k_500.npz"), split_ratio=(0, 0, 1))
     assert source.class_names == tuple("0123456789")
     assert source.input_shape == (1, 28, 28)
+
+
+def test_data_is_a_source_of_these_arrays(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(60, 4)).astype(np.float32), np.repeat(np.arange(10), 6)
+    settings = {
+        "algorithm": "protonet", "task.ways": 2, "task.shots": 1, "task.queries": 2, "steps": 1,
+        "eval.every": 0, "eval.num_tasks": 4, "runtime": "local",
+    }  # fmt: skip
+    by_data = dmeta.train(settings | {"run_dir": str(tmp_path / "a")}, data=(x, y))
+    by_source = dmeta.train(settings | {"run_dir": str(tmp_path / "b")}, source=from_arrays(x, y))
+    assert by_data.meta_params_sha256 == by_source.meta_params_sha256
+    evaluation = dmeta.evaluate(by_data.run_dir, data=(x, y), num_tasks=4)
+    assert evaluation.value == by_data.test.value
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"data": (IMAGES, LABELS), "source": from_arrays(IMAGES, LABELS)}, "data must be None with source"),  # noqa: E501
+        ({"data": (IMAGES,)}, r"data must be \(x, y\) or \(x, y, splits\), got tuple of 1"),
+        ({"data": IMAGES}, r"data must be .* got ndarray; give examples and labels"),
+    ],
+)  # fmt: skip
+def test_data_that_is_none_is_refused(own: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dmeta.train({"runtime": "local"}, **own)
