@@ -1,16 +1,25 @@
 """miniImageNet: 100 classes of ImageNet, 84x84 colour (Vinyals et al. 2016, arXiv:1606.04080).
 
-Reads the split of Ravi & Larochelle 2017: ``train.csv``, ``val.csv`` and ``test.csv`` (columns
-filename,label; 64/16/20 classes) and the JPEGs that they name, from the folder ``mini-imagenet/``
-(images in ``images/``) or from ``mini-imagenet/mini-imagenet.zip``. The csv files say what the data
-set is: images that they do not name are not read, and a class may have any number of images.
-There is no download: ImageNet's terms do not allow to pass the images on.
+Reads the split of Ravi & Larochelle 2017 (64/16/20 classes) in any of the forms in which it is
+passed on, from the folder ``mini-imagenet/`` or (but for the pickles) from
+``mini-imagenet/mini-imagenet.zip``:
+
+- ``train.csv``, ``val.csv`` and ``test.csv`` and the JPEGs that they name; where they are there,
+  they are what is read;
+- the pickle caches ``mini-imagenet-cache-{train,val,test}.pkl``;
+- class folders, ``train/<class>/*.jpg``, ``val/...`` and ``test/...``.
+
+A class may have any number of images. There is no download: ImageNet's terms do not allow to pass
+the images on.
 """
 
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,10 +28,11 @@ from dmeta.tasks.classes import make_starts
 from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.miniimagenet_tables import match_tables
+from dmeta.tasks.miniimagenet_files import match_folders, match_tables
+from dmeta.tasks.miniimagenet_pickles import cache_name, read_caches
 from dmeta.tasks.pixels import to_square
 from dmeta.tasks.rotations import with_rotations
-from dmeta.tasks.source import SPLITS
+from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 MINIIMAGENET_SIDE = 84
@@ -32,8 +42,10 @@ MINIIMAGENET_ARCHIVES = (("mini-imagenet/mini-imagenet.zip",),)
 
 HOW_TO_GET_MINIIMAGENET = (
     "place train.csv, val.csv, test.csv (Ravi & Larochelle; columns filename,label) and the images "
-    "in mini-imagenet/images/ under the data root (DMETA_DATA or task.root), or all of it in "
-    "mini-imagenet/mini-imagenet.zip; there is no free download, ImageNet's terms forbid it"
+    "in mini-imagenet/images/ under the data root (DMETA_DATA or task.root), or class folders "
+    "train/<class>/*.jpg, val/..., test/..., or either of them in mini-imagenet/mini-imagenet.zip, "
+    "or mini-imagenet-cache-{train,val,test}.pkl in mini-imagenet/; there is no free download, "
+    "ImageNet's terms forbid it (research only)"
 )
 
 
@@ -45,17 +57,20 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
         cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
 
     Raises:
-        MissingDataError: a csv file, or an image that one names, is not there.
+        MissingDataError: a csv file, an image that one names, a pickle or a split is not there.
         ValueError: a file is damaged, or a class is in two splits.
     """
     folder = resolve_root(root, "miniImageNet", MINIIMAGENET_ARCHIVES)
     path = _find(folder)
     if path is None:
         raise MissingDataError("miniImageNet", "nothing", _places(folder), HOW_TO_GET_MINIIMAGENET)
-    files = list_files(path)
-    classes, missing = match_tables(path, files)
-    if missing:
-        raise MissingDataError("miniImageNet", _summarise(missing), [path], HOW_TO_GET_MINIIMAGENET)
+    found = _match(path)
+    if found.missing:
+        lacking = _summarise(found.missing)
+        raise MissingDataError("miniImageNet", lacking, [path], HOW_TO_GET_MINIIMAGENET)
+    if found.classes is None:
+        return _from_caches(path, cache)
+    classes = found.classes
     split_of = {label: split for split, members in classes.items() for label in members}
     decoded = load_decoded(
         "mini-imagenet",
@@ -64,10 +79,58 @@ def load_miniimagenet(*, root: str | None = None, cache: bool = True) -> ImageCl
         lambda: _decode(path, {label: classes[split][label] for label, split in split_of.items()}),
         use_cache=cache,
     )
-    names = decoded.class_names
-    members = {s: [c for c, n in enumerate(names) if split_of[n] == s] for s in SPLITS}
+    return _source(decoded, [(name, split_of[name]) for name in decoded.class_names])
+
+
+def _from_caches(folder: Path, cache: bool) -> ImageClasses:
+    decoded = load_decoded(
+        "mini-imagenet",
+        f"{MINIIMAGENET_SIDE}x{MINIIMAGENET_SIDE} rgb pickles v1",
+        [folder / cache_name(split) for split in SPLITS],
+        lambda: read_caches(folder, MINIIMAGENET_SIDE),
+        use_cache=cache,
+    )
+    return _source(
+        decoded, [(label, split) for label, split in map(json.loads, decoded.class_names)]
+    )
+
+
+def _source(decoded: DecodedImages, classes: Sequence[tuple[str, Split]]) -> ImageClasses:
+    """The source of images whose classes, in order, have these names and splits."""
+    members = {s: [c for c, (_, split) in enumerate(classes) if split == s] for s in SPLITS}
     unturned = with_rotations(members, dict.fromkeys(SPLITS, "none"))
+    names = tuple(name for name, _ in classes)
     return ImageClasses(decoded.images, names, decoded.starts, *unturned)
+
+
+class _Found(NamedTuple):
+    """What of the data set is there.
+
+    Attributes:
+        classes: split -> label -> its image files (both sorted); None: they are in pickles.
+        missing: files that are not there.
+    """
+
+    classes: Mapping[Split, Mapping[str, list[str]]] | None
+    missing: list[str]
+
+
+def _match(path: Path) -> _Found:
+    """Which form is there, and what of it.
+
+    Raises:
+        ValueError: see `match_tables` and `match_folders`.
+    """
+    files = list_files(path)
+    names = {file.rpartition("/")[2] for file in files}
+    if not names & {f"{split}.csv" for split in SPLITS}:
+        caches = [cache_name(split) for split in SPLITS]
+        if path.is_dir() and set(caches) & set(files):
+            return _Found(None, [name for name in caches if name not in files])
+        classes = match_folders(path, files)
+        if any(classes.values()):
+            return _Found(classes, [f"{split}/" for split in SPLITS if not classes[split]])
+    return _Found(*match_tables(path, files))
 
 
 def _places(root: Path) -> list[Path]:
@@ -109,11 +172,12 @@ def status(root: Path) -> DataSetStatus:
         missing, found = ["train.csv", "val.csv", "test.csv", "images"], "nothing"
     else:
         try:
-            classes, missing = match_tables(path, list_files(path))
+            classes, missing = _match(path)
             found = ", ".join(
                 f"{split}: {len(members)} classes, {sum(map(len, members.values()))} images"
-                for split, members in classes.items()
+                for split, members in (classes or {}).items()
             )
+            found = found or "pickle files"
         except ValueError as error:
             missing, found = [str(error)], "not readable"
     return DataSetStatus(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import re
 import shutil
 import zipfile
@@ -36,6 +38,11 @@ def write_mini(root: Path) -> Path:
             image = Image.fromarray(np.full((84, 84, 3), 40 * i, np.uint8))
             image.save(folder / "images" / f"{split}{i}.jpg")
     return folder
+
+
+def write_caches(folder: Path, data: Any) -> None:
+    for split in SPLITS:
+        (folder / f"mini-imagenet-cache-{split}.pkl").write_bytes(pickle.dumps(data))
 
 
 def zipped(archive: Path, names: Sequence[str]) -> Path:
@@ -135,6 +142,14 @@ MINI = {
     "a truncated zip": (
         lambda mini: cut(zipped(mini / "mini-imagenet.zip", ["train.csv"])),
         r"must be a readable zip file, got .*mini-imagenet.zip",
+    ),
+    "pickles that could run code": (
+        lambda mini: (shutil.rmtree(mini), mini.mkdir(), write_caches(mini, os.getcwd)),
+        r"cache-train.pkl \(it names posix.getcwd, which could run code\); nothing of it was run",
+    ),
+    "pickles of something else": (
+        lambda mini: (shutil.rmtree(mini), mini.mkdir(), write_caches(mini, {"data": [1]})),
+        r"must be a dict with image_data, .*got .*cache-train.pkl with data",
     ),
     "too few images": (lambda mini: None, r"shots \+ queries must be <= 2 .*lower task"),
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.inventory import inventory
 from dmeta.tasks.miniimagenet import load_miniimagenet
 from dmeta.tasks.source import SPLITS, EpisodeSize
-from dmeta.tasks.status import MissingDataError
+from dmeta.tasks.status import DataSetStatus, MissingDataError
 from tests.tasks.conftest import real_data, zip_tree
 
 
@@ -171,3 +172,110 @@ def test_an_image_of_two_classes_is_refused(mini_tree: Path) -> None:
     table.write_text(table.read_text() + "n010000.jpg,n02\n")
     with pytest.raises(ValueError, match=r"must name each image once, got .n010000\.jpg"):
         load(mini_tree)
+
+
+def as_folders(mini_tree: Path, root: Path) -> Path:
+    """The same images as <split>/<class>/*.jpg."""
+    source = mini_tree / "mini-imagenet"
+    for split in SPLITS:
+        for row in (source / f"{split}.csv").read_text().split()[1:]:
+            filename, label = row.split(",")
+            target = root / "mini-imagenet" / split / label / filename
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / "images" / filename, target)
+    return root
+
+
+def as_pickles(mini_tree: Path, root: Path, protocol: int = 2, *, lists: bool = False) -> Path:
+    """The same images as pickle caches; the classes of a file in another order than the names'."""
+    source = load(mini_tree)
+    (root / "mini-imagenet").mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        images, rows = [], {}
+        for place in reversed(range(len(source.splits[split]))):
+            own = source.class_examples(split, place)
+            label = source.split_class_names(split)[place].partition("/")[0]
+            rows[label] = list(range(len(images), len(images) + len(own)))
+            images += list(own)
+        data = {"image_data": images if lists else np.stack(images), "class_dict": rows}
+        path = root / "mini-imagenet" / f"mini-imagenet-cache-{split}.pkl"
+        path.write_bytes(pickle.dumps(data, protocol))
+    return root
+
+
+def assert_same(a: ImageClasses, b: ImageClasses) -> None:
+    assert a.class_names == b.class_names
+    assert np.array_equal(a.starts, b.starts)
+    assert np.array_equal(a.images, b.images)
+    for split in SPLITS:
+        assert np.array_equal(a.splits[split], b.splits[split])
+
+
+def status_of(root: Path) -> DataSetStatus:
+    return next(s for s in inventory(root) if s.name == "miniimagenet")
+
+
+def test_class_folders_give_the_same_as_csv_files(mini_tree: Path, tmp_path: Path) -> None:
+    folders = as_folders(mini_tree, tmp_path / "folders")
+    assert_same(load(folders), load(mini_tree))
+    assert status_of(folders).complete
+    assert "train: 2 classes, 7 images" in status_of(folders).found
+    zip_tree(folders / "mini-imagenet", tmp_path / "z" / "mini-imagenet" / "mini-imagenet.zip")
+    assert_same(load(tmp_path / "z"), load(mini_tree))
+    shutil.rmtree(folders / "mini-imagenet" / "val")
+    with pytest.raises(MissingDataError, match=r"1 files missing \(val/\)"):
+        load(folders)
+    shutil.copytree(folders / "mini-imagenet" / "train", folders / "mini-imagenet" / "val")
+    with pytest.raises(ValueError, match=r"must be disjoint, got a folder 'n01' in train and in v"):
+        load(folders)
+    assert "disjoint" in status_of(folders).missing[0]
+
+
+@pytest.mark.parametrize(("protocol", "lists"), [(2, False), (5, False), (4, True)])
+def test_pickles_give_the_same_as_csv_files(
+    mini_tree: Path, tmp_path: Path, protocol: int, lists: bool
+) -> None:
+    root = as_pickles(mini_tree, tmp_path / "pickles", protocol, lists=lists)
+    assert_same(load(root), load(mini_tree))
+    assert status_of(root).complete
+    for _ in range(2):  # decoded, then from the cache
+        assert_same(load_miniimagenet(root=str(root)), load(mini_tree))
+
+
+def test_missing_and_wrong_pickles_are_named(mini_tree: Path, tmp_path: Path) -> None:
+    root = as_pickles(mini_tree, tmp_path / "pickles")
+    folder = root / "mini-imagenet"
+    test, val = (folder / f"mini-imagenet-cache-{split}.pkl" for split in ("test", "val"))
+    content = val.read_bytes()
+    val.unlink()
+    with pytest.raises(MissingDataError, match=r"1 files missing \(mini-imagenet-cache-val\.pkl\)"):
+        load(root)
+    assert status_of(root).missing == ("mini-imagenet-cache-val.pkl",)
+    shutil.copy(test, val)
+    with pytest.raises(ValueError, match=r"must be disjoint, got class 'n04' in .*-test\.pkl and"):
+        load(root)
+    images = np.zeros((2, 84, 84, 3), np.uint8)
+    for wrong in (
+        [1, 2],
+        {"image_data": images},
+        {"image_data": images, "class_dict": {"n03": [0, 2]}},
+        {"image_data": images, "class_dict": {"n03": [0, -1]}},
+        {"image_data": images, "class_dict": {"n03": []}},
+        {"image_data": images, "class_dict": {"n03": ["a"]}},
+        {"image_data": images[:, :80], "class_dict": {"n03": [0, 1]}},
+        {"image_data": images / 255, "class_dict": {"n03": [0, 1]}},
+        {"image_data": [images[0], images[0, 1:]], "class_dict": {"n03": [0, 1]}},
+    ):
+        val.write_bytes(pickle.dumps(wrong))
+        with pytest.raises(ValueError, match=r"must be a dict with image_data, uint8 \[N, 84, 84"):
+            load(root)
+    val.write_bytes(content[:-100])
+    with pytest.raises(ValueError, match=r"must hold numbers, .*cache-val\.pkl \(.*nothing of it"):
+        load(root)
+
+
+def test_csv_files_are_preferred_to_other_forms(mini_tree: Path, tmp_path: Path) -> None:
+    expected = load(mini_tree)
+    for split in SPLITS:
+        (mini_tree / "mini-imagenet" / f"mini-imagenet-cache-{split}.pkl").write_bytes(b"not read")
+    assert_same(load(mini_tree), expected)

@@ -1,19 +1,46 @@
-"""The csv files of miniImageNet's split (Ravi & Larochelle 2017), and the images that they name.
+"""Which image files miniImageNet has: by csv files, or by class folders. Nothing is decoded here.
 
-``train.csv``, ``val.csv`` and ``test.csv`` have the columns filename,label. They say what the data
-set is: images that they do not name are not read, and a class may have any number of images.
-Nothing is decoded here.
+``train.csv``, ``val.csv`` and ``test.csv`` (Ravi & Larochelle 2017) have the columns
+filename,label: images that they do not name are not read. Class folders are ``train/<class>/*``,
+``val/...`` and ``test/...``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from dmeta.tasks.archives import read_texts
+from dmeta.tasks.class_splits import SPLIT_NAMES
 from dmeta.tasks.source import SPLITS, Split
+
+_IN_FOLDERS = re.compile(
+    r"/(?P<split>train|val|valid|validation|test)/(?P<class>[^/]+)/[^/]+\.(?:jpe?g|JPE?G|png|PNG)$"
+)
+
+
+def match_folders(path: Path, files: tuple[str, ...]) -> dict[Split, dict[str, list[str]]]:
+    """Split -> label -> its image files, by the names of the folders that they are in.
+
+    Raises:
+        ValueError: two splits share a class.
+    """
+    classes: dict[Split, dict[str, list[str]]] = {split: {} for split in SPLITS}
+    for file in files:
+        if match := _IN_FOLDERS.search(f"/{file}"):
+            own = classes[SPLIT_NAMES[match["split"]]]
+            own.setdefault(match["class"], []).append(file)
+    for one, other in itertools.combinations(SPLITS, 2):
+        if both := sorted(classes[one].keys() & classes[other].keys()):
+            raise ValueError(
+                f"the splits must be disjoint, got a folder {both[0]!r} in {one} and in {other} of "
+                f"{path}; use the split of Ravi & Larochelle"
+            )
+    return classes
 
 
 def match_tables(
