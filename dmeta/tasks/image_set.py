@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from dmeta.tasks.archives import decode_images, list_files
 from dmeta.tasks.classes import make_starts
 from dmeta.tasks.data_root import DistantFile, find_distant, resolve_root
 from dmeta.tasks.image_cache import DecodedImages, load_decoded
+from dmeta.tasks.image_labels import FindImages, ImageLabel
 from dmeta.tasks.images import ImageClasses
-from dmeta.tasks.pixels import to_square
+from dmeta.tasks.pixels import Fit, to_square
 from dmeta.tasks.rotations import with_rotations
 from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
@@ -28,6 +28,10 @@ from dmeta.tasks.status import DataSetStatus, MissingDataError
 _LISTS = Path(__file__).parent / "datasets" / "splits"
 
 SplitClasses = Mapping[Split, Sequence[str]]
+"""The classes of each split."""
+
+Images = Mapping[str, Sequence[ImageLabel]]
+"""Class -> its images, both sorted."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,28 @@ class ImageSet:
         title: for people.
         places: below the data root, relative: zips and folders, of which the first that is there is
             read.
-        class_of: pattern that is searched in a file's name (``/`` before it), whose group ``class``
-            is its class; files without a match are not of the data set.
+        find: which images a place has, and the class of each (`dmeta.tasks.image_labels`).
         images_per_class: of every class; None: any number.
         how_to_get: what to do if it is not there.
+        licence: of the images, as its publisher states it.
+        fit: how an image becomes a square: ``crop`` its middle, or ``stretch`` it.
+        formats: of the images, as Pillow names them.
     """
 
     name: str
     title: str
     places: tuple[str, ...]
-    class_of: re.Pattern[str]
+    find: FindImages
     images_per_class: int | None
     how_to_get: str
+    licence: str
+    fit: Fit = "crop"
+    formats: tuple[str, ...] = ("PNG", "JPEG")
+
+    @property
+    def advice(self) -> str:
+        """How to get it, and under which terms."""
+        return f"{self.how_to_get} (licence: {self.licence})"
 
 
 def split_list(name: str) -> dict[Split, list[str]]:
@@ -64,13 +78,13 @@ def split_list(name: str) -> dict[Split, list[str]]:
 
 
 def load_image_set(
-    declared: ImageSet, classes: SplitClasses, *, root: str | None, size: int, cache: bool
+    declared: ImageSet, classes: SplitClasses | int, *, root: str | None, size: int, cache: bool
 ) -> ImageClasses:
-    """Tasks of a data set in colour; each image is its middle square, resized (Lanczos).
+    """Tasks of a data set in colour; each image becomes a square, resized (Lanczos).
 
     Args:
         declared: what the data set is.
-        classes: split -> its classes.
+        classes: split -> its classes; a number: all that there are, so many, are test classes.
         root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
         size: height and width in pixels.
         cache: keep the decoded images for the next run.
@@ -83,19 +97,21 @@ def load_image_set(
     path = _find(declared, folder)
     if path is None:
         places = [folder / place for place in declared.places]
-        raise MissingDataError(declared.title, "nothing", places, declared.how_to_get)
-    files = _files(declared, path)
-    if lacking := _lacking(declared, files, classes):
-        raise MissingDataError(declared.title, lacking[0], [path], declared.how_to_get)
-    names = sorted(name for own in classes.values() for name in own)
+        raise MissingDataError(declared.title, "nothing", places, declared.advice)
+    images, missing = _look(declared, path)
+    if lacking := _lacking(declared, images, missing, classes):
+        raise MissingDataError(declared.title, lacking[0], [path], declared.advice)
+    of_split = _of_splits(classes, images)
+    names = sorted(name for own in of_split.values() for name in own)
+    kind = "middle" if declared.fit == "crop" else declared.fit
     decoded = load_decoded(
         declared.name,
-        f"{size}x{size} rgb middle lanczos {len(names)} classes v1",
+        f"{size}x{size} rgb {kind} lanczos {len(names)} classes v1",
         [path],
-        lambda: _decode(path, {name: files[name] for name in names}, size),
+        lambda: _decode(declared, path, {name: images[name] for name in names}, size),
         use_cache=cache,
     )
-    members = {s: [c for c, n in enumerate(decoded.class_names) if n in set(classes[s])] for s in SPLITS}  # noqa: E501  # fmt: skip
+    members = {s: [c for c, n in enumerate(decoded.class_names) if n in set(of_split[s])] for s in SPLITS}  # noqa: E501  # fmt: skip
     splits = with_rotations(members, dict.fromkeys(SPLITS, "none"))
     return ImageClasses(decoded.images, decoded.class_names, decoded.starts, *splits)
 
@@ -108,60 +124,73 @@ def _find(declared: ImageSet, root: Path) -> Path | None:
     return next((root / place for place in declared.places if (root / place).exists()), None)
 
 
-def _files(declared: ImageSet, path: Path) -> dict[str, list[str]]:
-    """Class -> its files, both sorted."""
-    found: dict[str, list[str]] = {}
-    for name in list_files(path):
-        if match := declared.class_of.search(f"/{name}"):
-            found.setdefault(match["class"], []).append(name)
-    return dict(sorted(found.items()))
+def _look(declared: ImageSet, path: Path) -> tuple[Images, list[str]]:
+    """The images, and names of files that are missing."""
+    found = declared.find(path, list_files(path))
+    images: dict[str, list[ImageLabel]] = {}
+    for image in found.images:
+        images.setdefault(image.label, []).append(image)
+    return dict(sorted(images.items())), found.missing
+
+
+def _of_splits(classes: SplitClasses | int, images: Images) -> SplitClasses:
+    if isinstance(classes, int):
+        return {"train": [], "val": [], "test": sorted(images)}
+    return classes
 
 
 def _lacking(
-    declared: ImageSet, files: Mapping[str, Sequence[str]], classes: SplitClasses
+    declared: ImageSet, images: Images, files: Sequence[str], classes: SplitClasses | int
 ) -> list[str]:
     """What is not there, in words."""
-    names = [name for own in classes.values() for name in own]
-    missing = sorted(set(names) - set(files))
-    if missing:
-        more = ", ..." if len(missing) > 3 else ""
-        return [f"{len(missing)} of {len(names)} classes missing ({', '.join(missing[:3])}{more})"]
+    if files:
+        return [f"{len(files)} files missing ({_few(files)})"]
+    names = [name for own in _of_splits(classes, images).values() for name in own]
+    if isinstance(classes, int) and len(names) != classes:
+        return [f"{len(names)} of {classes} classes"]
+    if missing := sorted(set(names) - set(images)):
+        return [f"{len(missing)} of {len(names)} classes missing ({_few(missing)})"]
     count = declared.images_per_class
     return [
-        f"{len(files[name])} of {count} images of class {name}"
+        f"{len(images[name])} of {count} images of class {name}"
         for name in sorted(names)
-        if count is not None and len(files[name]) != count
+        if count is not None and len(images[name]) != count
     ][:1]
 
 
-def _decode(path: Path, files: Mapping[str, Sequence[str]], size: int) -> DecodedImages:
-    names = [file for own in files.values() for file in own]
-    images = np.empty((len(names), size, size, 3), dtype=np.uint8)
-    square = functools.partial(to_square, side=size, channels=3)
-    decode_images(path, names, square, images)
-    return DecodedImages(images, tuple(files), make_starts([len(own) for own in files.values()]))
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def image_set_status(declared: ImageSet, classes: SplitClasses, root: Path) -> DataSetStatus:
+def _decode(declared: ImageSet, path: Path, images: Images, size: int) -> DecodedImages:
+    listed = [image for own in images.values() for image in own]
+    out = np.empty((len(listed), size, size, 3), dtype=np.uint8)
+    square = functools.partial(to_square, side=size, channels=3, fit=declared.fit)
+    files, boxes = [image.file for image in listed], [image.box for image in listed]
+    decode_images(path, files, square, out, formats=declared.formats, boxes=boxes)
+    return DecodedImages(out, tuple(images), make_starts([len(own) for own in images.values()]))
+
+
+def image_set_status(declared: ImageSet, classes: SplitClasses | int, root: Path) -> DataSetStatus:
     """What of a data set lies under `root`; lists files, decodes none."""
     path = _find(declared, root)
-    files: dict[str, list[str]] = {}
+    images: Images = {}
     missing = ["nothing of it is there"]
     if path is not None:
         try:
-            files = _files(declared, path)
-            missing = _lacking(declared, files, classes)
+            images, files = _look(declared, path)
+            missing = _lacking(declared, images, files, classes)
         except ValueError as error:
             missing = [str(error)]
-    count = sum(map(len, files.values()))
+    count = sum(map(len, images.values()))
     return DataSetStatus(
         name=declared.name,
         needs_data=True,
         complete=not missing,
         where=tuple(map(str, [path] if path else [root / place for place in declared.places])),
-        found=f"{len(files)} classes, {count:,} images" if files else "nothing",
+        found=f"{len(images)} classes, {count:,} images" if images else "nothing",
         missing=tuple(missing),
-        how_to_get="" if not missing else declared.how_to_get,
+        how_to_get="" if not missing else declared.advice,
     )
 
 

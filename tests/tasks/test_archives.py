@@ -119,3 +119,21 @@ def test_the_fingerprint_follows_content_names_and_times(tmp_path: Path) -> None
     file.rename(file.with_name("b"))
     seen.append(fingerprint(file.parent))
     assert len(set(seen)) == 4
+
+
+def test_only_a_box_of_an_image_is_decoded(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(6, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    seen: list[tuple[int, int]] = []
+
+    def decode(image: Image.Image) -> np.ndarray:
+        seen.append(image.size)
+        return np.asarray(image)[:2, :2]
+
+    out = np.empty((3, 2, 2), np.uint8)
+    boxes = [None, (2, 1, 7, 4), (-3, 4, 99, 99)]
+    decode_images(tmp_path, ["a.png"] * 3, decode, out, threads=1, boxes=boxes)
+    assert seen == [(8, 6), (5, 3), (8, 2)]
+    assert np.array_equal(out[1], pixels[1:3, 2:4])
+    with pytest.raises(ValueError, match=r"got 'a\.png' .*has 8 x 6 pixels, none of them in \(8,"):
+        decode_images(tmp_path, ["a.png"], decode, out, boxes=[(8, 0, 9, 6)])

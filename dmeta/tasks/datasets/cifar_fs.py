@@ -8,10 +8,10 @@ The split has 64/16/20 classes.
 from __future__ import annotations
 
 import functools
-import re
 
 from pydantic import PositiveInt
 
+from dmeta.tasks.image_labels import by_name
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -25,10 +25,11 @@ CIFAR_FS = ImageSet(
     name="cifar_fs",
     title="CIFAR-FS",
     places=("cifar100.zip", "cifar100"),
-    class_of=re.compile(r"/data/(?P<class>[^/]+)/[^/]+\.(?:png|jpg)$"),
+    find=by_name(r"/data/(?P<class>[^/]+)/[^/]+\.(?:png|jpg)$"),
     images_per_class=600,
     how_to_get="download cifar100.zip (as in github.com/bertinetto/r2d2) and place it in the data "
     "root (DMETA_DATA or task.root), or extract it there, as cifar100/data/<class>/*.png",
+    licence="none stated",
 )
 
 

@@ -8,10 +8,10 @@ As distributed: ``CUB_200_2011/images/<class>/*.jpg``. The split is that of Chen
 from __future__ import annotations
 
 import functools
-import re
 
 from pydantic import PositiveInt
 
+from dmeta.tasks.image_labels import by_name
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -25,10 +25,11 @@ CUB = ImageSet(
     name="cub",
     title="CUB-200-2011",
     places=("CUB_200_2011.zip", "CUB_200_2011"),
-    class_of=re.compile(r"/images/(?P<class>\d{3}\.[^/]+)/[^/]+\.jpg$"),
+    find=by_name(r"/images/(?P<class>\d{3}\.[^/]+)/[^/]+\.jpg$"),
     images_per_class=None,  # 41 to 60
     how_to_get="download CUB_200_2011.tgz from data.caltech.edu/records/65de6-vp158 and extract it "
     "into the data root (DMETA_DATA or task.root), as CUB_200_2011/images/...",
+    licence="for non-commercial research and education",
 )
 
 

@@ -7,10 +7,10 @@ split has the classes of 20/6/8 superclasses: 351/97/160. Images of any size bec
 from __future__ import annotations
 
 import functools
-import re
 
 from pydantic import PositiveInt
 
+from dmeta.tasks.image_labels import by_name
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -24,10 +24,11 @@ TIERED_IMAGENET = ImageSet(
     name="tiered_imagenet",
     title="tieredImageNet",
     places=("tiered_imagenet.zip", "tiered_imagenet", "tiered-imagenet"),
-    class_of=re.compile(r"/(?:train|val|test)/(?P<class>n\d{8})/[^/]+\.(?:jpe?g|JPE?G|png)$"),
+    find=by_name(r"/(?:train|val|test)/(?P<class>n\d{8})/[^/]+\.(?:jpe?g|JPE?G|png)$"),
     images_per_class=None,
     how_to_get="place the images in tiered_imagenet/<split>/<class>/ under the data root "
     "(DMETA_DATA or task.root); there is no free download, ImageNet's terms forbid it",
+    licence="ImageNet's terms, for non-commercial research and education",
 )
 
 
