@@ -21,16 +21,34 @@ TASKS: Registry[TaskSource] = Registry(
             "dmeta",
             {"model": "conv4", "task.queries": 5},
         ),
+        "chestx": LazyEntry(
+            "dmeta.tasks.datasets.chestx:load_chestx",
+            "7 findings in X-rays of chests, 84x84 colour; test classes only",
+            "Wang et al. 2017, arXiv:1705.02315; as Guo et al. 2020, arXiv:1912.07200",
+            {"model": "conv4", "task.queries": 15},
+        ),
         "cifar_fs": LazyEntry(
             "dmeta.tasks.datasets.cifar_fs:load_cifar_fs",
             "100 classes of CIFAR-100, 32x32 colour",
             "Bertinetto et al. 2019, arXiv:1805.08136",
             {"model": "conv4", "task.queries": 15},
         ),
+        "crop_disease": LazyEntry(
+            "dmeta.tasks.datasets.crop_disease:load_crop_disease",
+            "38 classes of leaves of crops, 84x84 colour; test classes only",
+            "as Guo et al. 2020, arXiv:1912.07200",
+            {"model": "conv4", "task.queries": 15},
+        ),
         "cub": LazyEntry(
             "dmeta.tasks.datasets.cub:load_cub",
             "200 species of birds, 84x84 colour",
             "Wah et al. 2011; split of Chen et al. 2019, arXiv:1904.04232",
+            {"model": "conv4", "task.queries": 15},
+        ),
+        "eurosat": LazyEntry(
+            "dmeta.tasks.datasets.eurosat:load_eurosat",
+            "10 kinds of land use from a satellite, 84x84 colour; test classes only",
+            "Helber et al. 2019, arXiv:1709.00029; as Guo et al. 2020, arXiv:1912.07200",
             {"model": "conv4", "task.queries": 15},
         ),
         "fc100": LazyEntry(
@@ -56,6 +74,12 @@ TASKS: Registry[TaskSource] = Registry(
             "your own pictures: a folder of class folders, or a csv file",
             "dmeta",
             {"model": "conv4", "task.queries": 5},
+        ),
+        "isic": LazyEntry(
+            "dmeta.tasks.datasets.isic:load_isic",
+            "7 kinds of lesions of the skin, 84x84 colour; test classes only",
+            "Codella et al. 2019, arXiv:1902.03368; as Guo et al. 2020, arXiv:1912.07200",
+            {"model": "conv4", "task.queries": 15},
         ),
         "miniimagenet": LazyEntry(
             "dmeta.tasks.miniimagenet:load_miniimagenet",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,14 @@ from dmeta.tasks.source import (
 )
 
 IntArray = npt.NDArray[np.int64]
+
+
+_WITHOUT: Mapping[Split, str] = {
+    "train": ", or train on another data set",
+    "val": ", or train without validation (eval.every=0)",
+    "test": "",
+}
+"""What else to do if a split has no class."""
 
 
 class Episode(NamedTuple):
@@ -74,8 +82,7 @@ def check_episode(
     if not len(classes):
         raise ValueError(
             f"split {split!r} must have classes, got none; change the splits of the data, or "
-            "task.split_ratio"
-            + ("" if split != "val" else ", or train without validation (eval.every=0)")
+            f"task.split_ratio{_WITHOUT[split]}"
         )
     check_sampler(split, size, OF_CLASSES)
     most, of = len(classes), ""

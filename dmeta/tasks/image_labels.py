@@ -88,8 +88,8 @@ def by_table(
         rows = csv.DictReader(io.StringIO(texts[0]))
         try:
             labels = [(image_of(row), label_of(row)) for row in rows]
-        except (KeyError, TypeError, csv.Error) as error:
-            raise wrong_table(path, table, f"without {error}") from error
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise wrong_table(path, table, f"({error})") from error
         return with_files(
             files, [ImageLabel(label, image) for image, label in labels if image and label]
         )

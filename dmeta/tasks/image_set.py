@@ -77,6 +77,11 @@ def split_list(name: str) -> dict[Split, list[str]]:
     return found
 
 
+def for_testing(*names: str) -> SplitClasses:
+    """The classes of a data set that is for testing alone."""
+    return {"train": [], "val": [], "test": names}
+
+
 def load_image_set(
     declared: ImageSet, classes: SplitClasses | int, *, root: str | None, size: int, cache: bool
 ) -> ImageClasses:
@@ -135,7 +140,7 @@ def _look(declared: ImageSet, path: Path) -> tuple[Images, list[str]]:
 
 def _of_splits(classes: SplitClasses | int, images: Images) -> SplitClasses:
     if isinstance(classes, int):
-        return {"train": [], "val": [], "test": sorted(images)}
+        return for_testing(*images)
     return classes
 
 

@@ -12,6 +12,7 @@ sys.path.append(str(ROOT / "docs" / "_ext"))
 
 from reference_pages import methods, settings, text  # noqa: E402
 from reference_pages.cluster import cluster_page, grafana_page  # noqa: E402
+from reference_pages.data_sets import data_sets_page, declared_sets  # noqa: E402
 
 from dmeta.algorithms import ALGORITHMS  # noqa: E402
 
@@ -65,6 +66,15 @@ def test_a_docstring_becomes_markdown() -> None:
 
 def test_a_meaning_becomes_a_cell() -> None:
     assert text.cell("how large; None: any | all") == "How large; `null`: any \\| all"
+
+
+def test_the_page_of_data_sets_has_every_declaration() -> None:
+    files = {path.stem for path in (ROOT / "dmeta" / "tasks" / "datasets").glob("[a-z]*.py")}
+    assert set(declared_sets()) == files
+    page = data_sets_page()
+    row = next(line for line in page.splitlines() if line.startswith("| `crop_disease` |"))
+    assert "| 0/0/38 | Download kaggle.com/saroz014" in row
+    assert len(page.splitlines()) == len(files) + 6
 
 
 def test_links_of_the_cluster_pages_lead_to_files() -> None:

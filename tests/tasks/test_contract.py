@@ -32,6 +32,7 @@ from tests.tasks.conftest import (
 )
 
 NEEDS_DATA = {
+    "chestx", "crop_disease", "eurosat", "isic",
     "cifar_fs", "cub", "fc100", "miniimagenet", "omniglot", "tiered_imagenet", "torchvision",
 }  # fmt: skip
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)

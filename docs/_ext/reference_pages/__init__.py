@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reference_pages.cluster import cluster_page, grafana_page
+from reference_pages.data_sets import data_sets_page
 from reference_pages.methods import method_pages
 from reference_pages.settings import settings_page
 from reference_pages.verbs import verbs_page
@@ -24,6 +25,7 @@ def write_pages(docs: Path) -> list[Path]:
     folder = docs / "reference" / "generated"
     pages = {
         "settings.md": settings_page(),
+        "data_sets.md": data_sets_page(),
         "verbs.md": verbs_page(),
         "cluster.md": cluster_page(docs.parent),
         "grafana.md": grafana_page(docs.parent),
