@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 TASKS: Registry[TaskSource] = Registry(
     "task",
     {
+        "aircraft": LazyEntry(
+            "dmeta.tasks.datasets.aircraft:load_aircraft",
+            "100 variants of aircraft, 84x84 colour",
+            "Maji et al. 2013, arXiv:1306.5151; as Triantafillou et al. 2020",
+            {"model": "conv4", "task.queries": 15},
+        ),
         "arrays": LazyEntry(
             "dmeta.tasks.in_memory:load_arrays",
             "your own arrays of images or vectors with labels, from an npz file",
@@ -45,6 +51,12 @@ TASKS: Registry[TaskSource] = Registry(
             "Wah et al. 2011; split of Chen et al. 2019, arXiv:1904.04232",
             {"model": "conv4", "task.queries": 15},
         ),
+        "dtd": LazyEntry(
+            "dmeta.tasks.datasets.dtd:load_dtd",
+            "47 kinds of textures, 84x84 colour",
+            "Cimpoi et al. 2014, arXiv:1311.3618; as Triantafillou et al. 2020",
+            {"model": "conv4", "task.queries": 15},
+        ),
         "eurosat": LazyEntry(
             "dmeta.tasks.datasets.eurosat:load_eurosat",
             "10 kinds of land use from a satellite, 84x84 colour; test classes only",
@@ -62,6 +74,12 @@ TASKS: Registry[TaskSource] = Registry(
             "vectors that a trained network made of a data set (`dmeta embed`), from a file",
             "as the features of Rusu et al. 2019, arXiv:1807.05960",
             {"model": "mlp", "model.num_layers": 0, "task.queries": 15},
+        ),
+        "fungi": LazyEntry(
+            "dmeta.tasks.datasets.fungi:load_fungi",
+            "1,394 species of fungi, 84x84 colour",
+            "Schroeder & Cui 2018; as Triantafillou et al. 2020",
+            {"model": "conv4", "task.queries": 15},
         ),
         "glyphs": LazyEntry(
             "dmeta.tasks.glyphs:make_glyphs",
@@ -98,6 +116,12 @@ TASKS: Registry[TaskSource] = Registry(
             "1,623 handwritten characters x 20 drawings, 28x28",
             "Lake et al. 2015; split of Vinyals et al. 2016, arXiv:1606.04080",
             {"model": "conv4_strided", "task.queries": 1},
+        ),
+        "quickdraw": LazyEntry(
+            "dmeta.tasks.datasets.quickdraw:load_quickdraw",
+            "345 kinds of drawings, 28x28 grey",
+            "Jongejan et al. 2016; as Triantafillou et al. 2020",
+            {"model": "conv4", "task.queries": 15},
         ),
         "series": LazyEntry(
             "dmeta.tasks.series:load_series",
@@ -146,6 +170,18 @@ TASKS: Registry[TaskSource] = Registry(
             "dmeta.tasks.torchvision_images:load_torchvision",
             "MNIST, Fashion-MNIST, KMNIST, EMNIST, CIFAR-10, CIFAR-100, SVHN, USPS",
             "torchvision.datasets",
+            {"model": "conv4", "task.queries": 15},
+        ),
+        "traffic_sign": LazyEntry(
+            "dmeta.tasks.datasets.traffic_sign:load_traffic_sign",
+            "43 German traffic signs, 84x84 colour; test classes only",
+            "Stallkamp et al. 2011; as Triantafillou et al. 2020",
+            {"model": "conv4", "task.queries": 15},
+        ),
+        "vgg_flower": LazyEntry(
+            "dmeta.tasks.datasets.vgg_flower:load_vgg_flower",
+            "102 flowers, 84x84 colour",
+            "Nilsback & Zisserman 2008; as Triantafillou et al. 2020",
             {"model": "conv4", "task.queries": 15},
         ),
     },

@@ -80,6 +80,22 @@ def open_files(path: Path) -> Iterator[Read]:
         yield read
 
 
+def read_files(path: Path, names: Sequence[str]) -> list[bytes]:
+    """Files of a zip or folder.
+
+    Raises:
+        ValueError: one cannot be read; the message names it.
+    """
+    contents = []
+    with open_files(path) as read:
+        for name in names:
+            try:
+                contents.append(read(name))
+            except _READ_ERRORS as error:
+                raise _unreadable(path, name, error) from error
+    return contents
+
+
 def read_texts(path: Path, names: Sequence[str]) -> list[str]:
     """UTF-8 text files of a zip or folder.
 
@@ -87,12 +103,11 @@ def read_texts(path: Path, names: Sequence[str]) -> list[str]:
         ValueError: one cannot be read; the message names it.
     """
     texts = []
-    with open_files(path) as read:
-        for name in names:
-            try:
-                texts.append(read(name).decode("utf-8-sig"))
-            except _READ_ERRORS as error:
-                raise _unreadable(path, name, error) from error
+    for name, content in zip(names, read_files(path, names), strict=True):
+        try:
+            texts.append(content.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise _unreadable(path, name, error) from error
     return texts
 
 

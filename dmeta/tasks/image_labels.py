@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from dmeta.tasks.archives import Box, read_texts
+from dmeta.tasks.archives import Box, read_files
 
 
 class ImageLabel(NamedTuple):
@@ -65,48 +65,62 @@ def by_name(pattern: str, names: Mapping[str, str] | None = None) -> FindImages:
     return find
 
 
-def by_table(
+def by_tables(
+    tables: Sequence[str], parse: Callable[[Sequence[bytes]], Iterable[ImageLabel]]
+) -> FindImages:
+    """Labels from files that name the images.
+
+    Args:
+        tables: names of these files, wherever they lie.
+        parse: their contents -> the images, whose `file` is the end of a name; raises KeyError,
+            TypeError or ValueError if they are not as their publisher made them, ImportError
+            (with what to install) if it lacks a package.
+    """
+
+    def find(path: Path, files: Sequence[str]) -> Listing:
+        places = {file.rpartition("/")[2]: file for file in files}
+        if missing := [table for table in tables if table not in places]:
+            return Listing([], missing)
+        contents = read_files(path, [places[table] for table in tables])
+        try:
+            images = list(parse(contents))
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"a data set's table must be as its publisher made it, got {' or '.join(tables)} "
+                f"in {path} with an error ({type(error).__name__}: {error}); download it again"
+            ) from error
+        return _with_files(files, images)
+
+    return find
+
+
+def by_csv(
     table: str,
-    image_of: Callable[[Mapping[str, str]], str | None],
+    image_of: Callable[[Mapping[str, str]], str],
     label_of: Callable[[Mapping[str, str]], str | None],
 ) -> FindImages:
     """Labels from a csv file.
 
     Args:
         table: its name, wherever it lies.
-        image_of: row (column -> cell) -> name of its image, wherever that lies.
+        image_of: row (column -> cell) -> the end of the name of its image.
         label_of: row -> label; None: the image is not of the data set.
-
-    Raises:
-        ValueError: (when called) the table lacks a column.
     """
 
-    def find(path: Path, files: Sequence[str]) -> Listing:
-        texts, missing = read_tables(path, files, [table])
-        if missing:
-            return Listing([], missing)
-        rows = csv.DictReader(io.StringIO(texts[0]))
+    def parse(contents: Sequence[bytes]) -> list[ImageLabel]:
         try:
-            labels = [(image_of(row), label_of(row)) for row in rows]
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise wrong_table(path, table, f"({error})") from error
-        return with_files(
-            files, [ImageLabel(label, image) for image, label in labels if image and label]
-        )
+            rows = list(csv.DictReader(io.StringIO(contents[0].decode("utf-8-sig"))))
+        except csv.Error as error:
+            raise ValueError(error) from error
+        labels = [(label_of(row), image_of(row)) for row in rows]
+        return [ImageLabel(label, image) for label, image in labels if label is not None]
 
-    return find
-
-
-def read_tables(
-    path: Path, files: Sequence[str], tables: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """The texts of tables, wherever they lie, and the names of those that are not there."""
-    places = {file.rpartition("/")[2]: file for file in files}
-    missing = [table for table in tables if table not in places]
-    return (read_texts(path, [places[table] for table in tables]) if not missing else []), missing
+    return by_tables([table], parse)
 
 
-def with_files(files: Sequence[str], images: Iterable[ImageLabel]) -> Listing:
+def _with_files(files: Sequence[str], images: Iterable[ImageLabel]) -> Listing:
     """Images whose `file` is the end of a name, with the file that it is; or as missing."""
     places: dict[str, list[str]] = {}
     for file in files:
@@ -124,11 +138,3 @@ def with_files(files: Sequence[str], images: Iterable[ImageLabel]) -> Listing:
 
 def _order(image: ImageLabel) -> tuple[str, str, Box]:
     return image.label, image.file, image.box or (0, 0, 0, 0)
-
-
-def wrong_table(path: Path, table: str, got: str) -> ValueError:
-    """The error that a table is not the data set's own."""
-    return ValueError(
-        f"a data set's table must be as its publisher made it, got {table} in {path} {got}; "
-        "download it again"
-    )

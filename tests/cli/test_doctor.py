@@ -195,7 +195,7 @@ def test_missing_data_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DMETA_DATA", str(tmp_path))
     found = doctor_machine.check_data()
     assert found.level == "warning"
-    assert "nothing complete, chestx, cifar_fs, crop_disease, cub, " in found.found
+    assert "nothing complete, aircraft, chestx, cifar_fs, " in found.found
     assert "dmeta data" in found.remedy
 
 

@@ -32,8 +32,9 @@ from tests.tasks.conftest import (
 )
 
 NEEDS_DATA = {
-    "chestx", "crop_disease", "eurosat", "isic",
-    "cifar_fs", "cub", "fc100", "miniimagenet", "omniglot", "tiered_imagenet", "torchvision",
+    "aircraft", "chestx", "cifar_fs", "crop_disease", "cub", "dtd", "eurosat", "fc100", "fungi",
+    "isic", "miniimagenet", "omniglot", "quickdraw", "tiered_imagenet", "torchvision",
+    "traffic_sign", "vgg_flower",
 }  # fmt: skip
 NO_DATA = sorted(set(TASKS) - NEEDS_DATA)
 

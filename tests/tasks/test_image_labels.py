@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmeta.tasks.image_labels import ImageLabel, by_name, by_table, with_files
+from dmeta.tasks.image_labels import ImageLabel, by_csv, by_name, by_tables
 
 
 def test_names_say_the_class_and_others_are_left_alone() -> None:
@@ -20,7 +20,7 @@ def test_names_say_the_class_and_others_are_left_alone() -> None:
 def test_a_table_says_the_class_and_what_it_names_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "t.csv").write_text("file,a,b\n2,1,0\n1,0,1\n3,0,0\n4,1,0\n")
-    find = by_table(
+    find = by_csv(
         "t.csv",
         lambda row: f"{row['file']}.jpg",
         lambda row: next((label for label in "ab" if row[label] == "1"), None),
@@ -40,5 +40,5 @@ def test_a_table_says_the_class_and_what_it_names_must_be_there(tmp_path: Path) 
 def test_files_are_found_by_the_end_of_their_names() -> None:
     files = ["a/x/1.jpg", "b/x/1.jpg", "b/x/2.jpg"]
     wanted = [("c", "b/x/1.jpg", (0, 0, 1, 1)), ("c", "x/2.jpg", None), ("c", "y/1.jpg", None)]
-    found = with_files(files, [ImageLabel(*each) for each in wanted])
+    found = by_tables([], lambda _: (ImageLabel(*each) for each in wanted))(Path(), files)
     assert found == ([("c", "b/x/1.jpg", (0, 0, 1, 1)), ("c", "b/x/2.jpg", None)], ["y/1.jpg"])

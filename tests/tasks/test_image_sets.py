@@ -16,6 +16,7 @@ from dmeta.tasks.datasets.cub import CUB
 from dmeta.tasks.datasets.fc100 import FC100
 from dmeta.tasks.datasets.tiered_imagenet import TIERED_IMAGENET
 from dmeta.tasks.image_set import ImageSet, image_set_status, load_image_set, split_list
+from dmeta.tasks.images import ImageClasses
 from dmeta.tasks.inventory import inventory
 from dmeta.tasks.source import SPLITS
 from dmeta.tasks.status import MissingDataError
@@ -71,6 +72,19 @@ def test_birds_are_split_as_in_the_code_of_chen_et_al() -> None:
     for place, label in enumerate(ordered):
         expected = "train" if place % 2 == 0 else ("val" if place % 4 == 1 else "test")
         assert label in lists[expected]
+
+
+def test_birds_may_be_split_as_in_meta_dataset(tmp_path: Path) -> None:
+    for label in (label for own in split_list("cub").values() for label in own):
+        path = tmp_path / "CUB_200_2011" / "images" / label / f"{label}_1.jpg"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(path)
+    for split_name, lists in (("chen", "cub"), ("metadataset", "cub_metadataset")):
+        source = TASKS["cub"].make(root=str(tmp_path), size=2, cache=False, split=split_name)
+        assert isinstance(source, ImageClasses)
+        for split in SPLITS:
+            own = [label.removesuffix("/rot000") for label in source.split_class_names(split)]
+            assert own == split_list(lists)[split]
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -12,7 +12,7 @@ import functools
 
 from pydantic import PositiveInt
 
-from dmeta.tasks.image_labels import by_table
+from dmeta.tasks.image_labels import by_csv
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -30,7 +30,7 @@ CHESTX = ImageSet(
     name="chestx",
     title="ChestX-ray14",
     places=("ChestX.zip", "ChestX"),
-    find=by_table(
+    find=by_csv(
         "Data_Entry_2017.csv",
         lambda row: row["Image Index"],
         lambda row: row["Finding Labels"] if row["Finding Labels"] in CLASSES["test"] else None,

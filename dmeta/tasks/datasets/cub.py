@@ -1,13 +1,15 @@
 """CUB-200-2011: 200 species of birds, 11,788 photographs (Wah et al. 2011).
 
-As distributed: ``CUB_200_2011/images/<class>/*.jpg``. The split is that of Chen et al. 2019
-(arXiv:1904.04232): of the classes in order every second trains, the others are val and test in turn
-(100/50/50). The images are of 84x84 pixels there too, but cropped otherwise.
+As distributed: ``CUB_200_2011/images/<class>/*.jpg``. The split ``chen`` is that of Chen et al.
+2019 (arXiv:1904.04232): of the classes in order every second trains, the others are val and test in
+turn (100/50/50). The images are of 84x84 pixels there too, but cropped otherwise. ``metadataset``
+is that of Meta-Dataset (arXiv:1903.03096; 140/30/30), which stretches images to a square.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 from pydantic import PositiveInt
 
@@ -34,12 +36,17 @@ CUB = ImageSet(
 
 
 def load_cub(
-    *, root: str | None = None, size: PositiveInt = 84, cache: bool = True
+    *,
+    root: str | None = None,
+    split: Literal["chen", "metadataset"] = "chen",
+    size: PositiveInt = 84,
+    cache: bool = True,
 ) -> ImageClasses:
     """Tasks of CUB-200-2011.
 
     Args:
         root: the data root, a folder or an address; None means DMETA_DATA, else ./data.
+        split: which classes are in which split, ``chen`` or ``metadataset``.
         size: height and width of the images, in pixels.
         cache: keep the decoded images for the next run, in DMETA_CACHE (``~/.cache/dmeta``).
 
@@ -47,7 +54,8 @@ def load_cub(
         MissingDataError: a class is not there.
         ValueError: a file is damaged.
     """
-    return load_image_set(CUB, split_list("cub"), root=root, size=size, cache=cache)
+    classes = split_list("cub" if split == "chen" else "cub_metadataset")
+    return load_image_set(CUB, classes, root=root, size=size, cache=cache)
 
 
 status = functools.partial(image_set_status, CUB, split_list("cub"))

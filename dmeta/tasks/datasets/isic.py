@@ -13,7 +13,7 @@ import functools
 
 from pydantic import PositiveInt
 
-from dmeta.tasks.image_labels import by_table
+from dmeta.tasks.image_labels import by_csv
 from dmeta.tasks.image_set import (
     ImageSet,
     distant_image_set,
@@ -29,7 +29,7 @@ ISIC = ImageSet(
     name="isic",
     title="ISIC 2018",
     places=("ISIC2018.zip", "ISIC2018"),
-    find=by_table(
+    find=by_csv(
         "ISIC2018_Task3_Training_GroundTruth.csv",
         lambda row: f"ISIC2018_Task3_Training_Input/{row['image']}.jpg",
         lambda row: next((c for c in CLASSES["test"] if float(row[c]) != 0), None),
