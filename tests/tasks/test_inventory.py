@@ -7,7 +7,7 @@ import pytest
 from dmeta.declared import declared_options
 from dmeta.registry import LazyEntry
 from dmeta.tasks import TASKS, omniglot
-from dmeta.tasks.inventory import DataSetStatus, inventory
+from dmeta.tasks.inventory import DataSetStatus, MissingDataError, inventory
 from tests.tasks.conftest import TINY_PARTS, real_data, write_tiny_features
 
 
@@ -34,6 +34,18 @@ def test_every_builtin_source_is_listed_and_those_without_data_are_complete(tmp_
     for status in statuses.values():
         assert status.needs_data is not status.complete
         assert bool(status.missing) is bool(status.how_to_get) is status.needs_data
+
+
+def test_every_source_that_lacks_its_files_says_so_in_one_sentence(tmp_path: Path) -> None:
+    for status in inventory(tmp_path):
+        if status.needs_data and status.name != "features":  # which needs a name of a file
+            with pytest.raises(
+                MissingDataError, match=r"must be complete to be read, got "
+            ) as told:
+                TASKS[status.name].make(root=str(tmp_path))
+            assert "\n" not in str(told.value)
+            assert str(told.value).endswith(status.how_to_get)
+            assert "DMETA_DATA or task.root" in status.how_to_get
 
 
 def test_omniglot_is_counted_and_a_broken_zip_is_said(
