@@ -11,7 +11,6 @@ from pydantic import NonNegativeInt
 from torch import nn
 
 from dmeta.bilevel.types import Loss
-from dmeta.cli.evaluation_tasks import check_tasks, described, with_tasks
 from dmeta.cli.load import check_model, find_checkpoint
 from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
 from dmeta.cli.settings.trust import check_saved, trusts
@@ -41,6 +40,7 @@ from dmeta.training.model_evaluation import (
     restore,
     warn_of_left_out,
 )
+from dmeta.training.other_tasks import check_fit, described, with_tasks
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
 from dmeta.training.task_options import EPISODE_KEYS, size_type
@@ -217,11 +217,11 @@ def _evaluate(
     checkpoint = find_checkpoint(run_dir, config, "best" if is_ensemble else wanted.checkpoint)
     last = find_checkpoint(run_dir, config, "last") if is_ensemble else checkpoint
     storage = open_checkpoints(run_dir, config.checkpoint.location)
-    config = with_tasks(_with_changes(config, wanted), saved.shapes, wanted.task)
+    config = with_tasks(_with_changes(config, wanted), saved.shapes.ways, wanted.task)
     given = own.get("source")
     data: TaskSource = make_source(config) if given is None else given
     name = config.task.source.name if given is None else type(given).__name__
-    check_tasks(data, saved.shapes, name)
+    check_fit(data, name, saved.shapes.kind, saved.shapes.input_shape)
     run = prepare(config, **own, data=data, splits=[wanted.split], read_weights=False)
     check_same(config, run.algorithm.network, place.name)
     check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)

@@ -1,4 +1,4 @@
-"""The tasks of an evaluation, where they differ from those of the run."""
+"""Tasks of other sources, or of other sizes, than those that a run is trained on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 from dmeta.algorithms import ALGORITHMS
 from dmeta.algorithms.algorithm import embeds
-from dmeta.cli.saved_run import Shapes
-from dmeta.cli.settings.hydra_app import compose
-from dmeta.formatting import a_few
+from dmeta.bilevel.types import Kind
+from dmeta.declared import REQUIRED
 from dmeta.options import NamedOptions, checked, default_options
 from dmeta.registry import nearest
 from dmeta.tasks import TASKS
@@ -19,7 +18,7 @@ from dmeta.training.config import RunConfig
 from dmeta.training.task_options import EPISODE_KEYS, SIZE_KEYS, TaskOptions
 
 
-def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) -> RunConfig:
+def with_tasks(config: RunConfig, ways: int | None, changes: Mapping[str, Any]) -> RunConfig:
     """The settings of a run whose tasks are for evaluation only, and may be others than its own.
 
     The size of a training task becomes that of an evaluation task, as which the run is tried; that
@@ -27,7 +26,7 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
 
     Args:
         config: of the run.
-        shapes: of its network.
+        ways: most classes of a task that its network has outputs for; None: any number.
         changes: ``ways``, ``shots``, ``queries``, ``name`` (of another task source) and options of
             the task source; None: the run's own.
 
@@ -40,12 +39,13 @@ def with_tasks(config: RunConfig, shapes: Shapes, changes: Mapping[str, Any]) ->
     sizes = {k: given.pop(k, getattr(config.task.evaluation, k)) for k in EPISODE_KEYS}
     evaluation = checked(EpisodeSize, sizes, "task")
     trained = config.task.evaluation.ways
-    if shapes.ways is not None and evaluation.ways != trained:
-        others = a_few([name for name, entry in ALGORITHMS.items() if embeds(entry.make)])
+    if ways is not None and evaluation.ways != trained:
+        names = [name for name, entry in ALGORITHMS.items() if embeds(entry.make)]
+        some = f"{', '.join(names[:3])}, and {len(names) - 3} more"
         raise ValueError(
             f"task.ways must be {trained}, as in training, for algorithm={config.algorithm.name}, "
             f"whose network has one output for each class, got {evaluation.ways}; remove it, or "
-            f"evaluate a run of a method whose output does not depend on the ways ({others})"
+            f"evaluate a run of a method whose output does not depend on the ways ({some})"
         )
     _check_keys(given, source.name)
     source = NamedOptions(source.name, {**source.options, **given})
@@ -76,20 +76,36 @@ def _named(name: str, own: NamedOptions) -> NamedOptions:
     """A task source with its usual options, and the data root of the run's own."""
     if name == own.name:
         return own
-    TASKS[name]
-    options = dict(compose("train", [f"task={name}"])["task"])
-    for key in SIZE_KEYS:
-        options.pop(key, None)
-    if options.get("root") and own.options.get("root"):  # none by default: not in a data root
+    entry = TASKS[name]
+    defaults = default_options(entry.make)
+    settings = entry.settings.items()
+    usual = {k.removeprefix("task."): v for k, v in settings if k.startswith("task.")}
+    options = {k: v for k, v in {**defaults, **usual}.items() if k not in SIZE_KEYS}
+    if _reads_data_root(name) and _reads_data_root(own.name) and own.options.get("root"):
         options["root"] = own.options["root"]
-    return NamedOptions(options.pop("name"), options)
+    return NamedOptions(name, {key: v for key, v in options.items() if v != REQUIRED})
 
 
-def check_tasks(source: TaskSource, shapes: Shapes, name: str) -> None:
-    """Raises ValueError if a run's network does not take the tasks of a source, called `name`."""
+def _reads_data_root(name: str) -> bool:
+    """Whether a task source of that name reads a data root, which is None by default."""
+    return name in TASKS and default_options(TASKS[name].make).get("root", "") is None
+
+
+def check_fit(source: TaskSource, name: str, kind: Kind, input_shape: tuple[int, ...]) -> None:
+    """Check that a run's network takes the tasks of another source.
+
+    Args:
+        source: the other one.
+        name: of it, for the message.
+        kind: of the tasks that the network was made for.
+        input_shape: of one example of those.
+
+    Raises:
+        ValueError: it does not.
+    """
     for what, got, wanted in (
-        ("tasks of kind", source.kind, shapes.kind),
-        ("examples of shape", source.input_shape, shapes.input_shape),
+        ("tasks of kind", source.kind, kind),
+        ("examples of shape", source.input_shape, input_shape),
     ):
         if got != wanted:
             raise ValueError(
