@@ -29,6 +29,9 @@ TEXT_KEYS = (
 )
 """Keys of all verbs whose value is a path, an address or another text, if it is not null."""
 
+MAPPING_KEYS = ("eval.task",)
+"""Keys whose value may be a mapping, of names that the user chooses."""
+
 # As Hydra has it: a backslash escapes a quote, and backslashes before a quote are doubled.
 _IN_QUOTES = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)\1""", re.DOTALL)
 
@@ -61,10 +64,13 @@ def as_override(key: str, value: Any) -> str:
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
-    """Overrides that give keys these values; a mapping's own keys are those of a group."""
+    """Overrides that give keys these values; a mapping's own keys are those of a group.
+
+    That of a key in `MAPPING_KEYS` is the value itself.
+    """
     found: list[str] = []
     for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and key not in MAPPING_KEYS:
             found += overrides_of({f"{key}.{name}": inner for name, inner in value.items()})
         else:
             found.append(as_override(key, value))

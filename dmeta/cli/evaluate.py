@@ -40,10 +40,10 @@ from dmeta.training.model_evaluation import (
     restore,
     warn_of_left_out,
 )
-from dmeta.training.other_tasks import check_fit, described, with_tasks
+from dmeta.training.other_tasks import check_fit, with_tasks
 from dmeta.training.results import write_json
 from dmeta.training.setup import prepare
-from dmeta.training.task_options import EPISODE_KEYS, size_type
+from dmeta.training.task_options import EPISODE_KEYS, described, size_type
 from dmeta.typed_values import AtLeastTwo, typed
 
 
@@ -221,16 +221,18 @@ def _evaluate(
     given = own.get("source")
     data: TaskSource = make_source(config) if given is None else given
     name = config.task.source.name if given is None else type(given).__name__
-    check_fit(data, name, saved.shapes.kind, saved.shapes.input_shape)
+    remedy = "choose another task.name (or source=)"
+    check_fit(data, name, saved.shapes.taken, "the task", remedy)
     run = prepare(config, **own, data=data, splits=[wanted.split], read_weights=False)
     check_same(config, run.algorithm.network, place.name)
     check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:
         if is_ensemble:
             best = best_checkpoints(storage, progress_of(last))
-            return config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
+            return run.config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
         restore(runtime, checkpoint)
-        return config, evaluate_tasks(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+        found = evaluate_tasks(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+        return run.config, found
 
 
 def _with_changes(config: RunConfig, wanted: EvaluateConfig) -> RunConfig:

@@ -15,9 +15,11 @@ from dmeta.runtime.protocol import Workplace
 from dmeta.runtime.threads import torch_threads
 from dmeta.training.autotune.selection import with_selection
 from dmeta.training.config import RunConfig
+from dmeta.training.other_tasks import with_other_tasks
 from dmeta.training.resume import check_primary_metric, check_resume, placed_at
 from dmeta.training.run import joint_config
 from dmeta.training.setup import Run, prepare
+from dmeta.training.task_options import OTHER_TASKS
 
 
 def prepared(
@@ -52,12 +54,17 @@ def prepared(
         say(f"reading the data of task={config.task.source.name}")
     with torch_threads(config.compute.threads_per_worker):
         run = prepare(config, **own)
+        if config.eval.task:
+            say(f"reading the data of {OTHER_TASKS}")
+            run = with_other_tasks(run)
     check_primary_metric(run, place.folder)
     joint = None
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
         kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss", "metrics")}
         joint = prepare(settings, data=run.source, **kept)
+        made = {name: tasks.source for name, tasks in run.work.others.items()}
+        joint = with_other_tasks(joint, made)
     return run, joint
 
 

@@ -19,6 +19,7 @@ from dmeta.tasks import TASKS
 from dmeta.tasks.inputs import InputForm
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.moved_keys import with_moved_keys
+from dmeta.training.other_tasks import Taken
 from dmeta.training.resume import OWN, placed_at, read_settings
 from dmeta.training.work.input_format import InputFormat
 from dmeta.training.work.losses import LOSS_AUTO, LOSSES
@@ -54,6 +55,12 @@ class Shapes:
     def inputs(self) -> InputFormat:
         """What the examples of the run's tasks are."""
         return InputFormat(self.input_shape, self.input_form, self.input_dtype, self.target_shape)
+
+    @property
+    def taken(self) -> Taken:
+        """The tasks that its network takes."""
+        outputs = self.num_outputs if self.kind == "regression" else None
+        return Taken(self.kind, self.input_shape, outputs)
 
     @property
     def ways(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dmeta.inference import learner_of
@@ -18,7 +18,12 @@ from dmeta.training.setup import Run
 
 
 def draw_run(
-    run: Run, run_dir: Path, test: Evaluation, joint: Run | None, baseline: Evaluation | None
+    run: Run,
+    run_dir: Path,
+    test: Evaluation,
+    joint: Run | None,
+    baseline: Evaluation | None,
+    others: Mapping[str, Evaluation],
 ) -> None:
     """Draw the run's figures under ``figures/``; those with nothing to show are left out.
 
@@ -30,6 +35,7 @@ def draw_run(
         test: its evaluation on test tasks.
         joint: the jointly pre-trained network that it is compared with, if there is one.
         baseline: the evaluation of that.
+        others: name -> the run's evaluation on tasks of another source.
     """
     folder = run_dir / FIGURES
     folder.mkdir(exist_ok=True)
@@ -42,6 +48,7 @@ def draw_run(
     if joint is not None and baseline is not None:
         runs["joint pre-training"] = (joint, run_dir / JOINT, baseline)
     evaluations = {title: evaluation for title, (_, _, evaluation) in runs.items()}
+    evaluations |= {f"{name} on {other}": evaluation for other, evaluation in others.items()}
     with _figure(folder, "inner_steps.png") as path:
         inner_step_curve(evaluations, path)
     has_steps = len(test.transductive.mean) > 1

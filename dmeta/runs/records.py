@@ -1,8 +1,9 @@
 """Reads JSON that anyone may have written, checked before `dmeta status` uses it.
 
 A shape is ``COUNT``, ``POSITIVE``, ``NUMBER``, ``ANY_NUMBER`` (NaN and infinity, too), ``TEXT`` or
-None; a mapping of keys to shapes (those that end in ``?`` may be missing, others may be there); a
-list of one shape, for lists; or a tuple of shapes, one of which it must have.
+None; a mapping of keys to shapes (those that end in ``?`` may be missing, others may be there), or
+of ``ANY_KEY`` to the shape of all values; a list of one shape, for lists; or a tuple of shapes, one
+of which it must have.
 
 Imports no torch.
 """
@@ -21,6 +22,7 @@ Shape: TypeAlias = "str | Mapping[str, Shape] | list[Shape] | tuple[Shape, ...] 
 
 COUNT, POSITIVE = "a whole number >= 0", "a whole number >= 1"
 NUMBER, ANY_NUMBER, TEXT = "a number", "any number", "a text"
+ANY_KEY = "*"
 
 SETTINGS: Shape = {
     "settings?": {"steps?": POSITIVE, "checkpoint?": {"location?": (TEXT, None)}},
@@ -29,7 +31,18 @@ SETTINGS: Shape = {
 }
 """config.json of a run."""
 
-RUN_RESULTS: Shape = {"training": {"steps": COUNT}}
+_TEST: Shape = {
+    "split": TEXT,
+    "num_tasks": COUNT,
+    "transductive": {"mean": [ANY_NUMBER], "ci95": [ANY_NUMBER]},
+}
+
+RUN_RESULTS: Shape = {
+    "training": {"steps": COUNT},
+    "task?": TEXT,
+    "test?": _TEST,
+    "other_tasks?": {ANY_KEY: {"test": _TEST}},
+}
 """results.json of a run."""
 
 SEARCH_RECORD: Shape = {
@@ -120,6 +133,9 @@ def misfit(value: Any, shape: Shape, name: str = "") -> str | None:
 def _misfit_of_object(value: Any, shape: Mapping[str, Shape], name: str) -> str | None:
     if not isinstance(value, dict):
         return _said(name, "an object", value)
+    if ANY_KEY in shape:
+        found = (misfit(each, shape[ANY_KEY], f"{name}.{key}") for key, each in value.items())
+        return next((wrong for wrong in found if wrong is not None), None)
     for key, inner in shape.items():
         plain = key.removesuffix("?")
         inside = f"{name}.{plain}" if name else plain

@@ -41,6 +41,8 @@ class RunStatus:
         unit: of it.
         train: the last line of training metrics.
         val: the last validation, with its 95% confidence interval and the best step so far.
+        tests: of a finished run, what it was tested on (name of the task source, or of one in
+            ``eval.task``) -> split, num_tasks, and mean and ci95 of the metric (transductive).
         checkpoint_step: of the last checkpoint.
         checkpoint_age_s: seconds since it was written; of one on a disk.
         retried_blocks: computed again because a worker was lost.
@@ -63,6 +65,7 @@ class RunStatus:
     unit: str
     train: Mapping[str, Any] | None
     val: Mapping[str, Any] | None
+    tests: Mapping[str, Mapping[str, Any]]
     checkpoint_step: int | None
     checkpoint_age_s: float | None
     retried_blocks: int
@@ -93,6 +96,7 @@ class RunStatus:
             ("progress", self._progress()),
             ("training", self._train()),
             ("validation", self._val()),
+            *(("test", self._test(name, row)) for name, row in self.tests.items()),
             ("checkpoint", kept or "none yet"),
             (
                 "faults",
@@ -128,6 +132,12 @@ class RunStatus:
             f"{tasks}) at step {row['step']}, best at step {row['best_step']}"
         )
 
+    def _test(self, name: str, row: Mapping[str, Any]) -> str:
+        return (
+            f"{self.metric} {score(self.unit, row['mean'], row['ci95'])} (95% confidence, "
+            f"{row['num_tasks']} {row['split']} tasks of {name})"
+        )
+
 
 def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
     """What the files of a run say.
@@ -148,7 +158,9 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
     kept, age = _last_checkpoint(run_dir, settings, afar)
     step = max([kept or 0, *(row["step"] for row in (train, val) if row is not None)])
     pace, longest = pace_of(trains)
-    state, why = _judged(run_dir, settings, event or {}, began or {}, longest, afar)
+    results = _results(run_dir, settings)
+    is_tested = results is not None
+    state, why = _judged(run_dir, is_tested, settings, event or {}, began or {}, longest, afar)
     steps = settings.get("steps")
     counts = train or {}
     return RunStatus(
@@ -165,6 +177,7 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
         unit=metric.unit,
         train=train,
         val=val,
+        tests=_tests(results or {}),
         checkpoint_step=kept,
         checkpoint_age_s=age,
         retried_blocks=counts.get("retried_blocks", 0),
@@ -177,6 +190,7 @@ def run_status(run_dir: Path, afar: Afar | None = None) -> RunStatus:
 
 def _judged(
     run_dir: Path,
+    is_tested: bool,
     settings: Mapping[str, Any],
     event: Mapping[str, Any],
     began: Mapping[str, Any],
@@ -190,7 +204,7 @@ def _judged(
         here=is_here(began) if afar is None else True,  # a mark is seen from everywhere
         silent_s=silent_s(run_dir),
         begun=bool(settings),
-        through=_is_through(run_dir, settings, what, afar),
+        through=is_tested or _is_trial_through(run_dir, what, afar),
         failure=event.get("message", "") if what == "failed" else None,
         patience_s=max(Signs.patience_s, _SILENT_ROWS * longest_s),
     )
@@ -207,13 +221,34 @@ def _compares(run_dir: Path) -> bool:
     return (run_dir / JOINT).is_dir() and is_locked(run_dir / JOINT) is True
 
 
-def _is_through(
-    run_dir: Path, settings: Mapping[str, Any], event: str | None, afar: Afar | None
-) -> bool:
-    """Whether the results are there; a trial of a search has none of its own."""
+def _results(run_dir: Path, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The results of all steps that a run is to have; None: there are none (yet)."""
     results = read_record(run_dir / RESULTS, RUN_RESULTS)
-    if results is not None and results["training"]["steps"] >= settings.get("steps", 0):
-        return True
+    if results is None or results["training"]["steps"] < settings.get("steps", 0):
+        return None
+    return results
+
+
+def _tests(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """See `RunStatus.tests`."""
+    own = {results.get("task", "its own"): results["test"]} if "test" in results else {}
+    others = {name: each["test"] for name, each in results.get("other_tasks", {}).items()}
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, test in (*own.items(), *others.items()):
+        mean, ci95 = (test["transductive"][key][-1:] for key in ("mean", "ci95"))
+        if mean and ci95:
+            shown = f"{name} (eval.task)" if name in found else name
+            found[shown] = {
+                "split": test["split"],
+                "num_tasks": test["num_tasks"],
+                "mean": mean[0],
+                "ci95": ci95[0],
+            }
+    return found
+
+
+def _is_trial_through(run_dir: Path, event: str | None, afar: Afar | None) -> bool:
+    """Whether it is a trial of a search, which has no results of its own, and has ended."""
     if afar is None:
         is_trial = (run_dir.absolute().parent.parent / SEARCH).exists()
     else:

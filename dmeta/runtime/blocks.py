@@ -6,7 +6,13 @@ from dmeta.runtime.messages import Block, Phase
 
 
 def blocks_of(
-    phase: Phase, step: int, num_slots: int, block_size: int, *, with_predictions: bool = False
+    phase: Phase,
+    step: int,
+    num_slots: int,
+    block_size: int,
+    *,
+    with_predictions: bool = False,
+    source: str | None = None,
 ) -> list[Block]:
     """The blocks of one step: `block_size` slots each, the last one with what remains.
 
@@ -19,6 +25,7 @@ def blocks_of(
         num_slots: task slots of the whole step (meta_batch_size, or evaluation tasks).
         block_size: task slots per block.
         with_predictions: of every block.
+        source: likewise.
     Raises: ValueError: a number is out of its range.
     """
     if num_slots < 1:
@@ -28,6 +35,8 @@ def blocks_of(
     if step < 0:
         raise ValueError(f"step must be >= 0, got {step}; count steps from 0")
     return [
-        Block(phase, step, index, first, min(block_size, num_slots - first), with_predictions)
+        Block(
+            phase, step, index, first, min(block_size, num_slots - first), with_predictions, source
+        )
         for index, first in enumerate(range(0, num_slots, block_size))
     ]

@@ -35,6 +35,8 @@ class Block:
         first_slot: first task slot.
         num_slots: number of task slots.
         with_predictions: whether the report of an evaluation holds predictions besides scores.
+        source: of an evaluation, the name of the task source that the tasks are of, among several;
+            None: the run's own.
     """
 
     phase: Phase
@@ -43,6 +45,7 @@ class Block:
     first_slot: int
     num_slots: int
     with_predictions: bool = False
+    source: str | None = None
 
 
 @dataclass(frozen=True)

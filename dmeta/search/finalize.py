@@ -4,8 +4,8 @@
 is); ``trials`` (how many, by status);
 ``best`` (number, point, validation score with its 95% confidence interval, steps of the model, the
 folder of its run, and which other trials do not differ significantly from it on the validation
-tasks); ``test`` (an `Evaluation` on test tasks, of what was chosen, and the run it is of; or the
-failure) or null;
+tasks); ``test`` (an `Evaluation` on test tasks, of what was chosen, the same for each name in
+``eval.task``, and the run it is of; or the failure) or null;
 ``training_tasks`` (of all trials); ``seconds`` (of all trials, added up); ``space``; ``search``;
 ``settings`` (of the best); ``versions``; ``hardware``; ``finished`` (UTC).
 """
@@ -211,14 +211,21 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"It could not be evaluated on test tasks: {test['failure']}")
     elif test is not None:
         found = test["evaluation"]
-        curve = found["transductive"]
         model = model_text(found["model"], found["num_models"])
         lines.append(
-            f"On {found['num_tasks']} test tasks, evaluated once: {metric} "
-            f"{curve['mean'][-1]:.4f} ± {curve['ci95'][-1]:.4f} (transductive, {test['of']}, "
-            f"{model}, chosen from {trials['all']} trials)."
+            f"On {found['num_tasks']} test tasks, evaluated once: {_score_in_words(metric, found)} "
+            f"(transductive, {test['of']}, {model}, chosen from {trials['all']} trials)."
         )
+        lines += [
+            f"On {each['num_tasks']} test tasks of {name}: {_score_in_words(metric, each)}."
+            for name, each in test.get("other_tasks", {}).items()
+        ]
     return lines
+
+
+def _score_in_words(metric: str, evaluation: Mapping[str, Any]) -> str:
+    curve = evaluation["transductive"]
+    return f"{metric} {curve['mean'][-1]:.4f} ± {curve['ci95'][-1]:.4f}"
 
 
 def _tested_run(
@@ -252,12 +259,13 @@ def _tested(
         ),
     )
     try:
-        evaluation: Any = ray.get(remote.remote(config, setup))
+        tests: Any = ray.get(remote.remote(config, setup))
     except TrainingStopped as error:
         return {**found, "failure": str(error)}
     finally:
         remove_placement_group(group)
-    return {**found, "evaluation": as_plain(evaluation)}
+    others = {name: as_plain(each) for name, each in tests.others.items()}
+    return {**found, "evaluation": as_plain(tests.test), "other_tasks": others}
 
 
 def _summary(

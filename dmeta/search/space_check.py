@@ -14,6 +14,7 @@ from dmeta.search.user_objects import Configure, Own
 from dmeta.tasks.source import TaskSource
 from dmeta.training.build import make_source
 from dmeta.training.config import RunConfig
+from dmeta.training.other_tasks import with_other_tasks
 from dmeta.training.settings_check import check_without_data
 from dmeta.training.setup import prepare
 
@@ -59,13 +60,14 @@ def checked_search(space: Space, configure: Configure, own: Own) -> Checked:
     points = checked_points(space, configure)
     base = points[0][1]
     sources: dict[str, TaskSource] = {}
+    others: dict[str, TaskSource] = {}
     if own.source is not None:
         sources[source_key(base)] = own.source
     metrics: list[Declaration] = []
     for point, config in points:
         source = _told(point, _source_of, config, sources)
         with torch_threads(config.compute.threads_per_worker):
-            metrics.append(_told(point, _primary_metric, config, source, own))
+            metrics.append(_told(point, _primary_metric, config, source, own, others))
         if metrics[-1] != metrics[0]:
             raise ValueError(
                 "eval.metrics must begin with the same metric in all trials, which are compared by "
@@ -105,9 +107,20 @@ def checked_points(
     return found
 
 
-def _primary_metric(config: RunConfig, source: TaskSource, own: Own) -> Declaration:
-    """What a run of these settings is validated by; all else of it is tried, too."""
-    return prepare(config, data=source, **own.parts).metrics[0].declaration
+def _primary_metric(
+    config: RunConfig, source: TaskSource, own: Own, others: dict[str, TaskSource]
+) -> Declaration:
+    """What a run of these settings is validated by; all else of it is tried, too.
+
+    Args:
+        config: settings of a point.
+        source: of its tasks.
+        own: the user's own objects.
+        others: name in ``eval.task``, the same for all points -> its source, once it is made.
+    """
+    run = with_other_tasks(prepare(config, data=source, **own.parts), others)
+    others |= {name: tasks.source for name, tasks in run.work.others.items()}
+    return run.metrics[0].declaration
 
 
 def _source_of(config: RunConfig, sources: dict[str, TaskSource]) -> TaskSource:

@@ -49,7 +49,8 @@ from dmeta.training.autotune import selection
 from dmeta.training.config import RunConfig
 from dmeta.training.evaluation import Evaluation
 from dmeta.training.loop import TrainingStopped, is_validated, train_steps
-from dmeta.training.model_evaluation import evaluate_tasks
+from dmeta.training.model_evaluation import FinalEvaluation, evaluate_tasks
+from dmeta.training.other_tasks import with_other_tasks
 from dmeta.training.resume import StartingPoint, placed_at, read_settings, starting_point
 from dmeta.training.run import Draw, open_run, run_session
 from dmeta.training.session import Session
@@ -127,7 +128,7 @@ def run_trial(config: Point, *, setup: TrialSetup) -> None:
             reports.close()
 
 
-def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
+def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> FinalEvaluation:
     """Train a run to its last step, if it is not there, and evaluate it on test tasks.
 
     Args:
@@ -141,10 +142,12 @@ def evaluate_trial(settings: RunConfig, setup: TrialSetup) -> Evaluation:
     assert settings.run_dir is not None
     with run_place(settings.run_dir) as place, workplace_of(settings) as workplace:
         run = ready(settings, place, workplace, setup.source(settings), setup.own)
+        run = with_other_tasks(run)
         opened = functools.partial(open_runtime, workplace=workplace)
         with training_at(place):
             session = Session(run, place.folder, opened, mirror=place.mirror)
-            return run_session(session, draw=setup.draw).test
+            result = run_session(session, draw=setup.draw)
+            return FinalEvaluation(result.test, result.other_tests)
 
 
 def _enter(setup: TrialSetup) -> None:

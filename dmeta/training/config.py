@@ -27,7 +27,9 @@ from dmeta.training.outer.options import OuterOptions
 from dmeta.training.task_options import (
     EPISODE_KEYS,
     SAMPLING_DEFAULTS,
+    OtherTasks,
     TaskOptions,
+    other_tasks,
     task_options,
 )
 from dmeta.typed_values import AtLeastTwo
@@ -53,6 +55,10 @@ class EvalOptions:
         metrics: of validation and test tasks, by name. The first is the primary one, by which
             checkpoints and the trials of a search are compared; None: those of the task source, or
             [accuracy] for classification and [mse] for regression.
+        task: test tasks of other sources, for the final evaluation besides those of the run: a task
+            source, a list of such, or name -> settings (``name`` of the source, ``ways``,
+            ``shots``, ``queries`` and options of the source; what is left out is as usual, the
+            sizes as the run's own).
     """
 
     every: NonNegativeInt | Literal["auto"] = "auto"
@@ -62,10 +68,12 @@ class EvalOptions:
     checkpoint: Literal["last", "best", "ensemble"] = "last"
     ensemble_size: PositiveInt = 5
     metrics: tuple[str, ...] | None = None
+    task: OtherTasks | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self, "eval")
+        other_tasks(self.task)
         if self.metrics is not None:
             check_names(self.metrics, "eval.metrics")
 

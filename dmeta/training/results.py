@@ -10,6 +10,8 @@ num_tasks, step, curves over inner steps, transductive and not, with 95% confide
 the number of tasks whose predictions were not finite; ``further``: other metrics after the last
 inner step; ``num_undefined``: metric -> tasks that it is not defined for, if there are any;
 ``num_non_finite``: tasks whose predictions were not finite after the last inner step);
+``other_tasks`` (name in ``eval.task`` -> ``tasks``: the source, its options and the size of a task;
+``test``: as above, on its test tasks);
 ``joint_baseline`` (the same of the jointly pre-trained network, or null); ``training`` (steps,
 tasks, seconds, tasks_per_second, rejected_steps, retried_blocks, copied_blocks,
 stale_blocks, dropped_blocks, best validation step);
@@ -24,6 +26,7 @@ import dataclasses
 import datetime
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +40,7 @@ from dmeta.runs.progress import Progress
 from dmeta.runtime.messages import RuntimeInfo
 from dmeta.training.evaluation import Evaluation, as_plain
 from dmeta.training.setup import Run
+from dmeta.training.task_options import described
 
 RESULTS_FORMAT = 1
 
@@ -53,6 +57,7 @@ class Result:
         joint_baseline: the same of the jointly pre-trained network, if asked for.
         meta_params_sha256: of the last step's meta-parameters.
         summary: the content of results.json.
+        other_tests: name in ``eval.task`` -> evaluation on test tasks of that source.
     """
 
     run_dir: Path | str
@@ -60,6 +65,7 @@ class Result:
     joint_baseline: Evaluation | None
     meta_params_sha256: str
     summary: dict[str, Any] = field(repr=False)
+    other_tests: Mapping[str, Evaluation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,14 @@ class Finished:
         test: evaluation on test tasks.
         digest: SHA-256 of the last step's meta-parameters.
         info: who computed.
+        others: name in ``eval.task`` -> evaluation on test tasks of that source.
     """
 
     progress: Progress
     test: Evaluation
     digest: str
     info: RuntimeInfo
+    others: Mapping[str, Evaluation] = field(default_factory=dict)
 
 
 def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str, Any]:
@@ -84,7 +92,11 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
     progress, test = finished.progress, finished.test
     baseline = None
     if joint is not None:
-        baseline = {"test": as_plain(joint.test), "meta_params_sha256": joint.digest}
+        baseline = {
+            "test": as_plain(joint.test),
+            "other_tasks": {name: {"test": as_plain(e)} for name, e in joint.others.items()},
+            "meta_params_sha256": joint.digest,
+        }
     config = run.config
     num_tasks = progress.step * config.meta_batch_size
     return {
@@ -101,6 +113,10 @@ def summary_of(run: Run, finished: Finished, joint: Finished | None) -> dict[str
         "plan": None if run.plan is None else dataclasses.asdict(run.plan),
         "meta_params_sha256": finished.digest,
         "test": as_plain(test),
+        "other_tasks": {
+            name: {"tasks": described(run.other_tasks[name]), "test": as_plain(evaluation)}
+            for name, evaluation in finished.others.items()
+        },
         "joint_baseline": baseline,
         "training": {
             "steps": progress.step,

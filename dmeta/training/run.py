@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,8 +29,11 @@ from dmeta.training.setup import Run
 
 _LOG = logging.getLogger(__name__)
 
-Draw: TypeAlias = Callable[[Run, Path, Evaluation, Run | None, Evaluation | None], None]
-"""Draws a run: the run, its folder, its evaluation; the joint baseline and its evaluation."""
+Others: TypeAlias = Mapping[str, Evaluation]
+
+Draw: TypeAlias = Callable[[Run, Path, Evaluation, Run | None, Evaluation | None, Others], None]
+"""Draws a run: the run, its folder, its evaluation; the joint baseline and its evaluation; name ->
+the run's evaluation on tasks of another source."""
 
 
 def run_session(
@@ -64,8 +67,8 @@ def run_session(
     if draw is not None:
         session.tell("drawing figures")
         with warnings_logged(run_dir, run.config.run_id), warned_of("figures"):
-            draw(run, run_dir, finished.test, joint, baseline_test)
-    return Result(run_dir, finished.test, baseline_test, finished.digest, summary)
+            draw(run, run_dir, finished.test, joint, baseline_test, finished.others)
+    return Result(run_dir, finished.test, baseline_test, finished.digest, summary, finished.others)
 
 
 def _joint_session(session: Session, joint: Run, observers: Sequence[Observer]) -> Session:
@@ -86,10 +89,10 @@ def train_and_test(session: Session) -> Finished:
                 session.mirror.push()  # the settings: there is a run now
             progress = train_steps(session, start, runtime)
             digest = runtime.digest()
-            session.tell(f"evaluating on {config.eval.num_tasks} test tasks")
-            test = final_evaluation(session.run, start.storage, runtime, progress)
-            warn_of_left_out(test)
-            return Finished(progress, test, digest, runtime.info)
+            found = final_evaluation(session.run, start.storage, runtime, progress, session.tell)
+            for name, evaluation in found.named.items():
+                warn_of_left_out(evaluation, name)
+            return Finished(progress, found.test, digest, runtime.info, found.others)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,8 @@ from dmeta.training.initial_weights import with_initial_weights
 from dmeta.training.metric_choice import is_own, metrics_of, with_metric_names
 from dmeta.training.outer.optimizers import check_optimizer
 from dmeta.training.outer.server import OuterLoopFactory
-from dmeta.training.task_fit import check_method, check_tasks, with_classes
+from dmeta.training.task_fit import check_method, check_tasks, with_check_sum, with_classes
+from dmeta.training.task_options import TaskOptions
 from dmeta.training.teachers import with_teachers
 from dmeta.training.work.input_format import InputFormat, input_format
 from dmeta.training.work.task_checks import first_task, probe_of
@@ -85,6 +86,7 @@ class Run:
             (`dmeta.training.autotune.memory_budget`).
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
             ``loss``, ``metrics``): those are in no config.
+        other_tasks: name -> those of other sources that it is finally evaluated on, too.
         plan: how ``compute.plan`` and ``compute.chunk_size`` were settled; None: not yet. Then the
             work is by ``vmap``, if the settings do not say otherwise.
     """
@@ -97,6 +99,7 @@ class Run:
     own: tuple[str, ...] = ()
     memory: PeakMemory | None = None
     plan: PlanChoice | None = None
+    other_tasks: Mapping[str, TaskOptions] = field(default_factory=dict)
 
     @property
     def source(self) -> TaskSource:
@@ -216,7 +219,7 @@ def prepare(
     config = with_metric_names(named_after(config, names), metrics)
     if source is None:
         source = data or make_source(config)
-        config = _with_check_sum(config, source)
+        config = with_check_sum(config, source)
     check_method(config, source, method)
     if splits is None:
         splits = [split for split in SPLITS if split != "val" or config.eval.every]
@@ -270,18 +273,6 @@ def _factories(
     # Its gradient of 0 is not enough to leave a constant where it is: weight decay would move it.
     averages = {**dict.fromkeys(constants(algorithm), 0.0), **moving_averages(algorithm)}
     return work, OuterLoopFactory(vector, layout, config.outer, config.steps, averages=averages)
-
-
-def _with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:
-    """Settings that say which data the run is of, where its source can tell, wherever it lies."""
-    sha256 = getattr(source, "sha256", None)
-    noted = {} if sha256 is None else {"sha256": sha256}
-    noted = getattr(source, "noted_options", noted)
-    if not noted:
-        return config
-    named = config.task.source
-    named = NamedOptions(named.name, {**named.options, **noted})
-    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=named))
 
 
 def own_names(**own: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmeta.algorithms.algorithm import embeds, kinds, trains_on_batches
+from dmeta.options import NamedOptions
 from dmeta.tasks.sizes import key
 from dmeta.tasks.source import (
     BatchSize,
@@ -37,6 +38,18 @@ def check_method(config: RunConfig, source: TaskSource, method: Any) -> None:
             f"task.train_examples must be null for algorithm={name}, which is trained on few-shot "
             f"tasks, got {training.examples}; set task.train_examples=null"
         )
+
+
+def with_check_sum(config: RunConfig, source: TaskSource) -> RunConfig:
+    """Settings that say which data the run is of, where its source can tell, wherever it lies."""
+    sha256 = getattr(source, "sha256", None)
+    noted = {} if sha256 is None else {"sha256": sha256}
+    noted = getattr(source, "noted_options", noted)
+    if not noted:
+        return config
+    named = config.task.source
+    named = NamedOptions(named.name, {**named.options, **noted})
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, source=named))
 
 
 def with_classes(config: RunConfig, source: TaskSource, splits: Sequence[Split]) -> RunConfig:

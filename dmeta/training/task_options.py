@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from dmeta.options import NamedOptions, check_fields, checked, named_options
 from dmeta.tasks.source import BatchSize, EpisodeSize, Size
@@ -48,6 +50,15 @@ class TaskOptions:
             typed(value, hints[field.name], f"task.train_{field.name}")
 
 
+def described(task: TaskOptions) -> dict[str, Any]:
+    """What evaluation tasks are, as plain data."""
+    return {
+        "name": task.source.name,
+        **dataclasses.asdict(task.evaluation),
+        **task.source.options,
+    }
+
+
 def task_options(group: Any) -> TaskOptions:
     """The group ``task`` of the settings.
 
@@ -71,6 +82,40 @@ def size_type(key: str) -> Any:
     """What the size of a task or mini-batch called `key` may be."""
     owner = EpisodeSize if key in EPISODE_KEYS else BatchSize
     return typing.get_type_hints(owner, include_extras=True)[key]
+
+
+OtherTasks: TypeAlias = str | tuple[str, ...] | Mapping[str, Mapping[str, Any]]
+"""A task source, several, or name -> settings, in which ``name`` is that of the source."""
+
+
+OTHER_TASKS = "eval.task"
+"""Their key."""
+
+
+def other_tasks(given: OtherTasks | None) -> dict[str, dict[str, Any]]:
+    """Name -> settings of the tasks in ``eval.task``, which always have a ``name``.
+
+    Raises:
+        ValueError: a name does not do, or is there twice.
+    """
+    if isinstance(given, Mapping):
+        found = {name: {"name": name, **settings} for name, settings in given.items()}
+    else:
+        names = [given] if isinstance(given, str) else list(given or ())
+        found = {name: {"name": name} for name in names}
+        if len(found) < len(names):
+            raise ValueError(
+                f"{OTHER_TASKS} must name a task source once, got {names}; name the tasks: "
+                f"{OTHER_TASKS}={{a:{{name:{names[0]}}},b:{{name:{names[0]}}}}}"
+            )
+    for name, settings in found.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
+            raise ValueError(
+                f"names in {OTHER_TASKS} must be of 1 to 40 letters, digits, _ and -, got "
+                f"{name!r}; rename it"
+            )
+        typed(settings["name"], str, f"{OTHER_TASKS}.{name}.name")
+    return found
 
 
 def _training(evaluation: EpisodeSize, given: dict[str, Any]) -> Size:

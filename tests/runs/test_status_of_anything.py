@@ -137,9 +137,10 @@ def check_all(folder: Path, names: tuple[str, ...]) -> int:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("anything") / "run"
-    dmeta.train(TINY | {"run_dir": str(run_dir)})
+    dmeta.train(TINY | {"run_dir": str(run_dir), "eval.task": {"far": {"name": "sinusoid"}}})
     # Of settings and results only these are read; a few of the others do for the rest.
-    for name, keep in (("config.json", ("settings", "shapes")), ("results.json", ("training",))):
+    results = ("training", "task", "test", "other_tasks")
+    for name, keep in (("config.json", ("settings", "shapes")), ("results.json", results)):
         content = json.loads((run_dir / name).read_text())
         small = {key: content[key] for key in keep}
         few = ("steps", "checkpoint", "run_dir", "seed")

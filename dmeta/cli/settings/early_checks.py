@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dmeta.cli.settings.choices import REGISTRIES, choice_of, options_of
+from dmeta.cli.settings.choices import REGISTRIES, choice_of, options_named, options_of
 from dmeta.cli.settings.verb_configs import verb_config
 from dmeta.metrics.choice import check_registered
-from dmeta.options import NamedOptions, check_declared, checked_options
-from dmeta.registry import LazyEntry
+from dmeta.options import NamedOptions, check_declared, checked_options, named_options
+from dmeta.registry import LazyEntry, check_names
+from dmeta.tasks import TASKS
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.init_options import init_options, without_init
+from dmeta.training.task_options import OTHER_TASKS, SIZE_KEYS, other_tasks
 from dmeta.typed_values import typed
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ def _check_own(verb: str, settings: Mapping[str, Any]) -> None:
             typed(settings[option.name], option.type_of(), option.name)
 
 
+def check_other_task(key: str, settings: Mapping[str, Any]) -> None:
+    """Check names and types of the settings of a task source in ``eval.task``.
+
+    Args:
+        key: of it.
+        settings: with the ``name`` of the source; values that are null are as usual.
+    """
+    given = {k: v for k, v in settings.items() if v is not None}
+    name = given["name"]
+    if name not in TASKS.builtin:
+        check_names(TASKS, [name], f"{key}.name")
+    entry = TASKS.builtin.get(name) or TASKS[name]
+    declared = {each.name: each for each in options_named("tasks.source:EpisodeSize")}
+    declared |= {each.name: each for each in options_of(entry) if each.name not in SIZE_KEYS}
+    check_declared(list(declared.values()), named_options(given, key), key)
+
+
 def _check_options(config: RunConfig) -> None:
     """Check the options of the chosen parts; a plug-in is imported for it, nothing else."""
     choices = {
@@ -82,6 +101,8 @@ def _check_options(config: RunConfig) -> None:
             checked_options(entry.make, choice, group)
     init_options(config.model)
     check_registered(config.eval.metrics or (), "eval.metrics")
+    for name, settings in other_tasks(config.eval.task).items():
+        check_other_task(f"{OTHER_TASKS}.{name}", settings)
     own = [
         each for each in choice_of("outer", config.outer.name).options if each.name != "outer.lr"
     ]

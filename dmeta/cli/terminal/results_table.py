@@ -18,7 +18,7 @@ from dmeta.metrics.declaration import Declaration
 from dmeta.quoting import printable
 from dmeta.runs.declared_metrics import declared_metrics
 from dmeta.training.evaluation import model_text, non_finite_line, undefined_lines
-from dmeta.training.work.scores import MODES
+from dmeta.training.work.scores import MODES, StatisticsMode
 
 _MAX_SHOWN_STEPS = 6
 _WIDEST_NAME = 20
@@ -75,6 +75,55 @@ def results_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
     return table
 
 
+def other_tasks_table(results: Mapping[str, Any], plus_minus: str = "±") -> Table:
+    """The metrics after the last inner step on test tasks of other sources (``eval.task``).
+
+    Args:
+        results: as for `results_table`, with ``other_tasks`` (name -> ``tasks``, ``test``).
+        plus_minus: the sign before an interval.
+    """
+    metrics, others = declared_metrics(results), results["other_tasks"]
+    models = [(escape(printable(str(results["algorithm"]))), others)]
+    if results.get("joint_baseline"):
+        models.append(("joint baseline", results["joint_baseline"]["other_tasks"]))
+    table, columns = Table("other tasks"), []
+    if len(metrics) > 1:
+        table.add_column("metric", justify="right", max_width=_WIDEST_NAME, overflow="fold")
+    for model, found in models:
+        for heading, mode in max((_modes(each["test"]) for each in found.values()), key=len):
+            table.add_column(f"{model}\n{heading}", justify="right")
+            columns.append((found, mode))
+    for name, other in others.items():
+        title = _other_in_words(name, other)
+        for place, metric in enumerate(metrics):
+            row = [_last(metric, found[name]["test"], mode, plus_minus) for found, mode in columns]
+            if len(metrics) == 1:
+                table.add_row(escape("\n".join(title)), *row)
+            else:
+                line = "".join(title[place : place + 1])
+                table.add_row(escape(line), escape(_with_unit(metric)), *row)
+        table.add_section()
+    return table
+
+
+def _other_in_words(name: str, other: Mapping[str, Any]) -> tuple[str, str]:
+    tasks, test = other["tasks"], other["test"]
+    source = "" if tasks["name"] == name else f" ({tasks['name']})"
+    sizes = "".join(_sizes_in_words(tasks))
+    return f"{name}{source}", f"{test['num_tasks']} {test['split']} tasks: {sizes}"
+
+
+def _last(
+    metric: Declaration, evaluation: Mapping[str, Any], mode: StatisticsMode, plus_minus: str
+) -> str:
+    """The score of a metric after the last inner step."""
+    if metric.name == evaluation["metric"]:
+        curve = evaluation[mode]
+        return _cell(metric, curve["mean"][-1], curve["ci95"][-1], plus_minus)
+    found = evaluation["further"][metric.name][mode]
+    return _cell(metric, found["mean"], found["ci95"], plus_minus)
+
+
 def _cell(metric: Declaration, mean: float, ci95: float, plus_minus: str) -> str:
     """A score without its unit, which is said once."""
     unit = metric.unit if metric.is_fraction else ""
@@ -113,7 +162,10 @@ def print_results(
         heading += "; other metrics after the last inner step"
     console.print(safe_text(heading, console), soft_wrap=True)
     console.print(results_table(results, sign))
+    if others := results.get("other_tasks"):
+        console.print(other_tasks_table(results, sign))
     warnings = {"": test, "joint baseline: ": joint}
+    warnings |= {f"{name}: ": each["test"] for name, each in (others or {}).items()}
     lines = [
         f"warning   {whose}{line}"
         for whose, evaluation in warnings.items()
@@ -142,21 +194,23 @@ def print_results(
 
 
 def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
-    sizes = [_counted(tasks["ways"], "way", "ways"), _counted(tasks["shots"], "shot", "shots")]
+    queries = _counted(tasks["queries"], "query", "queries")
+    sizes, sampler = _sizes_in_words(tasks)
+    return f"{tasks['name']}: {sizes}, {queries} per class{sampler}"
+
+
+def _sizes_in_words(tasks: Mapping[str, Any]) -> tuple[str, str]:
+    """Ways and shots, and what draws them if they vary."""
+    sizes = f"{_counted(tasks['ways'], 'way', 'ways')}, {_counted(tasks['shots'], 'shot', 'shots')}"
     sampler = tasks.get("sampler", "fixed")  # of results of earlier versions: none
-    most = "" if sampler == "fixed" else "at most "
-    return (
-        f"{tasks['name']}: {most}{', '.join(sizes)}, "
-        f"{_counted(tasks['queries'], 'query', 'queries')} per class"
-        + (f" (sampler {sampler})" if most else "")
-    )
+    return (sizes, "") if sampler == "fixed" else (f"at most {sizes}", f" (sampler {sampler})")
 
 
 def _counted(number: int, one: str, more: str) -> str:
     return f"{number} {one if number == 1 else more}"
 
 
-def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _modes(evaluation: Mapping[str, Any]) -> list[tuple[str, StatisticsMode]]:
     """Heading and key: transductive and non-transductive, or one if they are the same numbers."""
     others = [[each[mode]["mean"] for mode in MODES] for each in _further(evaluation)]
     means = [[list(evaluation[mode]["mean"]) for mode in MODES], *others]

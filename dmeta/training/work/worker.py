@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +44,6 @@ from dmeta.tasks.source import EpisodeSize, Size, TaskSource
 from dmeta.training.devices.gpu import set_up_gpu
 from dmeta.training.devices.gpu_watch import GpuWatch, watched
 from dmeta.training.frozen_weights import PackedNetwork, packed, unpacked
-from dmeta.training.work.batching import TaskGroup
 from dmeta.training.work.compile_lock import compiled_in_turn
 from dmeta.training.work.episodes import TaskSupply, task_seeds
 from dmeta.training.work.scores import (
@@ -56,6 +55,19 @@ from dmeta.training.work.scores import (
     scores_of,
 )
 from dmeta.training.work.timer import Laps
+
+
+class EvaluationTasks(NamedTuple):
+    """Tasks that the model is evaluated on.
+
+    Attributes:
+        source: where they come from.
+        size: of one.
+    """
+
+    source: TaskSource
+    size: EpisodeSize
+
 
 BLOCK_PARTS = ("draw", "move", "mathematics", "pack")
 """Of the computation of a training block: its tasks are drawn, moved to the device (as are the
@@ -80,6 +92,7 @@ class TaskWorkFactory:
         seed: of the training tasks.
         eval_seed: of the validation and test tasks.
         metrics: of these tasks; the first is the primary one.
+        others: name -> tasks of other sources, for blocks that name one (`Block.source`).
     """
 
     algorithm: Algorithm
@@ -95,6 +108,7 @@ class TaskWorkFactory:
     seed: int
     eval_seed: int
     metrics: tuple[Metric, ...]
+    others: Mapping[str, EvaluationTasks] = field(default_factory=dict)
 
     def build(self, device: str) -> TaskWork:
         """The worker's side."""
@@ -146,6 +160,9 @@ class TaskWork:
             set_up_gpu(factory.precision)
         self.watch = GpuWatch(self._queues)
         self._supply = TaskSupply(factory.source, device)
+        self._other_supplies = {
+            name: TaskSupply(other.source, device) for name, other in factory.others.items()
+        }
         network = factory.algorithm.network
         in_training = network.to(device, training=True)
         # From that one: what is frozen lies on the device once.
@@ -220,9 +237,11 @@ class TaskWork:
         predictions, also what `predict_task` says of the tasks of each size.
         """
         started = time.perf_counter()
-        self._supply.bring_examples()
-        factory = self._factory
-        groups = self._supply.draw(block, factory.eval_seed, factory.evaluation)
+        factory, supply, size = self._factory, self._supply, self._factory.evaluation
+        if block.source is not None:
+            supply, size = self._other_supplies[block.source], factory.others[block.source].size
+        supply.bring_examples()
+        groups = supply.draw(block, factory.eval_seed, size)
         params = arranged(factory.plan, self._params(vector))
         seeds = task_seeds(factory.eval_seed, block)
         found: list[dict[str, npt.NDArray[np.float32]]] = []
@@ -230,7 +249,8 @@ class TaskWork:
         for group in groups:
             with torch.no_grad():
                 own = seeds[list(group.places)]
-                out = self._evaluated(params, group, own, keep=block.with_predictions)
+                tasks = supply.place(group.tasks)
+                out = self._evaluated(params, tasks, group.ways, own, block.with_predictions)
             arrays = {name: value.float().cpu().numpy() for name, value in out.items()}
             kept = {name: arrays.pop(name) for name in PREDICTIONS if name in arrays}
             found.append(arrays)
@@ -248,11 +268,11 @@ class TaskWork:
         )
 
     def _evaluated(
-        self, params: Params, group: TaskGroup, seeds: Tensor, *, keep: bool
+        self, params: Params, tasks: Task, ways: int, seeds: Tensor, keep: bool
     ) -> dict[str, Tensor]:
         """Name -> [T, ...] of the tasks of a group; their predictions if those are to be kept."""
         factory = self._factory
-        stage = Stage(training=False, ways=group.ways)
+        stage = Stage(training=False, ways=ways)
         apart = [metric for metric in factory.metrics if not metric.batched]
 
         def mapped(task: Task) -> dict[str, Tensor]:
@@ -261,7 +281,7 @@ class TaskWork:
             out |= non_finite_of(factory.source.kind, predictions)
             return out | predictions if keep or apart else out
 
-        parts = chunks((self._supply.place(group.tasks), seeds), factory.chunk_size)
+        parts = chunks((tasks, seeds), factory.chunk_size)
         out = joined([for_each_task(factory.plan, mapped, *part) for part in parts])
         if apart and not keep:
             out |= scores_of(factory.metrics, out, stage.ways, batched=False)
