@@ -18,7 +18,7 @@ from dmeta.algorithms.algorithm import embeds, trains_on_batches
 from dmeta.bilevel.types import Kind, Stage, Task
 from dmeta.runtime.messages import Block
 from dmeta.training.setup import prepare
-from dmeta.training.work.worker import predict_task
+from dmeta.training.work.predictions import predict_task
 from tests.bilevel.problems import ON_MODELS, ONCE, draw_tasks, network
 from tests.conftest import tiny_config
 from tests.test_functional import by_autograd, mlp, tuple_of

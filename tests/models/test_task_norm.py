@@ -27,7 +27,7 @@ from dmeta.runtime.local import LocalRuntime
 from dmeta.training.run import run_session
 from dmeta.training.session import Session
 from dmeta.training.setup import prepare
-from dmeta.training.work.worker import predict_task
+from dmeta.training.work.predictions import predict_task
 from tests.bilevel.problems import (
     EVALUATION,
     TRAINING,

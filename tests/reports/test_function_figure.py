@@ -23,8 +23,8 @@ from dmeta.runtime.messages import Block
 from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.tasks.source import EpisodeSize
 from dmeta.training.work.episodes import task_rng
+from dmeta.training.work.predictions import predict_task
 from dmeta.training.work.scores import scores_of
-from dmeta.training.work.worker import predict_task
 from tests.training.pixels import has_colour
 
 SHOTS = 7

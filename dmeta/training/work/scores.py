@@ -21,7 +21,7 @@ TARGET = "target"
 
 
 def predictions_key(mode: StatisticsMode) -> str:
-    """Under which `dmeta.training.work.worker.predict_task` has the predictions of a mode."""
+    """Under which `dmeta.training.work.predictions.predict_task` has the predictions of a mode."""
     return f"{mode}_prediction"
 
 

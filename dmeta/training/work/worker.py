@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,9 +27,8 @@ from dmeta.bilevel.plans import (
     joined,
     one_by_one,
 )
-from dmeta.bilevel.solvers import recording
-from dmeta.bilevel.surrogates import Estimator, predict_apart, predict_queries
-from dmeta.bilevel.types import Adapted, Params, Stage, Task
+from dmeta.bilevel.surrogates import Estimator
+from dmeta.bilevel.types import Params, Stage, Task
 from dmeta.metrics import default_metric
 from dmeta.metrics.metric import Metric, scores
 from dmeta.runtime.messages import (
@@ -46,12 +45,10 @@ from dmeta.training.devices.gpu_watch import GpuWatch, watched
 from dmeta.training.frozen_weights import PackedNetwork, packed, unpacked
 from dmeta.training.work.compile_lock import compiled_in_turn
 from dmeta.training.work.episodes import TaskSupply, task_seeds
+from dmeta.training.work.predictions import in_place, predict_task, summed
 from dmeta.training.work.scores import (
-    MODES,
     PREDICTIONS,
-    TARGET,
     non_finite_of,
-    predictions_key,
     scores_of,
 )
 from dmeta.training.work.timer import Laps
@@ -221,7 +218,7 @@ class TaskWork:
             laps.end("mathematics")
         flat = factory.layout.flatten(total)
         gradient = to_wire(flat, factory.gradient_precision)
-        sums = _summed(reported)
+        sums = summed(reported)
         finite = bool(flat.isfinite().all() and np.isfinite(list(sums.values())).all())
         laps.end("pack")
         parts = laps.seconds()
@@ -256,7 +253,7 @@ class TaskWork:
             found.append(arrays)
             if kept:
                 predicted.append(TaskPredictions(group.places, group.ways, kept))
-        per_task = _in_place(found, [group.places for group in groups])
+        per_task = in_place(found, [group.places for group in groups])
         values = [*per_task.values(), *(a for each in predicted for a in each.arrays.values())]
         return BlockReport(
             block,
@@ -291,46 +288,6 @@ class TaskWork:
     def _params(self, vector: Vector) -> dict[str, Tensor]:
         # A copy: the vector may be shared memory, and nothing may ever write to it.
         return self._factory.layout.unflatten(torch.tensor(vector, device=self._device))
-
-
-def predict_task(
-    algorithm: Algorithm, meta_params: Params, task: Task, stage: Stage
-) -> dict[str, Tensor]:
-    """Query predictions of one task after 0, 1, ..., K inner steps.
-
-    Returns:
-        ``transductive_prediction`` [K+1, Q, ...]: the query set is predicted as one batch, so batch
-        statistics see all of it; ``non_transductive_prediction`` [K+1, Q, ...]: batch statistics
-        are those of the support set alone. The same where the network has no batch statistics, or
-        never those of queries.
-        ``target`` [Q, ...].
-    """
-    path: list[Adapted] = []
-    final = algorithm.adapt(meta_params, task.support, recording(path.append), stage)
-    states = path or [final]
-    together = torch.stack([predict_queries(algorithm, state, task) for state in states])
-    apart = together
-    if algorithm.network.mixes_examples and not algorithm.network.queries_apart:
-        apart = torch.stack([predict_apart(algorithm, state, task) for state in states])
-    keys = [predictions_key(mode) for mode in MODES]
-    return {**dict(zip(keys, (together, apart), strict=True)), TARGET: task.query.y}
-
-
-def _summed(reported: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Name -> sum over the tasks of all groups."""
-    sums: dict[str, float] = {}
-    for group in reported:
-        for name, value in group.items():
-            sums[name] = sums.get(name, 0.0) + float(value.double().sum())
-    return sums
-
-
-def _in_place(
-    found: Sequence[Mapping[str, npt.NDArray[np.float32]]], places: Sequence[Sequence[int]]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Name -> [num_slots, ...], from the groups' arrays."""
-    order = np.argsort(np.concatenate(places))
-    return {name: np.concatenate([group[name] for group in found])[order] for name in found[0]}
 
 
 def _received(
