@@ -7,7 +7,7 @@ does not exist`). Declaring their schemas lets the import pass. The operators st
 calling one raises, and data sets and classifiers call none.
 
 torchvision takes a second to import, and torchmetrics two, so nothing but `task.download`,
-`model=torchvision` and the metrics that need it do.
+`task.augment`, `model=torchvision` and the metrics that need it do.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def import_datasets() -> ModuleType:
 def import_models() -> ModuleType:
     """``torchvision.models``; likewise."""
     return _imported("torchvision.models")
+
+
+def import_transforms() -> ModuleType:
+    """``torchvision.transforms.v2``; likewise."""
+    return _imported("torchvision.transforms.v2")
 
 
 def import_torchmetrics() -> ModuleType:

@@ -30,6 +30,7 @@ from dmeta.models import MODELS
 from dmeta.options import default_options
 from dmeta.registry import LazyEntry
 from dmeta.tasks import TASKS
+from dmeta.tasks.augmentation import AUGMENTATIONS
 from dmeta.training.outer.optimizers import arguments_of
 from dmeta.training.outer.torch_optimizers import NOT_OPTIONS, OPTIMIZERS, OptimizerName
 
@@ -51,7 +52,7 @@ DATACLASSES = (
 
 
 def entries() -> Iterator[tuple[str, LazyEntry]]:
-    for registry in (ALGORITHMS, ESTIMATORS, MODELS, TASKS, TRANSFORMS):
+    for registry in (ALGORITHMS, AUGMENTATIONS, ESTIMATORS, MODELS, TASKS, TRANSFORMS):
         for name, entry in registry.builtin.items():
             if isinstance(entry, LazyEntry) and not entry.is_ready:
                 yield f"{registry.kind}={name}", entry

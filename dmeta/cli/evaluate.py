@@ -207,7 +207,8 @@ def _evaluate(
     run_dir = place.folder
     saved = read_saved(place)
     own = {**own, "metrics": own["metrics"] or wanted.metrics}
-    saved.check_own(own, place.name, f"dmeta.evaluate({place.name!r}")
+    needed = {part: each for part, each in own.items() if part != "augment"}  # of training alone
+    saved.check_own(needed, place.name, f"dmeta.evaluate({place.name!r}")
     config = saved.config
     if not trust:
         check_saved(

@@ -13,6 +13,7 @@ from dmeta.formatting import safe_text
 from dmeta.metrics import METRICS
 from dmeta.models import MODELS
 from dmeta.tasks import TASKS
+from dmeta.tasks.augmentation import AUGMENTATIONS
 
 
 def list_command() -> None:
@@ -23,6 +24,7 @@ def list_command() -> None:
         ("gradient", ESTIMATORS),
         ("algorithm.inner_chain", TRANSFORMS),
         ("task", TASKS),
+        ("task.augment", AUGMENTATIONS),
         ("model", MODELS),
         ("eval.metrics", METRICS),
     ):

@@ -21,6 +21,9 @@ from dmeta.training.run import joint_config
 from dmeta.training.setup import Run, prepare
 from dmeta.training.task_options import OTHER_TASKS
 
+_OF_BOTH = ("model", "loss", "metrics", "augment")
+"""Own objects that the joint baseline is trained with, too."""
+
 
 def prepared(
     config: RunConfig, own: Mapping[str, Any], place: RunPlace, say: Callable[[str], None]
@@ -61,7 +64,7 @@ def prepared(
     joint = None
     if config.joint_baseline:
         settings = dataclasses.replace(joint_config(run.config), runtime=config.runtime)
-        kept: dict[str, Any] = {key: own.get(key) for key in ("model", "loss", "metrics")}
+        kept: dict[str, Any] = {key: own.get(key) for key in _OF_BOTH}
         joint = prepare(settings, data=run.source, **kept)
         made = {name: tasks.source for name, tasks in run.work.others.items()}
         joint = with_other_tasks(joint, made)

@@ -91,8 +91,8 @@ def replay(
         root: where the data is; None: where the run found it.
         device: ``cpu``, ``cuda`` or ``auto``.
         trust: contact the addresses in the run's settings even if someone else wrote them.
-        own: ``model``, ``source``, ``algorithm``, ``loss``: your own objects that the run was
-            trained with, if it was.
+        own: ``model``, ``source``, ``algorithm``, ``loss``, ``augment``: your own objects that the
+            run was trained with, if it was.
 
     Returns: for every block: it, and then its tasks one by one.
 

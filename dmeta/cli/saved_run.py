@@ -25,7 +25,7 @@ from dmeta.training.work.input_format import InputFormat
 from dmeta.training.work.losses import LOSS_AUTO, LOSSES
 
 _MAX_INPUT = 2**28  # a gigabyte in float32
-_PARTS = ("model", "source", "algorithm", "loss", "metrics")
+_PARTS = ("model", "source", "algorithm", "loss", "metrics", "augment")
 
 NONE: Mapping[str, Any] = dict.fromkeys(_PARTS)
 """No custom objects: what a command line can give."""
@@ -75,8 +75,8 @@ class SavedRun:
     Attributes:
         config: settings.
         shapes: of its network.
-        own: which of ``model``, ``source``, ``algorithm``, ``loss`` and ``metrics`` were the
-            user's own objects.
+        own: which of ``model``, ``source``, ``algorithm``, ``loss``, ``metrics`` and ``augment``
+            were the user's own objects.
     """
 
     config: RunConfig
@@ -103,6 +103,7 @@ class SavedRun:
             "algorithm": self.config.algorithm.name,
             "loss": self.config.loss,
             "metrics": ", ".join(self.config.eval.metrics or ()),
+            "augment": ", ".join(each.name for each in self.config.task.augment),
         }
         trained_with = " and ".join(
             f"{'' if part == 'metrics' else 'a '}custom {part} ({names[part]})" for part in lacking

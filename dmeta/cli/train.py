@@ -31,6 +31,7 @@ from dmeta.runs.folder import RunPlace, run_place, training_at
 from dmeta.runs.layout import CONFIG
 from dmeta.runs.metrics import Observer
 from dmeta.runtime.threads import torch_threads
+from dmeta.tasks.augmentation.augment import ImageTransform
 from dmeta.tasks.in_memory import Arrays, source_of
 from dmeta.tasks.source import TaskSource
 from dmeta.training.autotune.memory_budget import memory_line
@@ -57,6 +58,7 @@ def train(
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
+    augment: ImageTransform | None = None,
     observers: Sequence[Observer] = (),
     trust: bool = False,
     progress: bool | None = None,
@@ -78,6 +80,9 @@ def train(
             [N, ...], target [N, ...]) -> scalar mean; a function or object that can be pickled.
         metrics: instead of ``eval.metrics``: names, or your own (`dmeta.Metric`), the primary one
             first.
+        augment: your own augmentation of training images instead of ``task.augment``: a transform
+            of `torchvision.transforms.v2`, called with each image (uint8 [C, H, W]), or any
+            callable, called with all images of a task ([n, C, H, W]); it returns the like.
         observers: called for every step and every line of metrics.
         trust: use addresses and interpolations in the files that `settings` name (a run to be
             resumed, an experiment) even if others wrote them (`dmeta.cli.settings.trust`).
@@ -97,6 +102,7 @@ def train(
         "algorithm": algorithm,
         "loss": loss,
         "metrics": metrics,
+        "augment": augment,
     }
     config = _run_config(settings, own, trust)
     with run_place(config.run_dir or _new_run_dir(config)) as place:

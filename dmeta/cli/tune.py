@@ -34,6 +34,7 @@ from dmeta.search.search_state import NO_SEARCH, read_search
 from dmeta.search.space import Dimension
 from dmeta.search.space_check import check_search_without_data
 from dmeta.search.tune_callback import Watcher
+from dmeta.tasks.augmentation.augment import ImageTransform
 from dmeta.tasks.in_memory import Arrays, source_of
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
@@ -80,6 +81,7 @@ def tune(
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
+    augment: ImageTransform | None = None,
     watchers: Sequence[Watcher] = (),
     trust: bool = False,
 ) -> ResultGrid:
@@ -98,6 +100,7 @@ def tune(
         algorithm: your own method instead of the named one.
         loss: your own loss instead of the named one.
         metrics: instead of ``eval.metrics``, as for `dmeta.train`.
+        augment: your own augmentation of training images, as for `dmeta.train`.
         watchers: called as the search progresses.
         trust: as for `dmeta.train`.
 
@@ -116,6 +119,7 @@ def tune(
         "algorithm": algorithm,
         "loss": loss,
         "metrics": metrics,
+        "augment": augment,
     }
     with explained("tune", settings):
         search = _search_from_python(settings, own)

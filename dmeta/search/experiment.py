@@ -45,6 +45,7 @@ from dmeta.search.trial import TrialSetup
 from dmeta.search.tune_callback import Watch, Watcher
 from dmeta.search.tuner import SearchSetup
 from dmeta.search.user_objects import Configure, Named, Own
+from dmeta.tasks.augmentation.augment import ImageTransform
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.results import write_json
@@ -68,6 +69,7 @@ def run(
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
+    augment: ImageTransform | None = None,
     draw: Draw | None = None,
     report: WriteReport | None = None,
 ) -> ResultGrid:
@@ -97,6 +99,7 @@ def run(
         algorithm: your own method instead of the named one, as for `dmeta.train`.
         loss: your own loss instead of the named one.
         metrics: instead of ``eval.metrics``, as for `dmeta.train`.
+        augment: your own augmentation of training images, as for `dmeta.train`.
         draw: draws the run of the best settings if that is trained again, such as
             `dmeta.reports.run_report.draw_run`.
         report: writes a page, such as `dmeta.reports.search_report.report_search`.
@@ -108,7 +111,7 @@ def run(
         SearchStopped: by SIGINT or SIGTERM, in the main thread.
     """
     options = options or SearchOptions()
-    own = Own(model, source, algorithm, loss, metrics)
+    own = Own(model, source, algorithm, loss, metrics, augment)
     space = space if isinstance(space, Space) else space_of(space)
     where = run_dir if is_address(run_dir) else local_path(run_dir).absolute()
     configure = Named(configure or Changed(config), own.names, metrics)

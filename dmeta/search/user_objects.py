@@ -13,18 +13,19 @@ from dmeta.metrics.choice import name_of
 from dmeta.metrics.metric import Metric
 from dmeta.runtime.ray.pickling import check_loadable, check_picklable
 from dmeta.search.space import Space
+from dmeta.tasks.augmentation.augment import ImageTransform
 from dmeta.tasks.source import TaskSource
 from dmeta.training.config import RunConfig
 from dmeta.training.metric_choice import is_own, with_metric_names
 from dmeta.training.setup import named_after, own_names
-from dmeta.training.task_options import SIZE_KEYS
+from dmeta.training.task_options import RUN_KEYS
 
 Configure: TypeAlias = Callable[[Mapping[str, Any]], RunConfig]
 """Settled point -> settings of a run. Keys that these do not have are left out; can be pickled."""
 
 _ARGUMENTS = {"task": "source"}
 
-_SIZES = tuple(f"task.{key}" for key in SIZE_KEYS)
+_SIZES = tuple(f"task.{key}" for key in RUN_KEYS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Own:
         algorithm: instead of the named method.
         loss: instead of the named loss.
         metrics: instead of the named metrics.
+        augment: instead of the named augmentation of training images.
     """
 
     model: nn.Module | None = None
@@ -44,6 +46,7 @@ class Own:
     algorithm: Any = None
     loss: Loss | None = None
     metrics: Sequence[str | Metric] | None = None
+    augment: ImageTransform | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -65,6 +68,7 @@ class Own:
             "algorithm": self.algorithm,
             "loss": self.loss,
             "metrics": self.metrics,
+            "augment": self.augment,
         }
 
     def check(self, space: Space) -> None:

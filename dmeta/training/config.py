@@ -214,6 +214,8 @@ class RunConfig:
             **{f"train_{key}": value for key, value in training.items()},
             **task["source"]["options"],
         }
+        if task["augment"]:  # no such key in settings from before there was one
+            plain["task"]["augment"] = [_as_named(each) for each in self.task.augment]
         return plain
 
     def fingerprint(self) -> str:
@@ -254,6 +256,11 @@ MEMORY_BUDGET = "memory_budget"
 
 DATA_LOCATION = frozenset({"root", "file", "download", "cache"})
 """Options of a task source that say where its data is, not what it is (its ``sha256`` does)."""
+
+
+def _as_named(choice: NamedOptions) -> str | dict[str, Any]:
+    """As a user writes it in a list of such."""
+    return {"name": choice.name, **choice.options} if choice.options else choice.name
 
 
 def _without_location(value: Any) -> Any:

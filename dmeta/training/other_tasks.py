@@ -22,7 +22,7 @@ from dmeta.training.task_fit import check_tasks, with_check_sum
 from dmeta.training.task_options import (
     EPISODE_KEYS,
     OTHER_TASKS,
-    SIZE_KEYS,
+    RUN_KEYS,
     TaskOptions,
     other_tasks,
 )
@@ -81,7 +81,7 @@ def _check_keys(given: Mapping[str, Any], name: str, prefix: str) -> None:
     options = default_options(TASKS[name].make) if name in TASKS else {}
     known = list(dict.fromkeys(["name", *EPISODE_KEYS, *options]))
     for key, value in given.items():
-        if key in SIZE_KEYS:
+        if key in RUN_KEYS:
             own = key.removeprefix("train_")
             remedy = f"set {prefix}.{own}, or remove it" if own in EPISODE_KEYS else "remove it"
             raise ValueError(
@@ -103,7 +103,7 @@ def _named(name: str, own: NamedOptions) -> NamedOptions:
     defaults = default_options(entry.make)
     settings = entry.settings.items()
     usual = {k.removeprefix("task."): v for k, v in settings if k.startswith("task.")}
-    options = {k: v for k, v in {**defaults, **usual}.items() if k not in SIZE_KEYS}
+    options = {k: v for k, v in {**defaults, **usual}.items() if k not in RUN_KEYS}
     if _reads_data_root(name) and _reads_data_root(own.name) and own.options.get("root"):
         options["root"] = own.options["root"]
     return NamedOptions(name, {key: v for key, v in options.items() if v != REQUIRED})

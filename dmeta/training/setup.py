@@ -32,8 +32,10 @@ from dmeta.bilevel.types import Loss, Params, Stage, Task
 from dmeta.metrics.metric import Metric
 from dmeta.models import MODELS
 from dmeta.options import NamedOptions
+from dmeta.tasks.augmentation.augment import ImageTransform
 from dmeta.tasks.source import SPLITS, Split, TaskSource, is_fixed
 from dmeta.tasks.tensors import ways_of
+from dmeta.training.augment_choice import augmentation_in, check_named, with_augment_name
 from dmeta.training.autotune.memory_prediction import PeakMemory
 from dmeta.training.autotune.plan_check import Comparison
 from dmeta.training.build import algorithm_of, first_line, make_estimator, make_source
@@ -85,7 +87,7 @@ class Run:
         memory: of a block, where `gradient.memory_budget` is set
             (`dmeta.training.autotune.memory_budget`).
         own: which of its parts are the user's own objects (``model``, ``source``, ``algorithm``,
-            ``loss``, ``metrics``): those are in no config.
+            ``loss``, ``metrics``, ``augment``): those are in no config.
         other_tasks: name -> those of other sources that it is finally evaluated on, too.
         plan: how ``compute.plan`` and ``compute.chunk_size`` were settled; None: not yet. Then the
             work is by ``vmap``, if the settings do not say otherwise.
@@ -184,6 +186,7 @@ def prepare(
     algorithm: Any = None,
     loss: Loss | None = None,
     metrics: Sequence[str | Metric] | None = None,
+    augment: ImageTransform | None = None,
     data: TaskSource | None = None,
     splits: Sequence[Split] | None = None,
     read_weights: bool = True,
@@ -198,6 +201,7 @@ def prepare(
             `Algorithm` that is ready.
         loss: a user's own loss, (prediction, target) -> scalar mean.
         metrics: instead of those that the settings name, also a user's own.
+        augment: a user's own augmentation of training images instead of the named ones.
         data: the source that the settings name, where it was made before.
         splits: of which tasks will be drawn; None: those that the run draws.
         read_weights: begin with the weights in `model.init_from`, and those of the method's
@@ -214,9 +218,12 @@ def prepare(
     check_optimizer(config.outer)
     names = own_names(model=model, source=source, algorithm=algorithm, loss=loss)
     given = {"model": model, "source": source, "algorithm": algorithm, "loss": loss}
+    given["augment"] = augment
     own = tuple(name for name, each in given.items() if each is not None)
     own += ("metrics",) if is_own(metrics) else ()
     config = with_metric_names(named_after(config, names), metrics)
+    config = with_augment_name(config, augment)
+    check_named(config, augment, splits)
     if source is None:
         source = data or make_source(config)
         config = with_check_sum(config, source)
@@ -226,7 +233,8 @@ def prepare(
     chosen = metrics_of(config, source, metrics)
     config = with_classes(config, source, splits)
     check_tasks(config, source, method, splits)
-    probe = probe_of(first_task(config, source, splits))
+    changes = augmentation_in(config, augment, source, splits)
+    probe = probe_of(first_task(config, source, splits, changes))
     inputs = input_format(source, probe.support)
     algorithm = algorithm_of(config, source, model, loss, algorithm, probe)
     if {"model", "algorithm"} & set(own):
@@ -241,6 +249,7 @@ def prepare(
         initial = {**initial, **taught}
     _check_gradient(config, algorithm, estimator, probe, initial)
     work, outer = _factories(config, algorithm, estimator, source, initial, chosen)
+    work = dataclasses.replace(work, augmentation=changes)
     return Run(config, algorithm, work, outer, inputs, own)
 
 
@@ -284,12 +293,15 @@ def own_names(**own: Any) -> dict[str, str]:
     groups = {
         _GROUPS.get(key, key): thing
         for key, thing in own.items()
-        if thing is not None and key != "metrics"  # which `with_metric_names` names
+        if thing is not None and key not in _NAMED_APART
     }
     return {group: _own_name(thing) for group, thing in groups.items()}
 
 
 _GROUPS = {"source": "task"}
+
+_NAMED_APART = ("augment", "metrics")
+"""Own objects that `with_augment_name` and `with_metric_names` name."""
 
 
 def named_after(config: RunConfig, names: Mapping[str, str]) -> RunConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ SAMPLING_DEFAULTS = {
 }
 """Keys that say how sizes are drawn -> what they are where all tasks are alike."""
 
-SIZE_KEYS = (*EPISODE_KEYS, *(f"train_{key}" for key in (*EPISODE_KEYS, *BATCH_KEYS)))
+RUN_KEYS = (*EPISODE_KEYS, *(f"train_{key}" for key in (*EPISODE_KEYS, *BATCH_KEYS)), "augment")
 """Keys of ``task`` that a run reads, whatever its task source."""
 
 
@@ -35,11 +35,14 @@ class TaskOptions:
         source: the task source and its own options (data root, split, ...).
         evaluation: size of a task at evaluation.
         training: size of a task, or of a mini-batch, in training.
+        augment: random changes of the images, in training alone, in order: names, or names and
+            options such as ``{name: crop, padding: 4}``.
     """
 
     source: NamedOptions
     evaluation: EpisodeSize
     training: Size
+    augment: tuple[NamedOptions, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the sizes."""
@@ -75,7 +78,17 @@ def task_options(group: Any) -> TaskOptions:
         for key, value in own.items()
         if value is not None
     }
-    return TaskOptions(NamedOptions(choice.name, options), evaluation, _training(evaluation, given))
+    augment = _named_list(options.pop("augment", None) or (), "task.augment")
+    source = NamedOptions(choice.name, options)
+    return TaskOptions(source, evaluation, _training(evaluation, given), augment)
+
+
+def _named_list(value: Any, key: str) -> tuple[NamedOptions, ...]:
+    """Names, or groups of a name and options."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{key} must be a list such as [crop,flip], got {value!r}; change it")
+    groups = [{"name": each} if isinstance(each, str) else each for each in value]
+    return tuple(named_options(group, f"{key}[{i}]") for i, group in enumerate(groups))
 
 
 def size_type(key: str) -> Any:

@@ -65,7 +65,7 @@ def drawn(supply: TaskSupply, of: Block, size: Size) -> DrawnTask:
 
 
 def placed(supply: TaskSupply, of: Block, size: Size) -> Task:
-    return supply.place(drawn(supply, of, size))
+    return supply.place(drawn(supply, of, size), of.phase)
 
 
 def one_by_one(source: TaskSource, size: EpisodeSize, of: Block) -> list[list[list[torch.Tensor]]]:

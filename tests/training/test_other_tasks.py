@@ -20,7 +20,7 @@ from dmeta.tasks.sinusoid import Sinusoid
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.other_tasks import with_other_tasks, with_tasks
 from dmeta.training.setup import Run, prepare
-from dmeta.training.task_options import SIZE_KEYS, OtherTasks, other_tasks
+from dmeta.training.task_options import RUN_KEYS, OtherTasks, other_tasks
 from tests.conftest import TINY
 
 GLYPHS = {"task": "glyphs", "model.filters": 4, "task.num_classes": 100, "task.drawings": 8}
@@ -56,7 +56,7 @@ def test_another_source_has_the_options_that_choosing_it_gives(
 ) -> None:
     monkeypatch.delenv("DMETA_DATA", raising=False)
     chosen = compose("train", [f"task={name}"])["task"]
-    expected = {key: value for key, value in chosen.items() if key not in SIZE_KEYS}
+    expected = {key: value for key, value in chosen.items() if key not in RUN_KEYS}
     found = with_tasks(config, None, {"name": name}).task.source
     assert {"name": found.name, **found.options} == expected
 

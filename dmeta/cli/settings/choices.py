@@ -118,7 +118,7 @@ def _of_entry(group: str, name: str, entry: Entry[Any] | LazyEntry) -> Config:
     if group == "task":
         # Keywords of these names are not its own: a run reads them.
         sizes = _sizes(entry)
-        read = {each.name for each in [*sizes, *batch_sizes()]}
+        read = {each.name for each in [*sizes, *training_options()]}
         options = [*sizes, *(each for each in options if each.name not in read)]
         if isinstance(entry, Entry) and len(_constant(entry.make, "input_shape", ())) == (
             _SHAPE_OF_IMAGES
@@ -175,12 +175,14 @@ def _sizes(entry: Entry[Any] | LazyEntry) -> list[Option]:
     return [*evaluation, *training]
 
 
-def batch_sizes() -> list[Option]:
-    """The size of a mini-batch, for methods that are trained on such."""
-    return [
+def training_options() -> list[Option]:
+    """Of any task: the size of a mini-batch, for methods that are trained on such; augmentation."""
+    sizes = [
         dataclasses.replace(each, name=f"train_{each.name}", default=None, type_of=_or_none(each))
         for each in options_named("tasks.source:BatchSize")
     ]
+    run = options_named("training.task_options:TaskOptions")
+    return [*sizes, *(each for each in run if each.name == "augment")]
 
 
 def _or_none(option: Option) -> Callable[[], Any]:

@@ -17,7 +17,7 @@ from dmeta.registry import LazyEntry, check_names
 from dmeta.tasks import TASKS
 from dmeta.training.config import RunConfig, run_config
 from dmeta.training.init_options import init_options, without_init
-from dmeta.training.task_options import OTHER_TASKS, SIZE_KEYS, other_tasks
+from dmeta.training.task_options import OTHER_TASKS, RUN_KEYS, other_tasks
 from dmeta.typed_values import typed
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def check_other_task(key: str, settings: Mapping[str, Any]) -> None:
         check_names(TASKS, [name], f"{key}.name")
     entry = TASKS.builtin.get(name) or TASKS[name]
     declared = {each.name: each for each in options_named("tasks.source:EpisodeSize")}
-    declared |= {each.name: each for each in options_of(entry) if each.name not in SIZE_KEYS}
+    declared |= {each.name: each for each in options_of(entry) if each.name not in RUN_KEYS}
     check_declared(list(declared.values()), named_options(given, key), key)
 
 

@@ -13,7 +13,7 @@ from dmeta.tasks.source import EpisodeSize, TaskSource
 from dmeta.training.config import run_config
 from dmeta.training.metric_choice import KEY
 from dmeta.training.setup import own_names
-from dmeta.training.task_options import SIZE_KEYS
+from dmeta.training.task_options import RUN_KEYS
 
 _LEAST_POOLED = 16  # conv4 halves an image four times
 
@@ -21,7 +21,7 @@ _LEAST_POOLED = 16  # conv4 halves an image four times
 _BRING_MODEL = ("model", "task", "experiment")
 
 # A task's sizes are read with a custom source too.
-_SIZES = tuple(f"task.{key}" for key in SIZE_KEYS)
+_SIZES = tuple(f"task.{key}" for key in RUN_KEYS)
 
 
 def defaults_for(source: TaskSource, overrides: Sequence[str], *, has_network: bool) -> list[str]:
@@ -86,6 +86,8 @@ def refuse_ignored(overrides: Sequence[str], own: Mapping[str, Any]) -> None:
     for key in map(_key_of, overrides):
         if key == KEY and own.get("metrics") is not None:
             raise ValueError(f"{KEY} must not be set together with metrics=...; leave one out")
+        if key == "task.augment" and own.get("augment") is not None:
+            raise ValueError(f"{key} must not be set together with augment=...; leave one out")
         group, dot, _ = key.partition(".")
         if not dot or group not in names or key in _SIZES:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmeta.cli.settings.choices import Config, batch_sizes, options_named, prefixed
+from dmeta.cli.settings.choices import Config, options_named, prefixed, training_options
 from dmeta.cli.verbs import DATA_CHECK
 from dmeta.declared import Option
 
@@ -109,7 +109,7 @@ def _run_options() -> tuple[Option, ...]:
         elif each.name not in _CHOSEN:
             found.append(each)
     # Not with the task's own keys, which are composed last: a method sets them.
-    return (*found, *prefixed("task", batch_sizes()), _TRUST_FILES)
+    return (*found, *prefixed("task", training_options()), _TRUST_FILES)
 
 
 def _evaluation_options() -> tuple[Option, ...]:

@@ -6,7 +6,7 @@ Letters: T tasks of the block.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.messages import Block
+from dmeta.tasks.augmentation.augment import Augmentation
 from dmeta.tasks.classes import shared_tensor
 from dmeta.tasks.source import (
     BatchSize,
@@ -66,17 +67,21 @@ class TaskSupply:
     Where the source can pick examples (`dmeta.tasks.source.PicksExamples`), these can be brought to
     the device once, in the form in which they are stored; a block is then sent the numbers of its
     rows. Where they would take more than a quarter of a GPU's free memory they stay, and the
-    examples are sent.
+    examples are sent. So they are in training if they are changed at random, which the CPU does.
     """
 
-    def __init__(self, source: TaskSource, device: str) -> None:
+    def __init__(
+        self, source: TaskSource, device: str, augmentation: Augmentation | None = None
+    ) -> None:
         """Copies nothing yet.
 
         Args:
             source: of the tasks.
             device: where they are wanted.
+            augmentation: of the images of training tasks.
         """
         self._source, self._device = source, torch.device(device)
+        self._augmentation = augmentation
         self._examples: Tensor | None = None
         if can_pick(source):
             self._examples = shared_tensor(source.examples)
@@ -121,15 +126,29 @@ class TaskSupply:
         wanted = _Wanted(expected, seed, size)
         self._ahead = (wanted, self._drawn(wanted))
 
-    def place(self, drawn: DrawnTask) -> Task:
-        """T stacked tasks on the device, preprocessed: x float32, or int64 of whole numbers."""
-        support = self._examples_of(drawn.support_x, drawn.support_y)
+    def place(self, drawn: DrawnTask, split: Split) -> Task:
+        """T stacked tasks on the device, preprocessed: x float32, or int64 of whole numbers.
+
+        Args:
+            drawn: what `draw` has returned.
+            split: that they are of.
+        """
+        inputs = self._inputs if self._augments(split) is None else self._prepared
+        support = self._examples_of(inputs, drawn.support_x, drawn.support_y)
         if drawn.query_x is drawn.support_x:
             return Task(support, support)
-        return Task(support, self._examples_of(drawn.query_x, drawn.query_y))
+        return Task(support, self._examples_of(inputs, drawn.query_x, drawn.query_y))
 
-    def _examples_of(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> Examples:
-        return Examples(self._inputs(x), torch.from_numpy(y).to(self._device))
+    def _augments(self, split: Split) -> Augmentation | None:
+        return self._augmentation if split == "train" else None
+
+    def _examples_of(
+        self,
+        inputs: Callable[[Tensor], Tensor],
+        x: npt.NDArray[np.generic],
+        y: npt.NDArray[np.generic],
+    ) -> Examples:
+        return Examples(inputs(torch.from_numpy(x)), torch.from_numpy(y).to(self._device))
 
     def _drawn(self, wanted: _Wanted) -> list[TaskGroup]:
         block, source, size = wanted.block, self._source, wanted.size
@@ -137,8 +156,11 @@ class TaskSupply:
         rngs = [task_rng(wanted.seed, block, slot) for slot in slots]
         if isinstance(size, BatchSize):
             return one_group(self._batches(block.phase, size, rngs), size.ways)
-        draw = source.pick if can_pick(source) else source.draw
-        tasks = [draw(block.phase, size, rng) for rng in rngs]
+        if (changes := self._augments(block.phase)) is not None:
+            tasks = [changes.task(source.draw(block.phase, size, rng), rng) for rng in rngs]
+        else:
+            draw = source.pick if can_pick(source) else source.draw
+            tasks = [draw(block.phase, size, rng) for rng in rngs]
         if size.sampler == "fixed":
             return one_group(stacked(tasks, source.kind, size.ways), size.ways)
         return grouped(tasks, source.kind, size.ways)
@@ -148,18 +170,24 @@ class TaskSupply:
     ) -> DrawnTask:
         source = self._source
         assert draws_batches(source)
-        draw = source.pick_batch if can_pick(source) else source.draw_batch
-        drawn = [draw(split, size.examples, rng) for rng in rngs]
+        if (changes := self._augments(split)) is not None:
+            drawn = [changes.batch(source.draw_batch(split, size.examples, r), r) for r in rngs]
+        else:
+            draw = source.pick_batch if can_pick(source) else source.draw_batch
+            drawn = [draw(split, size.examples, rng) for rng in rngs]
         none = np.zeros((0,), np.int64)
         tasks = [DrawnTask(x, y, none, none) for x, y in drawn]
         both = stacked(tasks, source.kind, size.ways)
         return DrawnTask(both.support_x, both.support_y, both.support_x, both.support_y)
 
-    def _inputs(self, drawn: npt.NDArray[np.generic]) -> Tensor:
-        x = torch.from_numpy(drawn)
+    def _inputs(self, x: Tensor) -> Tensor:
+        """Of examples, or of picks where there are such."""
         if self._examples is not None:
             assert can_pick(self._source)
             x = self._source.take(self._examples, x.to(self._examples.device))
+        return self._prepared(x)
+
+    def _prepared(self, x: Tensor) -> Tensor:
         return as_input(self._source.preprocess(x.to(self._device)))
 
     def _has_room(self, num_bytes: int) -> bool:

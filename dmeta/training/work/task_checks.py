@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from dmeta.bilevel.types import Examples, Task
 from dmeta.runtime.messages import Block
+from dmeta.tasks.augmentation.augment import Augmentation
 from dmeta.tasks.source import (
     SPLITS,
     DrawnTask,
@@ -32,18 +33,24 @@ InputDtype: TypeAlias = Literal["float32", "int64"]
 _NUM_TASKS = 4  # of each split; a source whose tasks vary in size seldom draws four alike
 
 
-def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = SPLITS) -> Task:
+def first_task(
+    config: RunConfig,
+    source: TaskSource,
+    splits: Sequence[Split] = SPLITS,
+    augmentation: Augmentation | None = None,
+) -> Task:
     """The first task of the first of some splits, as the run's workers will have it.
 
     Args:
         config: settings.
         source: of the tasks.
         splits: whose first tasks, those that the run will draw, are checked.
+        augmentation: of the images of training tasks.
 
     Raises:
         ValueError: they are not what `dmeta.tasks.source.TaskSource` says.
     """
-    supply = TaskSupply(source, "cpu")
+    supply = TaskSupply(source, "cpu", augmentation)
     tasks: dict[Split, Task] = {}
     for split in splits:
         is_training = split == "train"
@@ -53,7 +60,7 @@ def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = 
             groups = supply.draw(Block(split, 0, 0, 0, _NUM_TASKS), seed, size)
         except ValueError as error:
             raise ValueError(f"tasks of split {split!r}: {error}") from error
-        placed = [_placed(supply, group.tasks) for group in groups]
+        placed = [_placed(supply, group.tasks, split) for group in groups]
         for group, stacked in zip(groups, placed, strict=True):
             for name in ("support", "query"):
                 what = f"{name} set of split {split!r}"
@@ -63,9 +70,9 @@ def first_task(config: RunConfig, source: TaskSource, splits: Sequence[Split] = 
     return first
 
 
-def _placed(supply: TaskSupply, drawn: DrawnTask) -> Task:
+def _placed(supply: TaskSupply, drawn: DrawnTask, split: Split) -> Task:
     try:
-        return supply.place(drawn)
+        return supply.place(drawn, split)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = list(drawn.support_x.shape)
         raise ValueError(

@@ -39,6 +39,7 @@ from dmeta.runtime.messages import (
     Vector,
 )
 from dmeta.runtime.options import Precision
+from dmeta.tasks.augmentation.augment import Augmentation
 from dmeta.tasks.source import EpisodeSize, Size, TaskSource
 from dmeta.training.devices.gpu import set_up_gpu
 from dmeta.training.devices.gpu_watch import GpuWatch, watched
@@ -90,6 +91,7 @@ class TaskWorkFactory:
         eval_seed: of the validation and test tasks.
         metrics: of these tasks; the first is the primary one.
         others: name -> tasks of other sources, for blocks that name one (`Block.source`).
+        augmentation: of the images of training tasks; None: they stay as they are.
     """
 
     algorithm: Algorithm
@@ -106,6 +108,7 @@ class TaskWorkFactory:
     eval_seed: int
     metrics: tuple[Metric, ...]
     others: Mapping[str, EvaluationTasks] = field(default_factory=dict)
+    augmentation: Augmentation | None = None
 
     def build(self, device: str) -> TaskWork:
         """The worker's side."""
@@ -156,7 +159,7 @@ class TaskWork:
         if self._queues:
             set_up_gpu(factory.precision)
         self.watch = GpuWatch(self._queues)
-        self._supply = TaskSupply(factory.source, device)
+        self._supply = TaskSupply(factory.source, device, factory.augmentation)
         self._other_supplies = {
             name: TaskSupply(other.source, device) for name, other in factory.others.items()
         }
@@ -187,7 +190,7 @@ class TaskWork:
         laps.end("draw")
         params = self._params(vector)
         for group in groups:
-            tasks = self._supply.place(group.tasks)
+            tasks = self._supply.place(group.tasks, block.phase)
             laps.end("move")
             stage = Stage(training=True, ways=group.ways, step=block.step, seed=factory.seed)
             yield BlockInputs(self._training, params, tasks, stage, seeds[list(group.places)])
@@ -246,7 +249,7 @@ class TaskWork:
         for group in groups:
             with torch.no_grad():
                 own = seeds[list(group.places)]
-                tasks = supply.place(group.tasks)
+                tasks = supply.place(group.tasks, block.phase)
                 out = self._evaluated(params, tasks, group.ways, own, block.with_predictions)
             arrays = {name: value.float().cpu().numpy() for name, value in out.items()}
             kept = {name: arrays.pop(name) for name in PREDICTIONS if name in arrays}
