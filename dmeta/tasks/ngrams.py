@@ -12,31 +12,36 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 _WORD = re.compile(r"\w+")
-_WORD_SIZES, _CHARACTER_SIZES = (1, 2), (3, 4, 5)
+_WORD_SIZES, _CHARACTER_SIZES, _STRING_SIZES = (1, 2), (3, 4, 5), (1, 2, 3, 4)
 
 
 def ngram_vectors(
-    texts: Sequence[str], num_features: int, is_training: npt.NDArray[np.bool_]
+    texts: Sequence[str],
+    num_features: int,
+    is_training: npt.NDArray[np.bool_],
+    ngrams_of: Callable[[str], Iterable[str]] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """One vector of length 1 for each text; 0 for a text without a word.
+    """One vector of length 1 for each text; 0 for a text without an n-gram.
 
     Args:
         texts: N texts.
         num_features: D, the places that n-grams are hashed to.
         is_training: [N]; how rare an n-gram is follows from these texts alone.
+        ngrams_of: the n-grams of a text; None: `ngrams`.
 
     Returns:
         [N, D].
     """
+    found = ngrams if ngrams_of is None else ngrams_of
     counts = np.zeros((len(texts), num_features), dtype=np.float32)
     for row, text in enumerate(texts):
-        for ngram, count in Counter(ngrams(text)).items():
+        for ngram, count in Counter(found(text)).items():
             code = zlib.crc32(ngram.encode())
             sign = 1.0 if code & 1 else -1.0
             counts[row, (code >> 1) % num_features] += sign * (1.0 + np.log(count))
@@ -63,3 +68,10 @@ def ngrams(text: str) -> Iterator[str]:
         for size in _CHARACTER_SIZES:
             for start in range(len(marked) - size + 1):
                 yield f"#{marked[start : start + size]}"
+
+
+def string_ngrams(text: str) -> Iterator[str]:
+    """1 to 4 characters of a text as it is, every sign counting: for SMILES, or sequences."""
+    for size in _STRING_SIZES:
+        for start in range(len(text) - size + 1):
+            yield text[start : start + size]

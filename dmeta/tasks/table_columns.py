@@ -1,4 +1,4 @@
-"""Columns of a table as numbers: standardised, categories one-hot, missing values marked.
+"""Columns of a table as numbers: standardised, categories one-hot, strings as hashed n-grams.
 
 Everything that is learned from the data (means, standard deviations, categories) is of the
 training rows alone.
@@ -8,11 +8,13 @@ Letters: N rows, D columns of the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from dmeta.tasks.ngrams import ngram_vectors, string_ngrams
 
 FloatArray = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -48,25 +50,38 @@ def is_missing(cell: str) -> bool:
 
 
 def encoded_columns(
-    columns: Sequence[tuple[str, Sequence[str]]], is_training: Mask, standardize: bool
+    columns: Sequence[tuple[str, Sequence[str]]],
+    is_training: Mask,
+    standardize: bool,
+    strings: Collection[str] = (),
+    num_features: int = 0,
 ) -> Encoded:
     """All columns as numbers.
 
     A column of numbers is standardised by its training rows. Where it lacks some, the mean stands
-    for them and a column ``NAME is missing`` says so. Any other column has a column
-    ``NAME=CATEGORY`` for each category of the training rows; others are 0 in all of them.
+    for them and a column ``NAME is missing`` says so. A column of strings has ``NAME#0``,
+    ``NAME#1``, ... (`dmeta.tasks.ngrams`). Any other column has a column ``NAME=CATEGORY`` for each
+    category of the training rows; others are 0 in all of them.
 
     Args:
         columns: names and cells [N] of each.
         is_training: [N].
         standardize: whether columns of numbers are.
+        strings: names of those that are strings, in lower case.
+        num_features: places that the n-grams of each of these are hashed to.
 
     Raises:
         ValueError: a column has too many categories.
     """
     values: list[npt.NDArray[np.float64]] = []
+    vectors: list[FloatArray] = []
     names: list[str] = []
+    hashed: list[str] = []
     for name, cells in columns:
+        if name.lower() in strings:
+            vectors.append(ngram_vectors(cells, num_features, is_training, string_ngrams))
+            hashed += [f"{name}#{place}" for place in range(num_features)]
+            continue
         numbers = numbers_of(cells)
         if numbers is None:
             own = _categories(name, cells, is_training)
@@ -81,7 +96,9 @@ def encoded_columns(
         if not known.all():
             values.append((~known).astype(np.float64))
             names.append(f"{name} is missing")
-    return Encoded(np.stack(values, axis=1).astype(np.float32), tuple(names))
+    if values:
+        vectors.insert(0, np.stack(values, axis=1).astype(np.float32))
+    return Encoded(np.concatenate(vectors, axis=1), (*names, *hashed))
 
 
 def standardized(values: FloatArray, is_training: Mask) -> FloatArray:
@@ -103,7 +120,7 @@ def _categories(name: str, cells: Sequence[str], is_training: Mask) -> list[str]
     if len(found) > MAX_CATEGORIES:
         raise ValueError(
             f"column {name} must be numbers, or have at most {MAX_CATEGORIES} categories, got "
-            f"{len(found)} (such as {found[0]!r}); leave it out with task.ignore, or name the "
-            "columns to use in task.inputs"
+            f"{len(found)} (such as {found[0]!r}); leave it out with task.ignore, name the columns "
+            "to use in task.inputs, or take its characters with task.strings"
         )
     return found
