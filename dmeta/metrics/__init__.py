@@ -76,10 +76,22 @@ METRICS: Registry[Metric] = Registry(
             "Willmott & Matsuura 2005",
             is_ready=True,
         ),
+        "mase": LazyEntry(
+            "dmeta.metrics.forecasting:MASE",
+            "mean absolute error in units of the seasonal naive forecast's, of task=forecast",
+            "Hyndman & Koehler 2006",
+            is_ready=True,
+        ),
         "r2": LazyEntry(
             "dmeta.metrics.regression:R2",
             "coefficient of determination",
             "Wright 1921",
+            is_ready=True,
+        ),
+        "smape": LazyEntry(
+            "dmeta.metrics.forecasting:SMAPE",
+            "absolute error over the mean size of prediction and target",
+            "Makridakis et al. 2020 (M4)",
             is_ready=True,
         ),
         "spearman": LazyEntry(

@@ -21,6 +21,11 @@ MODELS: Registry[nn.Module] = Registry(
             "ReLU layers; 1-40-40-1 for the sinusoid",
             "Finn et al. 2017, section 5.1",
         ),
+        "seasonal_mlp": LazyEntry(
+            "dmeta.models.seasonal_mlp:seasonal_mlp",
+            "for forecasts: ReLU layers that correct the seasonal naive forecast",
+            "dmeta; normalisation: Kim et al. 2022 (RevIN)",
+        ),
         "conv4": LazyEntry(
             "dmeta.models.conv4:conv4",
             "four blocks of 3x3 convolution, batch-norm, 2x2 max-pool, ReLU",

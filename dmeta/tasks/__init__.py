@@ -75,6 +75,17 @@ TASKS: Registry[TaskSource] = Registry(
             "as the features of Rusu et al. 2019, arXiv:1807.05960",
             {"model": "mlp", "model.num_layers": 0, "task.queries": 15},
         ),
+        "forecast": LazyEntry(
+            "dmeta.tasks.forecast:load_forecast",
+            "your own time series to forecast: a table with a series in each row",
+            "dmeta; form and metrics: Makridakis et al. 2020 (M4)",
+            {
+                "model": "seasonal_mlp",
+                "task.ways": 1,
+                "task.shots": 10,
+                "task.queries": 1,
+            },
+        ),
         "fungi": LazyEntry(
             "dmeta.tasks.datasets.fungi:load_fungi",
             "1,394 species of fungi, 84x84 colour",

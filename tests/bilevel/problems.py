@@ -29,6 +29,7 @@ from tests.grids import covering
 # here is made with its defaults on images of 32 pixels a side.
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "mlp": ({"hidden": 5, "num_layers": 2}, (2,)),
+    "seasonal_mlp": ({"hidden": 5, "season": 2}, (6,)),
     "conv4": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
     "conv4_strided": ({"filters": 2, "blocks": 2}, (1, 8, 8)),
     "resnet12": ({"widths": (2,)}, (1, 8, 8)),

@@ -109,6 +109,8 @@ FORMULAS: dict[str, Formula] = {
     "auprc": _areas(_average_precision),
     "mse": lambda v, t, _: float(np.mean((v - t) ** 2)),
     "mae": lambda v, t, _: float(np.mean(np.abs(v - t))),
+    "mase": lambda v, t, _: float(np.mean(np.abs(v - t))),
+    "smape": lambda v, t, _: float(np.mean(2 * np.abs(v - t) / (np.abs(v) + np.abs(t)))),
     "r2": _r2,
     "spearman": _spearman,
 }

@@ -48,6 +48,12 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         counts = {f"{split}/{split}{n}": 8 for split in SPLITS for n in range(20)}
         root = write_pictures(tmp_path_factory.mktemp("pictures"), counts)
         return TASKS["image_folder"].make(root=str(root), size=8, cache=False)
+    if request.param == "forecast":
+        values = np.random.default_rng(0).normal(10, 1, (200, 60))
+        rows = [f"s{n}," + ",".join(map(str, own)) for n, own in enumerate(values)]
+        file = tmp_path_factory.mktemp("forecast") / "f.csv"
+        file.write_text("\n".join([",".join(f"V{n}" for n in range(61)), *rows]) + "\n")
+        return TASKS["forecast"].make(file=str(file), horizon=2, history=3)
     if request.param == "arrays":
         file = tmp_path_factory.mktemp("arrays") / "a.npz"
         x = np.random.default_rng(0).normal(size=(800, 6))
