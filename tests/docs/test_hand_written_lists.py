@@ -11,6 +11,7 @@ from dmeta.algorithms import ALGORITHMS
 from dmeta.bilevel.transforms import TRANSFORMS
 from dmeta.cli.settings.choices import REGISTRIES
 from dmeta.metrics import METRICS
+from dmeta.tasks.augmentation import AUGMENTATIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +32,11 @@ def test_the_guide_to_chains_names_every_transform() -> None:
 def test_the_guide_to_metrics_names_every_metric() -> None:
     text = (ROOT / "docs" / "guides" / "metrics.md").read_text()
     assert [name for name in METRICS.builtin if f"| `{name}` |" not in text] == []
+
+
+def test_the_guide_to_images_names_every_augmentation() -> None:
+    text = (ROOT / "docs" / "guides" / "own_images.md").read_text()
+    assert [name for name in AUGMENTATIONS.builtin if f"| `{name}` |" not in text] == []
 
 
 def test_the_readme_names_every_method() -> None:
