@@ -175,7 +175,7 @@ def load_features(
     if normalize == "l2":
         _bring_to_length_one(source.features)
         source = dataclasses.replace(source, input_form="unit_vectors")
-    return dataclasses.replace(source, sha256=checked_digest(path, sha256))
+    return dataclasses.replace(source, sha256=checked_digest([path], sha256))
 
 
 def _bring_to_length_one(features: FloatArray) -> None:

@@ -54,11 +54,11 @@ def load_forecast(
     division = Division(split_by, split_ratio, split_seed)
     division.check()
     path = own_file(file, "task.file", "a table of series")
-    digest = checked_digest(path, None)
+    digest = checked_digest([path], None)
     past, after = _series(path), {}
     if test_file is not None:
         test_path = own_file(test_file, "task.test_file", "a table of series")
-        digest = hashlib.sha256(f"{digest}{checked_digest(test_path, None)}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{digest}{checked_digest([test_path], None)}".encode()).hexdigest()
         after = _series(test_path)
         _check_followed(test_path, past, after, horizon)
     must = "task.file must be the file that the run was begun with"

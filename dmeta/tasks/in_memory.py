@@ -147,7 +147,7 @@ def load_arrays(
         ValueError: the file is damaged, or the arrays are not what they must be.
     """
     path = own_file(file, "task.file", "an npz file")
-    digest = checked_digest(path, sha256)
+    digest = checked_digest([path], sha256)
     there = _names(path)
     wanted = [_one_of(there, x, _X_NAMES, "x", path), _one_of(there, y, _Y_NAMES, "y", path)]
     more = [name for name in (_CLASS_NAMES, _SPLITS) if name in there]

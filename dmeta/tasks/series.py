@@ -5,7 +5,6 @@ Letters: L positions, C channels.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from dmeta.tasks.class_splits import Division, Ratio, SplitBy, split_classes, warn_of_left_out
 from dmeta.tasks.data_root import own_file
 from dmeta.tasks.features import FeatureClasses
-from dmeta.tasks.file_digest import check_digest, checked_digest
+from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.source import SPLITS, Split
 from dmeta.tasks.ts_files import LabelledSeries, read_series
 
@@ -60,10 +59,7 @@ def load_series(
     paths = [path]
     if test_file is not None:
         paths.append(own_file(test_file, "task.test_file", "a .ts file"))
-    digest = "".join(checked_digest(each, None) for each in paths)
-    digest = digest if test_file is None else hashlib.sha256(digest.encode()).hexdigest()
-    must = "task.file must be the file that the run was begun with"
-    check_digest(digest, sha256, must, path)
+    digest = checked_digest(paths, sha256)
     parts = [read_series(each) for each in paths]
     series = [each for part in parts for each in part]
     splits: list[Split | None] = [None] * len(series)

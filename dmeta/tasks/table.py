@@ -94,7 +94,7 @@ def load_table(
     division = Division(split_by, split_ratio, split_seed)
     division.check()
     path = own_file(file, "task.file", "a table")
-    digest = checked_digest(path, sha256)
+    digest = checked_digest([path], sha256)
     rows = read_rows(path)
     encoding = Encoding(standardize, strings, num_features)
     if not isinstance(target, str):

@@ -68,7 +68,7 @@ def load_text(
     division = Division(split_by, split_ratio, split_seed)
     division.check()
     path = own_file(file, "task.file", "a table of texts")
-    digest = checked_digest(path, sha256)
+    digest = checked_digest([path], sha256)
     rows = read_table(path, (text_column, label_column), (_SPLIT,))
     used = _without_repeats(rows, text_column, label_column)
     texts = [cells[text_column] for _, cells in used]
