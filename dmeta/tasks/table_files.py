@@ -1,4 +1,4 @@
-"""Rows of a table in a file (csv, tsv, JSON lines or parquet) as texts, with every column checked.
+"""Rows of a table in a file (csv, tsv, JSON or parquet) as texts, with every column checked.
 
 What the columns mean is unknown here.
 """
@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from dmeta.tasks.archives import read_texts
 
-_CSV, _JSON, _PARQUET = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson"), (".parquet",)
+_CSV, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet",)
+_JSON_LINES, _JSON = (".jsonl", ".ndjson"), (".json",)
+_ENDINGS = (*_CSV, *_JSON_LINES, *_JSON, *_PARQUET)
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -22,7 +24,7 @@ class TableRow(NamedTuple):
     """One row.
 
     Attributes:
-        line: of the file, from 1; of parquet the row, from 1.
+        line: of the file, from 1; of parquet and of a JSON list the row, from 1.
         cells: column -> its text.
     """
 
@@ -52,7 +54,8 @@ def read_rows(path: Path) -> list[TableRow]:
 
     Args:
         path: ``.csv``, ``.tsv`` or ``.txt`` (UTF-8, the columns named in the first line and
-            separated by comma, semicolon or tab), ``.jsonl`` (an object a line) or ``.parquet``.
+            separated by comma, semicolon or tab), ``.jsonl`` (an object a line), ``.json`` (a list
+            of objects) or ``.parquet``.
 
     Raises:
         ValueError: the file is no such table, or has no row.
@@ -60,14 +63,16 @@ def read_rows(path: Path) -> list[TableRow]:
     ending = path.suffix.lower()
     if ending in _CSV:
         rows = _csv_rows(path)
+    elif ending in _JSON_LINES:
+        rows = _json_line_rows(path)
     elif ending in _JSON:
         rows = _json_rows(path)
     elif ending in _PARQUET:
         rows = _parquet_rows(path)
     else:
         raise ValueError(
-            f"a table must be a file that ends in {', '.join((*_CSV, *_JSON, *_PARQUET))}, got "
-            f"{path}; rename or convert it"
+            f"a table must be a file that ends in {', '.join(_ENDINGS)}, got {path}; rename or "
+            "convert it"
         )
     found = list(rows)
     if not found:
@@ -133,21 +138,40 @@ def _header(path: Path, cells: Sequence[str]) -> list[str]:
     return columns
 
 
-def _json_rows(path: Path) -> Iterator[TableRow]:
+def _json_line_rows(path: Path) -> Iterator[TableRow]:
     text = read_texts(path.parent, [path.name])[0]
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
-        try:
-            row = json.loads(content)
-        except (ValueError, RecursionError):
-            row = None
+        row = _parsed(content)
         if not isinstance(row, dict):
             raise ValueError(
                 f"every line of {path} must be a JSON object, got line {line} that is none; "
                 "correct it"
             )
-        yield TableRow(line, {name.strip().lower(): _text(cell) for name, cell in row.items()})
+        yield TableRow(line, _json_cells(row))
+
+
+def _json_rows(path: Path) -> Iterator[TableRow]:
+    rows = _parsed(read_texts(path.parent, [path.name])[0])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(
+            f"{path} must be a JSON list of objects, got something else; correct it, or name it "
+            ".jsonl if it has an object a line"
+        )
+    yield from (TableRow(number, _json_cells(row)) for number, row in enumerate(rows, 1))
+
+
+def _parsed(content: str) -> Any:
+    """JSON as plain data; None if it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name.strip().lower(): _text(cell) for name, cell in row.items()}
 
 
 def _parquet_rows(path: Path) -> Iterator[TableRow]:

@@ -79,6 +79,14 @@ def write_texts(path: Path, counts: Mapping[str, int]) -> Path:
     return path
 
 
+def write_pair(folder: Path, texts: str | bytes, labels: str) -> Path:
+    """A folder with the files seq.in and label. Returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "seq.in").write_bytes(texts.encode() if isinstance(texts, str) else texts)
+    (folder / "label").write_bytes(labels.encode())
+    return folder
+
+
 def write_groups(path: Path, num_groups: int, num_rows: int) -> Path:
     """A csv file with columns school, a, b and y = a + 100 school. Returns path."""
     rng = np.random.default_rng(0)

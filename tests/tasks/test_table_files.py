@@ -33,6 +33,15 @@ def test_json_lines_and_parquet(tmp_path: Path) -> None:
         read_table(tmp_path / "a.parquet", ("text", "label"))
 
 
+def test_a_json_list_of_objects(tmp_path: Path) -> None:
+    rows = '[{"Text": "a\u0085b", "label": 1, "pieces": ["a"]}, {"text": "c\\nd", "label": "x"}]'
+    (tmp_path / "a.json").write_text(rows)
+    assert read_table(tmp_path / "a.json", ("text", "label")) == [
+        (1, {"text": "a\u0085b", "label": "1"}),
+        (2, {"text": "c\nd", "label": "x"}),
+    ]
+
+
 WRONG = {
     "a.csv": [
         ("text,class\nx,a\n", r"must have the columns text, label, got class, text"),
@@ -51,6 +60,13 @@ WRONG = {
         ("[" * 100_000, r"must be a JSON object, got line 1"),
         ('{"text": null, "label": "a"}', r"column text .* got nothing in line 1"),
         ('{"text": NaN, "label": "a"}', r"column text .* got nothing in line 1"),
+    ],
+    "a.json": [
+        ("[]", r"a\.json must have at least one row, got none"),
+        ("{}", r"must be a JSON list of objects"),
+        ('{"text": "x", "label": "a"}\n{"text": "y", "label": "b"}', r"or name it \.jsonl if"),
+        ('[{"text": "x", "label": "a"}, 3]', r"must be a JSON list of objects"),
+        ('[{"text": "x", "label": "a"}, {"text": "y"}]', r"column label .* nothing in line 2"),
     ],
     "a.parquet": [("PAR1", r"must be a parquet file that can be read")],
     "a.xlsx": [("", r"that ends in \.csv, .*\.parquet, got .*a\.xlsx")],
