@@ -46,11 +46,22 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     Raises:
         ValueError: the file is no such table.
     """
-    return _checked(path, read_rows(path), columns, optional)
+    return checked_rows(path, read_rows(path), columns, optional)
 
 
 def read_rows(path: Path) -> list[TableRow]:
     """The rows of a table as they are: columns in lower case, cells that may be empty.
+
+    Args and errors: see `rows_or_none`; there must be a row, too.
+    """
+    found = rows_or_none(path)
+    if not found:
+        raise ValueError(f"{path} must have at least one row, got none; add some")
+    return found
+
+
+def rows_or_none(path: Path) -> list[TableRow]:
+    """As `read_rows`, also of a table that has no rows.
 
     Args:
         path: ``.csv``, ``.tsv`` or ``.txt`` (UTF-8, the columns named in the first line and
@@ -58,7 +69,7 @@ def read_rows(path: Path) -> list[TableRow]:
             of objects) or ``.parquet``.
 
     Raises:
-        ValueError: the file is no such table, or has no row.
+        ValueError: the file is no such table.
     """
     ending = path.suffix.lower()
     if ending in _CSV:
@@ -74,15 +85,13 @@ def read_rows(path: Path) -> list[TableRow]:
             f"a table must be a file that ends in {', '.join(_ENDINGS)}, got {path}; rename or "
             "convert it"
         )
-    found = list(rows)
-    if not found:
-        raise ValueError(f"{path} must have at least one row, got none; add some")
-    return found
+    return list(rows)
 
 
-def _checked(
+def checked_rows(
     path: Path, rows: Sequence[TableRow], columns: Sequence[str], optional: Sequence[str]
 ) -> list[TableRow]:
+    """The rows with the wanted columns alone; arguments and errors as of `read_table`."""
     known = set().union(*(row.cells for row in rows))
     wanted = [*columns, *(name for name in optional if name.lower() in known)]
     if lacking := [name for name in columns if name.lower() not in known]:

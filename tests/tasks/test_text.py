@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmeta.tasks import sentence_encoder
 from dmeta.tasks.features import FeatureClasses
 from dmeta.tasks.ngrams import ngram_vectors, ngrams, words
+from dmeta.tasks.sentence_encoder import Encoder
 from dmeta.tasks.source import SPLITS
-from dmeta.tasks.text import load_text
+from dmeta.tasks.text import load_text as load_any
 from tests.tasks.conftest import real_data, write_texts
+
+
+def load_text(**options: Any) -> FeatureClasses:
+    source = load_any(**options)
+    assert isinstance(source, FeatureClasses)
+    return source
 
 
 def names(source: FeatureClasses) -> list[tuple[str, ...]]:
@@ -90,6 +98,10 @@ def test_repeated_texts_and_small_classes_are_left_out_and_counted(tmp_path: Pat
         ({"file": "nowhere.csv"}, r"task\.file must be a.*, got .*nowhere\.csv, which is no file"),
         ({"label_column": "intent"}, r"must have the columns text, intent, got label, text"),
         ({"split_ratio": (0, 0, 0)}, r"task\.split_ratio must be the shares"),
+        (
+            {"features": "sentence_encoder", "num_features": 64},
+            r"task\.num_features must not be set without task\.features=ngrams",
+        ),
         ({"sha256": "0" * 64}, r"must be the file that the run was begun with"),
     ],
 )
@@ -97,6 +109,20 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], mess
     file = write_texts(tmp_path / "texts.csv", {"a": 2, "b": 2})
     with pytest.raises(ValueError, match=message):
         load_text(**{"file": str(file), **options})
+
+
+def test_vectors_of_a_sentence_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(text: str) -> np.ndarray:
+        return np.array([len(text), zlib.crc32(text.encode())], dtype=np.float32)
+
+    monkeypatch.setattr(sentence_encoder, "load_encoder", lambda: Encoder("stand-in", encode))
+    file = tmp_path / "texts.csv"
+    file.write_text("text,label\nlonger one,b\nOne,a\none,a\n")
+    with pytest.warns(UserWarning, match="1 texts with the words of another one"):
+        source = load_text(file=str(file), features="sentence_encoder", split_ratio=(1, 0, 0))
+    assert source.class_names == ("a", "b")
+    assert np.array_equal(source.features, [encode("One"), encode("longer one")])
+    assert source.input_form == "unit_vectors"
 
 
 @pytest.mark.slow
