@@ -15,6 +15,7 @@ from dmeta.addresses import folder_here
 from dmeta.formatting import safe_text
 from dmeta.reports.contact_sheet import contact_sheet, shows_images
 from dmeta.runs.folder import check_folder
+from dmeta.tasks.fixed_tasks import FixedTasks
 from dmeta.tasks.source import SPLITS, EpisodeSize, ListsExamples, Split, TaskSource
 from dmeta.training.build import make_source
 from dmeta.training.config import RunConfig, run_config
@@ -31,6 +32,8 @@ def data_check_command(settings: dict[str, Any], overrides: list[str]) -> None: 
     config, console = run_config(settings), Console()
     source = make_source(config)
     _say(console, f"{config.task.source.name}: {source!r}")
+    if isinstance(source, FixedTasks):  # which are not drawn
+        return
     if isinstance(source, ListsExamples):
         console.print(_classes(source))
         for line in _repeats(source):

@@ -11,6 +11,7 @@ from pydantic import NonNegativeInt
 from torch import nn
 
 from dmeta.bilevel.types import Loss
+from dmeta.cli.given_tasks import num_given, with_fixed_size
 from dmeta.cli.load import check_model, find_checkpoint
 from dmeta.cli.saved_run import NONE, read_saved, typed_root, with_root
 from dmeta.cli.settings.trust import check_saved, trusts
@@ -27,6 +28,7 @@ from dmeta.runs.folder import RunPlace, run_place
 from dmeta.runs.layout import EVALUATION
 from dmeta.runs.progress import progress_of
 from dmeta.runtime.options import RuntimeOptions
+from dmeta.tasks.fixed_tasks import FixedTasks
 from dmeta.tasks.in_memory import Arrays, source_of
 from dmeta.tasks.source import Split, TaskSource
 from dmeta.training.build import make_source
@@ -46,6 +48,8 @@ from dmeta.training.setup import prepare
 from dmeta.training.task_options import EPISODE_KEYS, described, size_type
 from dmeta.typed_values import AtLeastTwo, typed
 
+_NUM_TASKS = 600
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -56,7 +60,8 @@ class EvaluateConfig:
         checkpoint: ``last``, ``best`` (on validation tasks), ``ensemble`` (of the run's best ones:
             eval.checkpoint=ensemble), or the step of a kept checkpoint.
         split: classes the tasks are drawn from: ``val`` or ``test``.
-        num_tasks: number of tasks.
+        num_tasks: number of tasks; None: 600, or all of a source whose tasks are given
+            (``task.support``).
         seed: seed of the tasks; None: the run's own eval.seed, so that the tasks are those of its
             results.json.
         inner_steps: inner steps; None: the run's own algorithm.eval_inner_steps.
@@ -71,7 +76,7 @@ class EvaluateConfig:
     run_dir: str
     checkpoint: NonNegativeInt | Literal["last", "best", "ensemble"] = "last"
     split: Split = "test"
-    num_tasks: AtLeastTwo = 600
+    num_tasks: AtLeastTwo | None = None
     seed: NonNegativeInt | None = None
     inner_steps: NonNegativeInt | None = None
     root: str | None = None
@@ -95,7 +100,7 @@ def evaluate(
     *,
     checkpoint: int | Literal["last", "best", "ensemble"] = "last",
     split: Split = "test",
-    num_tasks: int = 600,
+    num_tasks: int | None = None,
     seed: int | None = None,
     inner_steps: int | None = None,
     root: str | None = None,
@@ -117,7 +122,8 @@ def evaluate(
         checkpoint: ``last``, ``best`` on validation tasks, ``ensemble`` (the average prediction of
             the best ones that the run kept, see eval.ensemble_size), or the step of a kept one.
         split: ``val`` or ``test``.
-        num_tasks: number of tasks.
+        num_tasks: number of tasks; None: 600, or all of a source whose tasks are given
+            (``{"support": "train_*.json", "query": "test.json"}``).
         seed: of the tasks; None: the run's own, so that they are those of its results.
         inner_steps: None: the run's own.
         root: where the data is; None: where the run found it.
@@ -224,15 +230,19 @@ def _evaluate(
     name = config.task.source.name if given is None else type(given).__name__
     remedy = "choose another task.name (or source=)"
     check_fit(data, name, saved.shapes.taken, "the task", remedy)
+    num_tasks = wanted.num_tasks or _NUM_TASKS
+    if isinstance(data, FixedTasks):
+        config = with_fixed_size(config, saved.shapes.ways, data, wanted.task)
+        num_tasks = num_given(data, wanted.num_tasks)
     run = prepare(config, **own, data=data, splits=[wanted.split], read_weights=False)
     check_same(config, run.algorithm.network, place.name)
     check_model(run.algorithm.init_meta_params(), checkpoint.meta_params(), place.name)
     with open_runtime(run) as runtime:
         if is_ensemble:
             best = best_checkpoints(storage, progress_of(last))
-            return run.config, evaluate_ensemble(run, runtime, wanted.split, wanted.num_tasks, best)
+            return run.config, evaluate_ensemble(run, runtime, wanted.split, num_tasks, best)
         restore(runtime, checkpoint)
-        found = evaluate_tasks(run, runtime, wanted.split, wanted.num_tasks, checkpoint.step)
+        found = evaluate_tasks(run, runtime, wanted.split, num_tasks, checkpoint.step)
         return run.config, found
 
 

@@ -167,8 +167,8 @@ TASKS: Registry[TaskSource] = Registry(
         ),
         "text": LazyEntry(
             "dmeta.tasks.text:load_text",
-            "your own texts, as vectors of hashed n-grams: a table with texts and labels",
-            "dmeta; hashing: Weinberger et al. 2009, arXiv:0902.2206",
+            "your own texts, as vectors of n-grams or of a sentence encoder: a table with labels",
+            "dmeta; hashing: Weinberger et al. 2009, arXiv:0902.2206; encoder: arXiv:1907.04307",
             {"model": "mlp", "model.num_layers": 1, "model.hidden": 256, "task.queries": 5},
         ),
         "tiered_imagenet": LazyEntry(

@@ -1,7 +1,8 @@
 """Few-shot classification of your own texts: a table with a column of texts and one of labels.
 
 Texts become vectors, of n-grams (`dmeta.tasks.ngrams`) or of a pretrained encoder
-(`dmeta.tasks.sentence_encoder`); classes are split as the table says, or by ratio.
+(`dmeta.tasks.sentence_encoder`); classes are split as the table says, or by ratio. Evaluation
+tasks can be given as files instead (`dmeta.tasks.fixed_texts`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from dmeta.tasks.class_splits import (
     split_classes,
     warn_of_left_out,
 )
-from dmeta.tasks.features import FeatureClasses
+from dmeta.tasks.features import FeatureClasses, FloatArray
 from dmeta.tasks.file_digest import checked_digest
+from dmeta.tasks.fixed_tasks import FixedTasks
+from dmeta.tasks.fixed_texts import load_fixed_texts
 from dmeta.tasks.ngrams import ngram_vectors, words
 from dmeta.tasks.sentence_encoder import sentence_vectors
 from dmeta.tasks.source import SPLITS
@@ -54,8 +57,10 @@ def load_text(
     split_ratio: Ratio = (0.6, 0.2, 0.2),
     split_seed: NonNegativeInt = 0,
     min_per_class: PositiveInt = 1,
+    support: str | None = None,
+    query: str | None = None,
     sha256: str | None = None,
-) -> FeatureClasses:
+) -> FeatureClasses | FixedTasks:
     """Tasks of the texts in a table.
 
     Texts of the same words count once in a class. Those that are in several classes are left out
@@ -77,17 +82,36 @@ def load_text(
         split_ratio: shares of train, val and test, where the table has no column ``split``.
         split_seed: of that division.
         min_per_class: classes with fewer texts are left out.
+        support: instead of drawn tasks, in `dmeta evaluate`: the support set of a task, a file as
+            `file`, or a pattern such as ``'train_*.json'``, of which each file is a task.
+        query: the query set of these tasks, a file as `file`.
         sha256: check sum that the file must have; None: any. A run notes that of its file.
 
     Raises:
         ValueError: the file is no such table, a class is in two splits, or the encoder's package
             is not installed.
     """
-    _check_options(features, num_features)
+    _check_options(features, num_features, support, query)
+    columns = TextColumns(text_column, label_column)
     division = Division(split_by, split_ratio, split_seed)
     division.check()
-    path, columns = own_texts(file, "task.file"), TextColumns(text_column, label_column)
-    texts, is_training, found, digest = _read(path, columns, division, min_per_class, sha256)
+
+    def read() -> _Table:
+        return _read(own_texts(file, "task.file"), columns, division, min_per_class, sha256)
+
+    def vectors(texts: Sequence[str]) -> FloatArray:
+        """Of texts that are not in the table; the weights of n-grams are those of the table."""
+        if features == "sentence_encoder":
+            return sentence_vectors(texts)
+        known, is_training = read()[:2]
+        every = [*known, *texts]
+        return ngram_vectors(every, num_features, np.pad(is_training, (0, len(texts))))[
+            len(known) :
+        ]
+
+    if support is not None and query is not None:
+        return load_fixed_texts(support, query, columns, vectors)
+    texts, is_training, found, digest = read()
     return FeatureClasses(
         sentence_vectors(texts)
         if features == "sentence_encoder"
@@ -134,11 +158,18 @@ def _read(
     return _Table([used[row].text for row in found.rows], is_training, found, digest)
 
 
-def _check_options(features: Features, num_features: int) -> None:
+def _check_options(
+    features: Features, num_features: int, support: str | None, query: str | None
+) -> None:
     if features != "ngrams" and num_features != _NUM_FEATURES:
         raise ValueError(
             "task.num_features must not be set without task.features=ngrams, which alone reads it, "
             f"got {num_features}; remove it"
+        )
+    if (support is None) != (query is None):
+        lacking, given = ("query", "support") if query is None else ("support", "query")
+        raise ValueError(
+            f"task.{lacking} must be given with task.{given}, got nothing; set task.{lacking}=FILE"
         )
 
 

@@ -10,7 +10,7 @@ from dmeta.tasks.class_splits import given_split
 from dmeta.tasks.data_root import own_file
 from dmeta.tasks.line_pairs import LABELS, TEXTS, is_pair, read_pair
 from dmeta.tasks.source import Split
-from dmeta.tasks.table_files import checked_rows, read_rows
+from dmeta.tasks.table_files import checked_rows, read_rows, rows_or_none
 
 _SPLIT = "split"
 
@@ -60,6 +60,11 @@ def own_texts(value: str, key: str) -> Path:
 def files_of(path: Path) -> list[Path]:
     """The files that `read_texts` reads."""
     return [path / TEXTS, path / LABELS] if path.is_dir() else [path]
+
+
+def is_empty(path: Path) -> bool:
+    """Whether it is a table without rows."""
+    return not path.is_dir() and not rows_or_none(path)
 
 
 def read_texts(path: Path, columns: TextColumns) -> list[TextRow]:
