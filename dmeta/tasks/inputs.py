@@ -32,7 +32,7 @@ def image_input(x: Tensor, *, has_channels: bool) -> Tensor:
     """uint8 [..., H, W] or (with channels) [..., H, W, C] -> float32 [..., C, H, W] in 0..1."""
     # Channels are moved while they are bytes, a quarter of the memory.
     x = x.movedim(-1, -3).contiguous() if has_channels else x.unsqueeze(-3)
-    return x.to(torch.float32) / 255.0
+    return x.to(torch.float32).div_(255.0)  # of a copy: bytes have become floats
 
 
 def unit_vectors(x: Tensor) -> Tensor:
