@@ -110,7 +110,8 @@ def test_messages_name_the_smallest_class_and_the_key() -> None:
     source = make_source()
     with pytest.raises(
         ValueError,
-        match=r"shots \+ queries must be <= 5 \(class 'b/1'\), got 6; lower task\.queries, or set task\.sampler to at_most$",
+        match=r"shots \+ queries must be <= 5 \(class 'b/1'\), got 6; lower task\.queries, "
+        r"or set task\.sampler to at_most$",
     ):
         source.check("test", EpisodeSize(2, 1, 5))
     with pytest.raises(
