@@ -16,7 +16,7 @@ from dmeta.formatting import safe_text
 from dmeta.reports.contact_sheet import contact_sheet, shows_images
 from dmeta.runs.folder import check_folder
 from dmeta.tasks.fixed_tasks import FixedTasks
-from dmeta.tasks.source import SPLITS, EpisodeSize, ListsExamples, Split, TaskSource
+from dmeta.tasks.source import SPLITS, EpisodeSize, ListsExamples, Split, TaskSource, is_fixed
 from dmeta.training.build import make_source
 from dmeta.training.config import RunConfig, run_config
 
@@ -94,6 +94,8 @@ def _drawable(config: RunConfig, source: TaskSource, console: Console) -> Iterat
         if not isinstance(size, EpisodeSize):
             size = config.task.evaluation
         words = f"{size.ways}-way {size.shots}-shot tasks with {size.queries} queries a class"
+        if not is_fixed(size):
+            words = f"tasks of at most {size.ways} ways, drawn by sampler {size.sampler},"
         try:
             source.check(split, size)
         except ValueError as error:

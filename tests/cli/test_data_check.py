@@ -50,6 +50,8 @@ def test_it_counts_classes_and_says_which_tasks_there_are(
     assert "\x1b" not in out
     with Image.open(tmp_path / "tasks.png") as image:
         assert np.asarray(image).std() > 10
+    assert check(*words, "task.ways=2", "task.sampler=at_most", "out=any.png") == 0
+    assert "train: tasks of at most 2 ways, drawn by sampler at_most, can be drawn" in capsys.readouterr().out  # noqa: E501  # fmt: skip
     assert check(*words, "task.ways=3", "out=none.png") == 0  # of no split
     assert not (tmp_path / "none.png").exists()
 
