@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, final, get_args
+from typing import ClassVar, Literal, TypeAlias, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,9 @@ from dmeta.tasks.data_root import DistantFile, fetch_file, list_distant, resolve
 from dmeta.tasks.feature_files import HOW_TO_GET_FEATURES, Arrays, read_features
 from dmeta.tasks.file_digest import checked_digest
 from dmeta.tasks.inputs import InputForm
+from dmeta.tasks.samplers import OF_CLASSES
 from dmeta.tasks.sizes import check_split
-from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Split
+from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Sampler, Split
 from dmeta.tasks.status import DataSetStatus, MissingDataError
 
 FloatArray = npt.NDArray[np.float32]
@@ -67,6 +68,8 @@ class FeatureClasses:
     splits: Mapping[Split, IntArray]
     sha256: str | None = None
     input_form: InputForm | None = None
+
+    samplers: ClassVar[tuple[Sampler, ...]] = OF_CLASSES
 
     def __repr__(self) -> str:
         rows, *shape = self.features.shape

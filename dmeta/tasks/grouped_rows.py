@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from dmeta.bilevel.types import Kind
 from dmeta.tasks.classes import IntArray
 from dmeta.tasks.samplers import capped, check_sampler, draw_shots, least_examples
 from dmeta.tasks.sizes import check_positive, key
-from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Split
+from dmeta.tasks.source import SPLITS, DrawnTask, EpisodeSize, Sampler, Split
 from dmeta.tasks.table_columns import FloatArray
 
 
@@ -43,6 +43,8 @@ class GroupedRows:
     starts: IntArray
     splits: Mapping[Split, IntArray]
     sha256: str | None = None
+
+    samplers: ClassVar[tuple[Sampler, ...]] = ("fixed", "at_most", "uniform")
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(self.splits[split]):,} {split}" for split in SPLITS)
@@ -75,7 +77,7 @@ class GroupedRows:
                 f"split {split!r} must have groups, got none; change task.split_ratio"
                 + ("" if split != "val" else ", or train without validation (eval.every=0)")
             )
-        check_sampler(split, size, ("fixed", "at_most", "uniform"))
+        check_sampler(split, size, self.samplers)
         counts = self.starts[groups + 1] - self.starts[groups]
         least, needed = int(np.argmin(counts)), least_examples(size)
         if needed > counts[least]:

@@ -31,8 +31,9 @@ from dmeta.tasks.classes import (
     shared_tensor,
 )
 from dmeta.tasks.inputs import InputForm, image_input
+from dmeta.tasks.samplers import OF_CLASSES
 from dmeta.tasks.sizes import check_split
-from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Split
+from dmeta.tasks.source import SPLITS, DrawnBatch, DrawnTask, EpisodeSize, Sampler, Split
 
 
 @final
@@ -62,6 +63,7 @@ class ImageClasses:
     sha256: str | None = None
 
     input_form: ClassVar[InputForm] = "images"
+    samplers: ClassVar[tuple[Sampler, ...]] = OF_CLASSES
 
     def __post_init__(self) -> None:
         assert self.images.dtype == np.uint8

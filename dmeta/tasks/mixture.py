@@ -35,9 +35,11 @@ from dmeta.tasks.source import (
     DrawsBatches,
     EpisodeSize,
     ListsExamples,
+    Sampler,
     Split,
     TaskSource,
     draws_batches,
+    samplers_of,
 )
 
 _KEY, _ROOT = "task.sources", "root"
@@ -95,6 +97,12 @@ class Mixture:
     def kind(self) -> Kind:
         """That of all members."""
         return self.members[0].source.kind
+
+    @property
+    def samplers(self) -> tuple[Sampler, ...]:
+        """Those that all members follow."""
+        first, *others = (samplers_of(each.source) for each in self.members)
+        return tuple(name for name in first if all(name in known for known in others))
 
     def num_outputs(self, ways: int) -> int:
         """That of all members.

@@ -62,6 +62,11 @@ def check_sampler(split: Split, size: EpisodeSize, known: tuple[Sampler, ...]) -
             f"sampler must be {' or '.join(known)} for this source, got {size.sampler}; change "
             f"{key(split, 'sampler')}"
         )
+    if known == OF_CLASSES and min_ways(size) < 2 <= size.ways:
+        raise ValueError(
+            "min_ways must be >= 2 (of a single class every prediction is right), got "
+            f"{min_ways(size)}; raise {key(split, 'min_ways')}"
+        )
     if min_ways(size) > size.ways:
         raise ValueError(
             f"min_ways must be <= ways ({size.ways}), got {min_ways(size)}; lower "

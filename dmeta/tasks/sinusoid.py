@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from dmeta.bilevel.types import Kind
 from dmeta.tasks.samplers import check_sampler, draw_shots
 from dmeta.tasks.sizes import check_positive, key
-from dmeta.tasks.source import DrawnTask, EpisodeSize, Split
+from dmeta.tasks.source import DrawnTask, EpisodeSize, Sampler, Split
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Sinusoid:
     frequency_max: float = 1.0
     x_min: float = -5.0
     x_max: float = 5.0
+
+    samplers: ClassVar[tuple[Sampler, ...]] = ("fixed", "uniform")
 
     def __post_init__(self) -> None:
         _check_interval("amplitude", self.amplitude_min, self.amplitude_max)
@@ -76,7 +79,7 @@ class Sinusoid:
     def check(self, split: Split, size: EpisodeSize) -> None:
         """Raises ValueError unless ways is 1 and there is a support and a query point."""
         check_positive(split, size)
-        check_sampler(split, size, ("fixed", "uniform"))
+        check_sampler(split, size, self.samplers)
         if size.ways != 1:
             raise ValueError(
                 f"ways must be 1 for the sinusoid (regression has no classes), got {size.ways}; "

@@ -218,6 +218,15 @@ def has_metrics(source: TaskSource) -> TypeGuard[HasMetrics]:
     return hasattr(source, "metrics")
 
 
+def samplers_of(source: TaskSource) -> tuple[Sampler, ...]:
+    """The samplers of `EpisodeSize` that a source follows: those that its ``samplers`` lists.
+
+    One that lists none draws tasks of one size, or decides itself.
+    """
+    found: tuple[Sampler, ...] = getattr(source, "samplers", ("fixed", "source"))
+    return found
+
+
 class DrawsBatches(TaskSource, Protocol):
     """A classification source that also draws mini-batches of all classes of a split."""
 

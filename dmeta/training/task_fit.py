@@ -16,6 +16,8 @@ from dmeta.tasks.source import (
     TaskSource,
     draws_batches,
     draws_of_several,
+    is_fixed,
+    samplers_of,
 )
 from dmeta.training.config import RunConfig
 
@@ -94,6 +96,12 @@ def check_tasks(
                 f"right), got {size.ways}; raise {key(split, 'ways')}"
             )
         if isinstance(size, EpisodeSize):
+            if not (is_fixed(size) or size.sampler in samplers_of(source)):
+                raise ValueError(
+                    f"sampler must be {' or '.join(samplers_of(source))} for this source, got "
+                    f"{size.sampler}; change {key(split, 'sampler')}, or list it in the source's "
+                    "samplers and draw such tasks"
+                )
             source.check(split, size)
         if source.kind == "classification" and source.num_outputs(size.ways) < size.ways:
             raise ValueError(

@@ -189,3 +189,13 @@ def test_sources_of_no_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got augment=\.\.\.; remove it"):
         augmentation_of([], noisy, Sinusoid())
     assert augmentation_of([], None, Sinusoid()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("rand_augment", {"magnitude": 99}), ("crop", {"padding": 40, "padding_mode": "reflect"})],
+)
+def test_options_that_only_an_image_shows_to_be_wrong_are_refused(name: str, options: Any) -> None:
+    source = SOURCES["colour"]
+    with pytest.raises(ValueError, match=r"task.augment must be transforms .*; change their opt"):
+        named(source, name, **options).task(drawn(source), rng())

@@ -159,6 +159,7 @@ def of_classes(size: EpisodeSize) -> None:
         (of_classes, EpisodeSize(4, 1, 1, "uniform", min_ways=5), r"min_ways must be <= ways \(4\), got 5"),  # noqa: E501
         (of_classes, EpisodeSize(8, 9, 9, "meta_dataset", max_support=7), r"max_support must be >= ways \(8\)"),  # noqa: E501
         (of_classes, EpisodeSize(4, 1, 2, "uniform"), r"shots \+ queries must be <= 2 \(class '2'\)"),  # noqa: E501
+        (of_classes, EpisodeSize(4, 1, 1, "uniform", min_ways=1), r"min_ways must be >= 2 .* got 1; raise task\.min_ways"),  # noqa: E501
         (of_classes, EpisodeSize(4, 1, 1, "source"), r"sampler must be fixed or at_most or uniform or meta_dataset for this source, got source; change task\.sampler"),  # noqa: E501
         (lambda size: groups(1, 9).check("test", size), EpisodeSize(1, 5, 5, "at_most"), r"2 rows at least, got 1 of group 'g0'"),  # noqa: E501
         (lambda size: groups(9, 9).check("train", size), EpisodeSize(1, 5, 5, "meta_dataset"), r"sampler must be.*task\.train_sampler"),  # noqa: E501

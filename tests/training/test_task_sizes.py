@@ -168,6 +168,8 @@ def test_an_own_source_may_decide(tmp_path: Path) -> None:
     assert ways <= {2, 3, 4}
     with pytest.raises(ValueError, match=r"tasks of a split must be of one size"):
         run_of(*settings[:-1], source=Ragged())
+    with pytest.raises(ValueError, match=r"sampler must be fixed or source for this source, got u"):
+        run_of(*settings[:-1], "task.sampler=uniform", source=Ragged())
 
 
 @pytest.mark.parametrize(

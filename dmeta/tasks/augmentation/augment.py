@@ -73,11 +73,17 @@ class Augmentation:
         return found
 
     def _apply(self, images: Tensor) -> Tensor:
-        if not self.one_by_one:
-            changed = self.transform(images)
-            _check_like(changed, images)
-            return changed
-        parts = [self.transform(image) for image in images]
+        try:
+            if not self.one_by_one:
+                changed = self.transform(images)
+                _check_like(changed, images)
+                return changed
+            parts = [self.transform(image) for image in images]
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{KEY} must be transforms that take images of shape {list(images.shape[1:])}, "
+                f"got: {error}; change their options"
+            ) from error
         for part, image in zip(parts, images, strict=True):
             _check_like(part, image)
         return torch.stack(parts)
