@@ -50,4 +50,5 @@ MASE = Metric(
     low=0.0,
     kind="regression",
     batched=True,
+    of_source=True,
 )

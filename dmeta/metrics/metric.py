@@ -49,6 +49,8 @@ class Metric:
         kind: of the tasks that it is for; None: of either.
         batched: whether the function also takes tasks in front ([..., Q, D] to [...]), and can be
             mapped by ``torch.func.vmap``.
+        of_source: whether it means something only with a source that lists it in its ``metrics``,
+            because it takes the unit of its targets for granted.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Metric:
     non_finite: str = Declaration.non_finite
     kind: Kind | None = None
     batched: bool = False
+    of_source: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a name that cannot be a key."""

@@ -37,7 +37,14 @@ def metrics_of(
         found = chosen_metrics(tuple(source.metrics), source.kind, "metrics of the task source")
     else:
         return (default_metric(source.kind),)
+    listed = [name_of(each) for each in source.metrics] if has_metrics(source) else []
     for metric in found:
+        if metric.of_source and metric.name not in listed:
+            raise ValueError(
+                f"metric {metric.name} must be of a task source that lists it, because it takes "
+                f"the unit of its targets for granted, got {config.task.source.name}; choose "
+                "another metric"
+            )
         if metric.name not in METRICS.builtin:
             _try(metric, source, config.task.evaluation.ways)
     return found

@@ -172,6 +172,13 @@ def test_a_run_forecasts_what_repeats(tmp_path: Path) -> None:
     assert result.test.further["mase"].transductive.mean < 2
 
 
+def test_mase_is_refused_where_targets_are_in_other_units(tmp_path: Path) -> None:
+    settings = {"task": "sinusoid", "runtime": "local", "run_dir": str(tmp_path / "run")}
+    with pytest.raises(ValueError, match=r"metric mase must be of a task source .*got sinusoid"):
+        dmeta.train(settings | {"eval.metrics": ["mse", "mase"]})
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_m4_hourly() -> None:
     root = real_data("time-series") / "time-series"
