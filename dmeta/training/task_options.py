@@ -97,8 +97,11 @@ def size_type(key: str) -> Any:
     return typing.get_type_hints(owner, include_extras=True)[key]
 
 
-OtherTasks: TypeAlias = str | tuple[str, ...] | Mapping[str, Mapping[str, Any]]
-"""A task source, several, or name -> settings, in which ``name`` is that of the source."""
+OtherTasks: TypeAlias = str | tuple[str | Mapping[str, Any], ...] | Mapping[str, Mapping[str, Any]]
+"""A task source, several, or label -> settings, in which ``name`` is that of the source.
+
+Of several each is a name, or settings with one, which is its label, too.
+"""
 
 
 OTHER_TASKS = "eval.task"
@@ -114,8 +117,10 @@ def other_tasks(given: OtherTasks | None) -> dict[str, dict[str, Any]]:
     if isinstance(given, Mapping):
         found = {name: {"name": name, **settings} for name, settings in given.items()}
     else:
-        names = [given] if isinstance(given, str) else list(given or ())
-        found = {name: {"name": name} for name in names}
+        each = [given] if isinstance(given, str) else list(given or ())
+        groups = [{"name": one} if isinstance(one, str) else dict(one) for one in each]
+        names = [str(group.get("name", "")) for group in groups]
+        found = dict(zip(names, groups, strict=True))
         if len(found) < len(names):
             raise ValueError(
                 f"{OTHER_TASKS} must name a task source once, got {names}; name the tasks: "

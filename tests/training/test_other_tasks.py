@@ -94,6 +94,7 @@ def test_another_file_need_not_have_the_check_sum_of_the_run_s(config: RunConfig
         ([], {}),
         ("omniglot", {"omniglot": {"name": "omniglot"}}),
         (["a", "b"], {"a": {"name": "a"}, "b": {"name": "b"}}),
+        (["a", {"name": "b", "x": 3}], {"a": {"name": "a"}, "b": {"name": "b", "x": 3}}),
         (
             {"a": {"shots": 3}, "b": {"name": "a"}},
             {"a": {"name": "a", "shots": 3}, "b": {"name": "a"}},
@@ -111,6 +112,8 @@ def test_a_name_is_that_of_the_source_unless_it_is_given(
     ("given", "words"),
     [
         (["a", "a"], r"once, got \['a', 'a'\]; name the tasks: eval.task=\{a:\{name:a\},b:"),
+        (["a", {"name": "a"}], r"once, got \['a', 'a'\]; name the tasks"),
+        ([{"ways": 3}], r"letters, digits, _ and -, got ''"),
         ({"a.b": {}}, r"letters, digits, _ and -, got 'a.b'"),
         ({"a": {"name": 3}}, r"eval.task.a.name must be a text"),
     ],
