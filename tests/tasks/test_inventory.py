@@ -15,6 +15,7 @@ def test_every_builtin_source_is_listed_and_those_without_data_are_complete(tmp_
     statuses = {status.name: status for status in inventory(tmp_path)}
     own_files = {
         "arrays",
+        "forecast",
         "image_folder",
         "mixture",
         "series",
