@@ -51,7 +51,7 @@ TOP_LEVEL = [
     (GLYPHS + "eval.metrics=[mae]", r"eval.metrics must be metrics of classification tasks \(acc"),
     (
         "train eval.metrics=[auroc]",
-        r"must be metrics of regression tasks \(mse, mae, r2, sp",
+        r"must be metrics of regression tasks \(mse, mae, mase, r2, smape, sp",
     ),
     ("train eval.metrics=[]", r"eval.metrics must have a metric, got none"),
     ("train eval.metrics=[mse,mse]", r"eval.metrics must have each metric once, got mse twice"),
