@@ -1,4 +1,4 @@
-"""Augmentation in runs: of training tasks alone, the same bits whoever computes."""
+"""Augmentation in runs: of training tasks alone, the same bits on any worker."""
 
 from __future__ import annotations
 
